@@ -1,0 +1,58 @@
+//! The whole life of an agent: its stages in the order in which they start, and in which they end.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use shared::StreamId;
+use tokio::sync::watch as channel;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::keeper::{Command, Keeper};
+use crate::plan::Plan;
+use crate::probe::Prober;
+use crate::settings::Settings;
+use crate::watch::Tally;
+use crate::{clock, link, watch};
+
+/// Runs an agent until `shutdown` is cancelled or one of its stages fails.
+///
+/// The watch ends first and hands over what it holds; the link then sends it and says goodbye; the keeper writes what
+/// the collector has not confirmed.
+///
+/// # Errors
+/// When the state folder can't be made or a stage panics. A broker that is away and a disk that fails are no errors.
+pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let state_dir = &settings.state_dir;
+    if let Err(error) = std::fs::create_dir_all(state_dir) {
+        tracing::error!(%error, folder = %state_dir.display(), "the state folder can't be made: going on in memory");
+    }
+    let local = Plan::try_from(&settings.local).context("the devices of the config file")?;
+    let first = link::last_good(state_dir).unwrap_or(local);
+    let boot = clock::boot_id()?;
+    let keeper = Keeper::start(state_dir, StreamId(rand::random()), boot, settings.buffer_limit_bytes)?;
+
+    let (plan, plan_seen) = channel::channel(Arc::new(first));
+    let (dating, dating_seen) = channel::channel(None);
+    let (tally, tally_seen) = channel::channel(Tally::default());
+    let watch_ends = watch::Ends { plan: plan_seen, dating: dating_seen, entries: keeper.commands.clone(), tally };
+    let link_ends =
+        link::Ends { keeper: keeper.commands.clone(), standing: keeper.standing.clone(), tally: tally_seen, plan, dating };
+
+    // The link listens to a token of its own, so that it can still send what the watch hands over at the end.
+    let link_shutdown = CancellationToken::new();
+    let mut stages = JoinSet::new();
+    let watching = stages.spawn(watch::run(prober, watch_ends, shutdown.clone())).id();
+    stages.spawn(link::run(settings, boot, link_ends, link_shutdown.clone()));
+    while let Some(ended) = stages.join_next_with_id().await {
+        let (stage, ()) = ended.context("a stage panicked")?;
+        if !shutdown.is_cancelled() {
+            bail!("a stage ended before it was asked to");
+        }
+        if stage == watching {
+            link_shutdown.cancel();
+        }
+    }
+    let _ = keeper.commands.send(Command::Close).await;
+    tokio::task::spawn_blocking(move || keeper.join()).await.context("closing the buffer")
+}

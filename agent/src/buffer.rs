@@ -1,0 +1,629 @@
+//! What the agent has seen and the collector has not yet confirmed: in memory first, on disk when it must wait.
+//!
+//! The only queue between a verdict and the collector. Entries leave on an ack and in no other way; what doesn't fit is
+//! replaced by a gap that says how much. It reads no clock and touches the disk only through a [`Store`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use shared::delta::{Boot, Previous};
+use shared::{Body, BootId, Dating, Delta, Dropped, Gap, GapReason, Group, StreamId, Uptime};
+
+/// How long a transition may wait in memory for its ack, in ms, before it is written.
+const TRANSITION_WAIT_MS: u64 = 1_000;
+/// How long qualities may wait in memory, in ms: one durable write costs a card 5-12 kB however little it holds.
+const QUALITY_WAIT_MS: u64 = 300_000;
+/// Most bytes of entries in memory before they are written whatever their age.
+const MEMORY_LIMIT_BYTES: usize = 1024 * 1024;
+/// Most bytes in memory while the disk takes nothing.
+const VOLATILE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
+/// Most bytes of one group: it travels in one payload.
+const GROUP_LIMIT_BYTES: usize = 32 * 1024;
+/// Longest time in ms from the first sign of a change to its entry.
+const CONFIRMATION_LIMIT_MS: u64 = 60_000;
+/// How long to leave a disk alone that has just failed, in ms.
+const RETRY_MS: u64 = 10_000;
+
+/// A run of the agent, as its disk remembers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Counts the runs of this machine.
+    pub ordinal: u32,
+    /// The run's stream.
+    pub stream: StreamId,
+    /// The boot it ran in.
+    pub boot: BootId,
+    /// Last sequence number that is known to have been given out.
+    pub last: u64,
+    /// Whether the run ended by itself with everything on disk or acknowledged.
+    pub clean: bool,
+    /// How its boot is dated, as far as it was known when this was written.
+    pub dating: Option<Dating>,
+}
+
+/// A place in the order of all entries of all runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position {
+    /// The run's ordinal.
+    pub run: u32,
+    /// The sequence number in its stream.
+    pub seq: u64,
+}
+
+/// One change to a store.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Keep a group under the position of its first entry.
+    Put(Position, Vec<u8>),
+    /// Forget the group at this position.
+    Remove(Position),
+    /// Remember a run.
+    Run(Run),
+    /// Forget a run.
+    ForgetRun(u32),
+}
+
+/// Where groups outlive the process.
+pub trait Store {
+    /// The runs it remembers, oldest first.
+    fn runs(&mut self) -> io::Result<Vec<Run>>;
+    /// Positions of the groups it holds, oldest first.
+    fn positions(&mut self) -> io::Result<Vec<Position>>;
+    /// The group at a position.
+    fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>>;
+    /// Applies all writes or none, and returns when they would survive a power cut.
+    fn commit(&mut self, writes: Vec<Write>) -> io::Result<()>;
+    /// Applies writes that may be undone by a power cut.
+    fn forget(&mut self, writes: Vec<Write>) -> io::Result<()>;
+}
+
+/// What the buffer knows of a group on disk without reading it.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    last: u64,
+    bytes: usize,
+    /// Device-minutes inside, which go first when room is needed.
+    minutes: u64,
+    from: Uptime,
+    to: Uptime,
+}
+
+/// Entries on their way to the collector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// The run that they belong to.
+    pub run: Run,
+    /// Whether that is the present run.
+    pub present: bool,
+    /// The entries.
+    pub group: Group,
+    /// Position of the last of them.
+    pub end: Position,
+    /// The oldest sequence number of this stream that is still held.
+    pub oldest: u64,
+    /// Every change before this moment is in the stream up to the chunk's end.
+    pub observed_through: Uptime,
+}
+
+/// How the buffer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Level {
+    /// Entries that wait for an ack.
+    pub waiting: u64,
+    /// Bytes of them on disk.
+    pub bytes: u64,
+    /// The disk takes nothing.
+    pub volatile: bool,
+}
+
+/// See the module.
+pub struct Buffer<S> {
+    store: S,
+    run: Run,
+    older: Vec<Run>,
+    disk: BTreeMap<Position, Stored>,
+    disk_bytes: u64,
+    /// Entries of the present run that aren't on disk, with their first sequence number and their size.
+    memory: VecDeque<(u64, Delta, usize)>,
+    memory_bytes: usize,
+    observed_through: Uptime,
+    limit_bytes: u64,
+    volatile_since: Option<Uptime>,
+    retry_at: Uptime,
+}
+
+impl<S: Store> Buffer<S> {
+    /// Takes over what earlier runs left and begins a new stream with its boot entry.
+    ///
+    /// A stream never outlives its process: a number that was sent but not durable could be given out again.
+    pub fn open(mut store: S, stream: StreamId, boot: BootId, limit_bytes: u64, now: Uptime) -> Self {
+        let loaded = load(&mut store);
+        let failed = loaded.is_err();
+        let (older, disk) = loaded.unwrap_or_default();
+        let previous = older.iter().max_by_key(|run| run.ordinal);
+        let ordinal = previous.map_or(1, |run| run.ordinal + 1);
+        let entry = Boot {
+            boot,
+            version: crate::VERSION.to_owned(),
+            previous: previous.map(|run| Previous { stream: run.stream, through: run.last, clean: run.clean }),
+        };
+        let mut buffer = Self {
+            store,
+            run: Run { ordinal, stream, boot, last: 0, clean: false, dating: None },
+            disk_bytes: disk.values().map(|stored| stored.bytes as u64).sum(),
+            older,
+            disk,
+            memory: VecDeque::new(),
+            memory_bytes: 0,
+            observed_through: now,
+            limit_bytes,
+            volatile_since: failed.then_some(now),
+            retry_at: now,
+        };
+        buffer.append(Body::Boot(entry), now);
+        // The run must be known to the next one even if this one never has to wait for an ack.
+        let begun = Run { last: 1, ..buffer.run.clone() };
+        if let Err(error) = buffer.store.commit(vec![Write::Run(begun)]) {
+            buffer.disk_failed("remembering the run", &error, now);
+        }
+        buffer
+    }
+
+    /// The present run.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Adds an entry to the present stream.
+    pub fn append(&mut self, body: Body, at: Uptime) {
+        let delta = Delta { at, body };
+        let bytes = postcard::experimental::serialized_size(&delta).unwrap_or(0);
+        let seq = self.run.last + 1;
+        self.run.last = seq + delta.span() - 1;
+        self.memory_bytes += bytes;
+        self.memory.push_back((seq, delta, bytes));
+    }
+
+    /// Every change before `moment` has been appended.
+    pub fn observed(&mut self, moment: Uptime) {
+        self.observed_through = self.observed_through.max(moment);
+    }
+
+    /// What [`Self::observed`] was told last.
+    pub fn observed_through(&self) -> Uptime {
+        self.observed_through
+    }
+
+    /// Tells how boots are dated: the present one, and with it all runs of the same boot.
+    pub fn dated(&mut self, dating: Dating) {
+        self.run.dating = Some(dating);
+        let boot = self.run.boot;
+        self.older.iter_mut().filter(|run| run.boot == boot).for_each(|run| run.dating = Some(dating));
+    }
+
+    /// The runs before this one that still have entries, oldest first.
+    pub fn older(&self) -> &[Run] {
+        &self.older
+    }
+
+    /// How full it is.
+    pub fn level(&self) -> Level {
+        let on_disk: u64 = self.disk.iter().map(|(at, stored)| stored.last - at.seq + 1).sum();
+        let in_memory: u64 = self.memory.iter().map(|(_, delta, _)| delta.span()).sum();
+        Level { waiting: on_disk + in_memory, bytes: self.disk_bytes, volatile: self.volatile_since.is_some() }
+    }
+
+    /// Writes what has waited long enough. `connected`: whether an ack may come at once.
+    pub fn tick(&mut self, connected: bool, now: Uptime) {
+        let patience = if connected { TRANSITION_WAIT_MS } else { 0 };
+        let due = self.memory.iter().any(|(_, delta, _)| {
+            let age = now.since(delta.at);
+            match delta.body {
+                Body::Transition(_) => age >= patience,
+                Body::Qualities(_) | Body::Boot(_) | Body::Gap(_) => age >= QUALITY_WAIT_MS,
+            }
+        });
+        if due || self.memory_bytes > MEMORY_LIMIT_BYTES {
+            self.flush(now);
+        }
+        if self.memory_bytes > VOLATILE_LIMIT_BYTES {
+            self.thin_memory();
+        }
+    }
+
+    /// Writes all that isn't on disk yet.
+    pub fn flush(&mut self, now: Uptime) {
+        if self.memory.is_empty() || now < self.retry_at {
+            return;
+        }
+        let mut writes = Vec::new();
+        let mut stored = Vec::new();
+        for group in split(self.memory.iter()) {
+            let at = Position { run: self.run.ordinal, seq: group.first };
+            let bytes = encode(&group);
+            stored.push((at, describe(&group, bytes.len())));
+            writes.push(Write::Put(at, bytes));
+        }
+        writes.push(Write::Run(self.run.clone()));
+        if let Err(error) = self.store.commit(writes) {
+            self.disk_failed("writing the buffer", &error, now);
+            return;
+        }
+        self.disk_healed();
+        for (at, group) in stored {
+            self.disk_bytes += group.bytes as u64;
+            self.disk.insert(at, group);
+        }
+        self.memory.clear();
+        self.memory_bytes = 0;
+        self.enforce_limit(now);
+    }
+
+    /// Writes the rest and marks the run as ended by itself.
+    pub fn close(&mut self, now: Uptime) {
+        self.retry_at = now;
+        self.flush(now);
+        if self.volatile_since.is_some() {
+            return;
+        }
+        self.run.clean = true;
+        if let Err(error) = self.store.commit(vec![Write::Run(self.run.clone())]) {
+            self.disk_failed("closing the buffer", &error, now);
+        }
+    }
+
+    /// Forgets what the collector has: all entries of `stream` up to `through`.
+    pub fn ack(&mut self, stream: StreamId, through: u64, now: Uptime) -> Option<Position> {
+        let run = if stream == self.run.stream {
+            self.run.ordinal
+        } else {
+            self.older.iter().find(|run| run.stream == stream)?.ordinal
+        };
+        let end = Position { run, seq: through };
+        let done: Vec<Position> = self
+            .disk
+            .range(Position { run, seq: 0 }..=end)
+            .filter(|(_, stored)| stored.last <= through)
+            .map(|(at, _)| *at)
+            .collect();
+        let mut writes: Vec<Write> = done.iter().map(|at| Write::Remove(*at)).collect();
+        for at in &done {
+            if let Some(stored) = self.disk.remove(at) {
+                self.disk_bytes -= stored.bytes as u64;
+            }
+        }
+        if run == self.run.ordinal {
+            while let Some((seq, delta, bytes)) = self.memory.front()
+                && seq + delta.span() - 1 <= through
+            {
+                self.memory_bytes -= bytes;
+                self.memory.pop_front();
+            }
+        }
+        writes.extend(self.drained_runs().into_iter().map(Write::ForgetRun));
+        if !writes.is_empty()
+            && let Err(error) = self.store.forget(writes)
+        {
+            self.disk_failed("forgetting what is acknowledged", &error, now);
+        }
+        Some(end)
+    }
+
+    /// Takes out the earlier runs of which nothing is left.
+    fn drained_runs(&mut self) -> Vec<u32> {
+        let held = |run: u32| self.disk.range(Position { run, seq: 0 }..=Position { run, seq: u64::MAX }).next().is_some();
+        let (kept, drained): (Vec<_>, Vec<_>) = std::mem::take(&mut self.older).into_iter().partition(|run| held(run.ordinal));
+        self.older = kept;
+        drained.into_iter().map(|run| run.ordinal).collect()
+    }
+
+    /// The next entries after a position, at most about [`GROUP_LIMIT_BYTES`].
+    pub fn next(&mut self, after: Position, now: Uptime) -> Option<Chunk> {
+        loop {
+            let found = self.disk.iter().find(|(at, stored)| Position { seq: stored.last, ..**at } > after);
+            let Some((at, stored)) = found.map(|(at, stored)| (*at, *stored)) else {
+                return self.next_in_memory(after);
+            };
+            match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
+                Ok(Some(group)) => return self.chunk(at.run, beyond(group, at.run, after)),
+                Ok(None) => self.replace_corrupted(at, stored, now),
+                Err(error) => {
+                    self.disk_failed("reading the buffer", &error, now);
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn next_in_memory(&self, after: Position) -> Option<Chunk> {
+        let run = self.run.ordinal;
+        let rest = self.memory.iter().filter(|(seq, delta, _)| Position { run, seq: seq + delta.span() - 1 } > after);
+        let group = split(rest).into_iter().next()?;
+        self.chunk(run, group)
+    }
+
+    fn chunk(&self, ordinal: u32, group: Group) -> Option<Chunk> {
+        let present = ordinal == self.run.ordinal;
+        let run = if present { &self.run } else { self.older.iter().find(|run| run.ordinal == ordinal)? };
+        let on_disk = self.disk.range(Position { run: ordinal, seq: 0 }..).next().filter(|(at, _)| at.run == ordinal);
+        let oldest = match on_disk {
+            Some((at, _)) => at.seq,
+            None => self.memory.front().map_or(group.first, |(seq, ..)| *seq),
+        };
+        let end = Position { run: ordinal, seq: group.last() };
+        // Only the newest entry can vouch for the time after it. Before it, a change may still be told by a later
+        // entry: as long as its confirmation takes. A run that has ended tells nothing more.
+        let end_at = group.deltas.last().map_or(Uptime(0), |delta| delta.at);
+        let observed_through = match present {
+            true if end.seq == self.run.last => self.observed_through,
+            true => Uptime(end_at.0.saturating_sub(CONFIRMATION_LIMIT_MS)),
+            false => end_at,
+        };
+        Some(Chunk { run: run.clone(), present, group, end, oldest, observed_through })
+    }
+
+    fn replace_corrupted(&mut self, at: Position, stored: Stored, now: Uptime) {
+        tracing::error!(run = at.run, seq = at.seq, "a group on disk is not as it was written: reporting a gap");
+        let span = stored.last - at.seq + 1;
+        let gap = Gap {
+            span,
+            from: stored.from,
+            to: stored.to,
+            reason: GapReason::Corrupted,
+            dropped: Dropped { unreadable: span, ..Dropped::default() },
+        };
+        let group = Group { first: at.seq, deltas: vec![Delta { at: stored.to, body: Body::Gap(gap) }] };
+        self.replace(at, &group, now);
+    }
+
+    fn replace(&mut self, at: Position, group: &Group, now: Uptime) {
+        let bytes = encode(group);
+        if let Some(before) = self.disk.insert(at, describe(group, bytes.len())) {
+            self.disk_bytes -= before.bytes as u64;
+        }
+        self.disk_bytes += bytes.len() as u64;
+        if let Err(error) = self.store.commit(vec![Write::Put(at, bytes)]) {
+            self.disk_failed("writing a gap", &error, now);
+        }
+    }
+
+    /// Makes room: the oldest qualities go first, transitions only when nothing else is left.
+    fn enforce_limit(&mut self, now: Uptime) {
+        while self.disk_bytes > self.limit_bytes {
+            let oldest_quality = self.disk.iter().find(|(_, stored)| stored.minutes > 0).map(|(at, _)| *at);
+            let Some(at) = oldest_quality.or_else(|| self.oldest_droppable()) else { return };
+            let Some(stored) = self.disk.get(&at).copied() else { return };
+            let thinned = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
+                Ok(Some(group)) if oldest_quality.is_some() => thin(group, |body| matches!(body, Body::Qualities(_))),
+                Ok(Some(group)) => thin(group, |body| !matches!(body, Body::Boot(_))),
+                Ok(None) => {
+                    self.replace_corrupted(at, stored, now);
+                    continue;
+                }
+                Err(error) => {
+                    self.disk_failed("making room in the buffer", &error, now);
+                    return;
+                }
+            };
+            self.replace(at, &thinned, now);
+            self.merge_gap_with_the_one_before(at, now);
+        }
+    }
+
+    /// The oldest group that holds more than a gap or a boot.
+    fn oldest_droppable(&mut self) -> Option<Position> {
+        let positions: Vec<Position> = self.disk.keys().copied().collect();
+        positions.into_iter().find(|at| {
+            let group = self.store.read(*at).ok().flatten().and_then(|bytes| decode(&bytes));
+            group.is_some_and(|group| group.deltas.iter().any(|d| matches!(d.body, Body::Transition(_) | Body::Qualities(_))))
+        })
+    }
+
+    fn merge_gap_with_the_one_before(&mut self, at: Position, now: Uptime) {
+        let Some((before, _)) = self.disk.range(..at).next_back().map(|(at, stored)| (*at, *stored)) else { return };
+        let mut read = |at| self.store.read(at).ok().flatten().and_then(|bytes: Vec<u8>| decode(&bytes));
+        let (Some(mut first), Some(second)) = (read(before), read(at)) else { return };
+        let gap_only = |group: &Group| matches!(group.deltas.as_slice(), [Delta { body: Body::Gap(_), .. }]);
+        if before.run != at.run || first.last() + 1 != second.first || !gap_only(&second) {
+            return;
+        }
+        let [.., Delta { body: Body::Gap(_), .. }] = first.deltas.as_slice() else { return };
+        first.deltas.extend(second.deltas);
+        let merged = thin(first, |_| false);
+        if let Some(stored) = self.disk.remove(&at) {
+            self.disk_bytes -= stored.bytes as u64;
+        }
+        // Both in one commit: a cut between them would leave numbers twice or not at all.
+        let bytes = encode(&merged);
+        if let Some(stored) = self.disk.insert(before, describe(&merged, bytes.len())) {
+            self.disk_bytes -= stored.bytes as u64;
+        }
+        self.disk_bytes += bytes.len() as u64;
+        if let Err(error) = self.store.commit(vec![Write::Put(before, bytes), Write::Remove(at)]) {
+            self.disk_failed("merging gaps", &error, now);
+        }
+    }
+
+    fn thin_memory(&mut self) {
+        let first = self.memory.front().map_or(0, |(seq, ..)| *seq);
+        let deltas = self.memory.drain(..).map(|(_, delta, _)| delta).collect();
+        let half = Group { first, deltas };
+        let mut thinned = thin(half, |body| matches!(body, Body::Qualities(_)));
+        if serialized(&thinned) > VOLATILE_LIMIT_BYTES {
+            thinned = thin(thinned, |body| !matches!(body, Body::Boot(_)));
+        }
+        self.memory_bytes = 0;
+        let mut seq = thinned.first;
+        for delta in thinned.deltas {
+            let bytes = postcard::experimental::serialized_size(&delta).unwrap_or(0);
+            self.memory_bytes += bytes;
+            let span = delta.span();
+            self.memory.push_back((seq, delta, bytes));
+            seq += span;
+        }
+    }
+
+    fn disk_failed(&mut self, doing: &str, error: &io::Error, now: Uptime) {
+        if self.volatile_since.is_none() {
+            tracing::error!(%error, "{doing} failed: going on in memory, a power cut now loses what waits");
+            self.volatile_since = Some(now);
+        }
+        self.retry_at = now.plus(RETRY_MS);
+    }
+
+    fn disk_healed(&mut self) {
+        if self.volatile_since.take().is_some() {
+            tracing::info!("the buffer can be written again");
+        }
+    }
+}
+
+type Loaded = (Vec<Run>, BTreeMap<Position, Stored>);
+
+/// Reads what earlier runs left. Groups that can't be read, and numbers that are missing between groups, become gaps.
+fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
+    let runs = store.runs()?;
+    let mut disk = BTreeMap::new();
+    let mut last: Option<(Position, Uptime)> = None;
+    let positions = store.positions()?;
+    let mut repairs = Vec::new();
+    for (i, at) in positions.iter().enumerate() {
+        if !runs.iter().any(|run| run.ordinal == at.run) {
+            repairs.push(Write::Remove(*at));
+            continue;
+        }
+        let before = last.filter(|(end, _)| end.run == at.run);
+        let group = store.read(*at)?.and_then(|bytes| decode(&bytes)).filter(|group| group.first == at.seq);
+        let group = group.unwrap_or_else(|| {
+            let next = positions.get(i + 1).filter(|next| next.run == at.run).map(|next| next.seq - 1);
+            let known = runs.iter().find(|run| run.ordinal == at.run).map_or(at.seq, |run| run.last);
+            let through = next.unwrap_or(known).max(at.seq);
+            lost_group(at.seq, through, before.map_or(Uptime(0), |(_, to)| to))
+        });
+        if let Some((end, to)) = before
+            && end.seq + 1 < at.seq
+        {
+            let hole = lost_group(end.seq + 1, at.seq - 1, to);
+            keep(&mut disk, &mut repairs, at.run, &hole);
+        }
+        let bytes = encode(&group);
+        let stored = describe(&group, bytes.len());
+        last = Some((Position { run: at.run, seq: stored.last }, stored.to));
+        disk.insert(*at, stored);
+        if matches!(group.deltas.as_slice(), [Delta { body: Body::Gap(gap), .. }] if gap.reason == GapReason::Corrupted) {
+            repairs.push(Write::Put(*at, bytes));
+        }
+    }
+    if !repairs.is_empty() {
+        store.commit(repairs)?;
+    }
+    Ok((runs, disk))
+}
+
+fn keep(disk: &mut BTreeMap<Position, Stored>, repairs: &mut Vec<Write>, run: u32, group: &Group) {
+    let bytes = encode(group);
+    let at = Position { run, seq: group.first };
+    disk.insert(at, describe(group, bytes.len()));
+    repairs.push(Write::Put(at, bytes));
+}
+
+fn lost_group(first: u64, through: u64, from: Uptime) -> Group {
+    let span = through - first + 1;
+    let dropped = Dropped { unreadable: span, ..Dropped::default() };
+    let gap = Gap { span, from, to: from, reason: GapReason::Corrupted, dropped };
+    Group { first, deltas: vec![Delta { at: from, body: Body::Gap(gap) }] }
+}
+
+fn split<'a>(entries: impl Iterator<Item = &'a (u64, Delta, usize)>) -> Vec<Group> {
+    let mut groups: Vec<(Group, usize)> = Vec::new();
+    for (seq, delta, bytes) in entries {
+        match groups.last_mut() {
+            Some((group, size)) if *size + bytes <= GROUP_LIMIT_BYTES => {
+                group.deltas.push(delta.clone());
+                *size += bytes;
+            }
+            Some(_) | None => groups.push((Group { first: *seq, deltas: vec![delta.clone()] }, *bytes)),
+        }
+    }
+    groups.into_iter().map(|(group, _)| group).collect()
+}
+
+/// The part of a group that lies beyond a position.
+fn beyond(group: Group, run: u32, after: Position) -> Group {
+    let mut seq = group.first;
+    let mut first = None;
+    let mut deltas = Vec::new();
+    for delta in group.deltas {
+        let span = delta.span();
+        if (Position { run, seq: seq + span - 1 }) > after {
+            first.get_or_insert(seq);
+            deltas.push(delta);
+        }
+        seq += span;
+    }
+    Group { first: first.unwrap_or(seq), deltas }
+}
+
+/// Replaces the entries that `drop` names by gaps, and joins gaps that follow one another.
+fn thin(group: Group, drop: impl Fn(&Body) -> bool) -> Group {
+    let mut deltas: Vec<Delta> = Vec::new();
+    for delta in group.deltas {
+        let at = delta.at;
+        let body = match delta.body {
+            body if drop(&body) => Body::Gap(gap_of(&body, at)),
+            body => body,
+        };
+        if let (Body::Gap(gap), Some(Delta { body: Body::Gap(before), at: before_at })) = (&body, deltas.last_mut()) {
+            before.span += gap.span;
+            before.from = before.from.min(gap.from);
+            before.to = before.to.max(gap.to);
+            before.dropped.add(gap.dropped);
+            if gap.reason == GapReason::Corrupted {
+                before.reason = GapReason::Corrupted;
+            }
+            *before_at = at;
+            continue;
+        }
+        deltas.push(Delta { at, body });
+    }
+    Group { first: group.first, deltas }
+}
+
+fn gap_of(body: &Body, at: Uptime) -> Gap {
+    let (from, dropped) = match body {
+        Body::Gap(gap) => return gap.clone(),
+        Body::Transition(transition) => (transition.onset, Dropped { transitions: 1, ..Dropped::default() }),
+        Body::Qualities(q) => (
+            Uptime(q.first_end.0.saturating_sub(60_000)),
+            Dropped { minutes: q.minutes(), ..Dropped::default() },
+        ),
+        Body::Boot(_) => (at, Dropped { unreadable: 1, ..Dropped::default() }),
+    };
+    Gap { span: 1, from, to: at, reason: GapReason::BufferFull, dropped }
+}
+
+fn describe(group: &Group, bytes: usize) -> Stored {
+    let minutes = group.deltas.iter().map(|d| if let Body::Qualities(q) = &d.body { q.minutes() } else { 0 }).sum();
+    let from = group.deltas.iter().map(|d| d.at).min().unwrap_or_default();
+    let to = group.deltas.iter().map(|d| d.at).max().unwrap_or_default();
+    Stored { last: group.last(), bytes, minutes, from, to }
+}
+
+fn serialized(group: &Group) -> usize {
+    postcard::experimental::serialized_size(group).unwrap_or(usize::MAX)
+}
+
+fn encode(group: &Group) -> Vec<u8> {
+    let mut bytes = postcard::to_stdvec(group).expect("a group holds nothing that postcard can't write");
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Group> {
+    let (body, crc) = bytes.split_last_chunk::<4>()?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    postcard::from_bytes(body).ok().filter(|group: &Group| !group.deltas.is_empty())
+}

@@ -1,0 +1,24 @@
+//! ward's agent: stands in a branch, probes its devices, and reports what changed.
+//!
+//! Data goes one way, `watch` (schedule, probe, monitor, summary) → `keeper` (buffer) → `link`; the one arrow back is
+//! the collector's ack. What decides is pure and takes the time as an argument; only [`clock`] reads a clock.
+
+pub mod agent;
+pub mod buffer;
+pub mod clock;
+pub mod dating;
+pub mod disk;
+pub mod keeper;
+pub mod link;
+pub mod monitor;
+pub mod plan;
+pub mod probe;
+pub mod schedule;
+pub mod settings;
+pub mod summary;
+pub mod tls;
+pub mod watch;
+pub mod window;
+
+/// The version that a boot entry and `--version` tell.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,416 @@
+//! The way to the collector: MQTT, one connection after the other, each with a client of its own.
+//!
+//! rumqttc forgets what is queued when a connection ends, so nothing is left to it: the buffer is the only queue, and
+//! whatever the collector hasn't acknowledged is sent again over the next connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use rand::Rng;
+use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS};
+use shared::message::{Health, PresenceState};
+use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
+use shared::{Ack, Batch, BootId, Config, Dating, Heartbeat, Lane, Millis, Presence, Uptime, topic};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::buffer::{Chunk, Run};
+use crate::dating::Estimator;
+use crate::keeper::{Command, Standing};
+use crate::plan::Plan;
+use crate::settings::Settings;
+use crate::watch::Tally;
+use crate::window::Window;
+use crate::{clock, tls};
+
+/// Most publishes that wait in rumqttc: what it holds, it may lose.
+const CHANNEL_LIMIT: usize = 10;
+/// Time for a connection to come about.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// MQTT keep-alive. The collector notices silence by heartbeats, long before.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// First and longest wait before the next try to connect, in ms; the real one is jittered.
+const BACKOFF_MS: (u64, u64) = (500, 60_000);
+/// How long a connection must hold before the wait starts from the shortest again, in ms.
+const STABLE_MS: u64 = 30_000;
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// A connection on which the broker has confirmed nothing for so long, with something on its way, is given up, in ms.
+const STUCK_MS: u64 = 30_000;
+/// More entries than this waiting for an ack are a backlog: the newest states then travel beside it.
+const BACKLOG_ENTRIES: u64 = 50;
+/// Time for the last entries to be acknowledged when the program ends.
+const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the link listens to and speaks to.
+pub struct Ends {
+    /// The keeper of the buffer.
+    pub keeper: mpsc::Sender<Command>,
+    /// How the stream stands.
+    pub standing: watch::Receiver<Standing>,
+    /// Counts and newest states of the watch.
+    pub tally: watch::Receiver<Tally>,
+    /// Where a config from the collector goes.
+    pub plan: watch::Sender<Arc<Plan>>,
+    /// Where the dating of this boot goes.
+    pub dating: watch::Sender<Option<Dating>>,
+}
+
+/// The last good config of a state folder, if there is one.
+pub fn last_good(state_dir: &Path) -> Option<Plan> {
+    let bytes = std::fs::read(config_path(state_dir)).ok()?;
+    let plan = decode::<Config>(&bytes).map_err(anyhow::Error::from).and_then(|config| Ok(Plan::try_from(&config)?));
+    plan.inspect_err(|error| tracing::warn!(%error, "the kept config can't be read: waiting for the collector's")).ok()
+}
+
+fn config_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("config.bin")
+}
+
+struct Link {
+    settings: Settings,
+    boot: BootId,
+    ends: Ends,
+    window: Window,
+    estimator: Estimator,
+}
+
+/// Keeps a connection to the broker until `shutdown`, then says goodbye.
+pub async fn run(settings: Settings, boot: BootId, ends: Ends, shutdown: CancellationToken) {
+    let mut link = Link { settings, boot, ends, window: Window::default(), estimator: Estimator::default() };
+    let mut backoff_ms = BACKOFF_MS.0;
+    let mut said = false;
+    while !shutdown.is_cancelled() {
+        let began = clock::uptime();
+        let outcome = link.connect_once(&shutdown).await;
+        link.tell_connected(false).await;
+        let Err(error) = outcome else { return };
+        if clock::uptime().since(began) >= STABLE_MS {
+            (backoff_ms, said) = (BACKOFF_MS.0, false);
+        }
+        if !said {
+            tracing::warn!(error = format!("{error:#}"), "no link to the collector: trying again, entries wait in the buffer");
+            said = true;
+        }
+        let wait = rand::rng().random_range(backoff_ms / 2..=backoff_ms);
+        backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+        }
+    }
+}
+
+/// A connection that has just come about.
+struct Connection {
+    client: AsyncClient,
+    incoming: mpsc::Receiver<Packet>,
+    poller: JoinHandle<anyhow::Error>,
+    heartbeat_at: Uptime,
+    confirmed_at: Uptime,
+    unconfirmed: u32,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.poller.abort();
+    }
+}
+
+impl Connection {
+    fn publish<T: shared::wire::Payload>(&mut self, topic: String, qos: QoS, message: &T) -> anyhow::Result<bool> {
+        let bytes = encode(message).with_context(|| format!("encoding for {topic}"))?;
+        match self.client.try_publish(topic, qos, false, bytes) {
+            Ok(()) => Ok(true),
+            Err(rumqttc::ClientError::TryRequest(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Link {
+    /// Connects and serves the connection until it ends. `Ok` when `shutdown` ended it.
+    async fn connect_once(&mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let mut connection = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            connection = tokio::time::timeout(CONNECT_LIMIT, self.connect()) => connection.context("the broker doesn't answer")??,
+        };
+        tracing::info!(host = %self.settings.broker.host, port = self.settings.broker.port, "connected to the broker");
+        self.tell_connected(true).await;
+        let now = clock::uptime();
+        self.window.connected(now);
+        self.heartbeat(&mut connection, now)?;
+        let mut tick = tokio::time::interval(TICK);
+        let mut standing = self.ends.standing.clone();
+        let mut tally = self.ends.tally.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => {
+                    self.say_goodbye(&mut connection).await;
+                    return Ok(());
+                }
+                packet = connection.incoming.recv() => match packet {
+                    Some(packet) => self.handle(&mut connection, packet).await?,
+                    None => bail!("{:#}", (&mut connection.poller).await.unwrap_or_else(|error| anyhow!(error))),
+                },
+                Ok(()) = standing.changed() => {}
+                Ok(()) = tally.changed() => self.tell_newest(&mut connection)?,
+                _ = tick.tick() => {}
+            }
+            self.send_due(&mut connection).await?;
+        }
+    }
+
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        let Settings { branch, broker, .. } = &self.settings;
+        let stream = self.ends.standing.borrow().stream;
+        let mut options = MqttOptions::new(format!("ward-agent-{branch}"), &broker.host, broker.port);
+        options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
+        options.set_max_packet_size(PACKET_LIMIT_BYTES, PACKET_LIMIT_BYTES);
+        options.set_transport(tls::transport(broker)?);
+        let presence = Lane::Presence.topic(branch);
+        let lost = encode(&Presence { stream, state: PresenceState::Lost })?;
+        options.set_last_will(LastWill::new(&presence, lost, QoS::AtLeastOnce, true));
+        let (client, mut events) = AsyncClient::new(options, CHANNEL_LIMIT);
+        loop {
+            match events.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(_))) => break,
+                Ok(_) => {}
+                Err(error) => bail!("connecting to {}:{}: {error}", broker.host, broker.port),
+            }
+        }
+        client.try_subscribe(Lane::Ack.topic(branch), QoS::AtMostOnce)?;
+        client.try_subscribe(Lane::Config.topic(branch), QoS::AtLeastOnce)?;
+        let online = encode(&Presence { stream, state: PresenceState::Online })?;
+        client.try_publish(presence, QoS::AtLeastOnce, true, online)?;
+        let (packets, incoming) = mpsc::channel(CHANNEL_LIMIT);
+        let poller = tokio::spawn(poll(events, packets));
+        let now = clock::uptime();
+        Ok(Connection { client, incoming, poller, heartbeat_at: now, confirmed_at: now, unconfirmed: 0 })
+    }
+
+    async fn handle(&mut self, connection: &mut Connection, packet: Packet) -> anyhow::Result<()> {
+        let now = clock::uptime();
+        match packet {
+            Packet::PubAck(_) => {
+                connection.confirmed_at = now;
+                connection.unconfirmed = connection.unconfirmed.saturating_sub(1);
+            }
+            Packet::SubAck(subscribed) => {
+                if subscribed.return_codes.iter().any(|code| matches!(code, rumqttc::SubscribeReasonCode::Failure)) {
+                    bail!("the broker refuses a subscription: its ACL must let {} read its ack and config", self.settings.branch);
+                }
+            }
+            Packet::Publish(publish) => match topic::parse(&publish.topic) {
+                Some((branch, Lane::Ack)) if branch == self.settings.branch => match decode::<Ack>(&publish.payload) {
+                    Ok(ack) => self.acked(ack, now).await,
+                    Err(error) => tracing::warn!(%error, "an ack can't be read"),
+                },
+                Some((branch, Lane::Config)) if branch == self.settings.branch => self.configure(&publish.payload),
+                Some(_) | None => tracing::warn!(topic = %publish.topic, "not for us"),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn acked(&mut self, ack: Ack, now: Uptime) {
+        if let Some(echo) = ack.echo {
+            self.estimator.on_ack(ack.now, echo, now);
+            let dating = self.estimator.dating(now);
+            if let Some(dating) = dating
+                && self.ends.dating.send_replace(Some(dating)) != Some(dating)
+            {
+                self.command(Command::Dated(dating)).await;
+            }
+        }
+        let (reply, position) = oneshot::channel();
+        self.command(Command::Ack(ack.stream, ack.through, reply)).await;
+        if let Ok(Some(position)) = position.await {
+            self.window.acked(position, now);
+        }
+    }
+
+    fn configure(&self, payload: &[u8]) {
+        let plan = decode::<Config>(payload).map_err(anyhow::Error::from).and_then(|config| Ok(Plan::try_from(&config)?));
+        match plan {
+            Ok(plan) if self.ends.plan.borrow().version == plan.version => {}
+            Ok(plan) => {
+                if let Err(error) = keep_config(&self.settings.state_dir, payload) {
+                    tracing::error!(error = format!("{error:#}"), "the config can't be kept: it is in force until the next start");
+                }
+                self.ends.plan.send_replace(Arc::new(plan));
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "a config is refused: the one in force stays"),
+        }
+    }
+
+    async fn send_due(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+        let now = clock::uptime();
+        if connection.unconfirmed > 0 && now.since(connection.confirmed_at) > STUCK_MS {
+            bail!("the broker has confirmed nothing for {} s", STUCK_MS / 1000);
+        }
+        if now >= connection.heartbeat_at {
+            self.heartbeat(connection, now)?;
+        }
+        if self.window.expired(now) {
+            tracing::debug!("no ack: sending again");
+        }
+        let Some(present) = self.estimator.dating(now) else { return Ok(()) };
+        while let Some(after) = self.window.next_after() {
+            let (reply, chunk) = oneshot::channel();
+            self.command(Command::Next(after, reply)).await;
+            let Ok(Some(chunk)) = chunk.await else { break };
+            let dating = self.dating_of(&chunk, present).await;
+            let end = chunk.end;
+            let batch = self.batch(chunk, dating, now);
+            if !connection.publish(Lane::Up.topic(&self.settings.branch), QoS::AtLeastOnce, &batch)? {
+                break;
+            }
+            if connection.unconfirmed == 0 {
+                connection.confirmed_at = now;
+            }
+            connection.unconfirmed += 1;
+            self.window.sent(end, now);
+        }
+        Ok(())
+    }
+
+    async fn dating_of(&self, chunk: &Chunk, present: Dating) -> Dating {
+        if chunk.run.boot == self.boot {
+            return present;
+        }
+        if let Some(dating) = chunk.run.dating {
+            return dating;
+        }
+        let (reply, older) = oneshot::channel();
+        self.command(Command::Older(reply)).await;
+        bounds(&chunk.run, &older.await.unwrap_or_default(), present)
+    }
+
+    fn batch(&self, chunk: Chunk, dating: Dating, now: Uptime) -> Batch {
+        Batch {
+            branch: self.settings.branch.clone(),
+            stream: chunk.run.stream,
+            dating,
+            oldest: chunk.oldest,
+            sent: (chunk.run.boot == self.boot).then_some(now),
+            observed_through: chunk.observed_through,
+            group: chunk.group,
+        }
+    }
+
+    fn heartbeat(&mut self, connection: &mut Connection, now: Uptime) -> anyhow::Result<()> {
+        let standing = *self.ends.standing.borrow();
+        let plan = Arc::clone(&self.ends.plan.borrow());
+        let tally = self.ends.tally.borrow().clone();
+        let behind = standing.level.waiting > BACKLOG_ENTRIES;
+        let heartbeat = Heartbeat {
+            stream: standing.stream,
+            sent: now,
+            dating: self.estimator.dating(now),
+            last: standing.last,
+            observed_through: standing.observed_through,
+            config: plan.version,
+            health: Health {
+                waiting: standing.level.waiting,
+                buffer_bytes: standing.level.bytes,
+                buffer_volatile: standing.level.volatile,
+                ticks_missed: tally.ticks_missed,
+                send_errors: tally.send_errors,
+                receive_drops: 0,
+                probe_age_ms: tally.probe_age_ms,
+            },
+            states: if behind { tally.states.as_ref().clone() } else { Vec::new() },
+        };
+        connection.publish(Lane::Live.topic(&self.settings.branch), QoS::AtMostOnce, &heartbeat)?;
+        // Until the time is known nothing can be sent: ask again soon.
+        let wait = if heartbeat.dating.is_some() { u64::from(plan.heartbeat_ms) } else { 1_000 };
+        connection.heartbeat_at = now.plus(wait);
+        Ok(())
+    }
+
+    /// While the stream is behind, a change travels beside it.
+    fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+        if self.ends.standing.borrow().level.waiting > BACKLOG_ENTRIES {
+            self.heartbeat(connection, clock::uptime())?;
+        }
+        Ok(())
+    }
+
+    async fn say_goodbye(&mut self, connection: &mut Connection) {
+        let drained = tokio::time::timeout(DRAIN_LIMIT, async {
+            while self.ends.standing.borrow().level.waiting > 0 {
+                if self.send_due(connection).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    packet = connection.incoming.recv() => match packet {
+                        Some(packet) => if self.handle(connection, packet).await.is_err() { return },
+                        None => return,
+                    },
+                    () = tokio::time::sleep(TICK) => {}
+                }
+            }
+        });
+        if drained.await.is_err() {
+            tracing::info!("some entries are not acknowledged: they wait in the buffer");
+        }
+        let stream = self.ends.standing.borrow().stream;
+        if let Ok(stopped) = encode(&Presence { stream, state: PresenceState::Stopped }) {
+            let topic = Lane::Presence.topic(&self.settings.branch);
+            let _ = connection.client.try_publish(topic, QoS::AtLeastOnce, true, stopped);
+        }
+        let _ = connection.client.try_disconnect();
+        let _ = tokio::time::timeout(Duration::from_secs(1), &mut connection.poller).await;
+    }
+
+    async fn tell_connected(&self, connected: bool) {
+        self.command(Command::Connected(connected)).await;
+    }
+
+    async fn command(&self, command: Command) {
+        // The keeper only goes when the program ends.
+        let _ = self.ends.keeper.send(command).await;
+    }
+}
+
+async fn poll(mut events: EventLoop, packets: mpsc::Sender<Packet>) -> anyhow::Error {
+    loop {
+        match events.poll().await {
+            Ok(Event::Incoming(packet)) => {
+                if packets.send(packet).await.is_err() {
+                    return anyhow!("the link has gone");
+                }
+            }
+            Ok(Event::Outgoing(_)) => {}
+            Err(error) => return anyhow!(error),
+        }
+    }
+}
+
+/// Between which dates a boot lay that never heard the time: after the latest earlier boot, before this one.
+fn bounds(run: &Run, older: &[Run], present: Dating) -> Dating {
+    let began = |dating: &Dating| match dating {
+        Dating::Fixed { boot_at, .. } => *boot_at,
+        Dating::Bounds { not_before, .. } => *not_before,
+    };
+    let before = older.iter().filter(|other| other.ordinal < run.ordinal).filter_map(|other| other.dating.as_ref()).map(began);
+    let not_after = began(&present);
+    Dating::Bounds { not_before: before.max().unwrap_or(Millis::EARLIEST).min(not_after), not_after }
+}
+
+/// Keeps a config so that a power cut leaves either the old one or the new one.
+fn keep_config(state_dir: &Path, payload: &[u8]) -> anyhow::Result<()> {
+    let path = config_path(state_dir);
+    let fresh = path.with_extension("new");
+    let what = || format!("writing {}", fresh.display());
+    let mut file = std::fs::File::create(&fresh).with_context(what)?;
+    std::io::Write::write_all(&mut file, payload).with_context(what)?;
+    file.sync_all().with_context(what)?;
+    std::fs::rename(&fresh, &path).with_context(|| format!("renaming to {}", path.display()))?;
+    std::fs::File::open(state_dir).and_then(|dir| dir.sync_all()).context("syncing the state folder")
+}

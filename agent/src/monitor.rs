@@ -1,0 +1,216 @@
+//! Whether a device answers: one verdict a device, reached by confirmation, dated by its first sign.
+//!
+//! Pure: it is told each outcome and when the probe was sent, and says when the status changed.
+
+use shared::message::ProbeRule;
+use shared::{Cause, Status, Uptime};
+
+/// What became of one probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device answered after so many µs.
+    Reply {
+        /// Round trip in µs.
+        rtt_us: u32,
+    },
+    /// Nothing came back in time.
+    Timeout,
+    /// A router or the kernel's neighbour table said that nobody is there.
+    Unreachable,
+    /// The probe could not be sent. That says nothing of the device.
+    SendError,
+}
+
+/// A status that has just changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// What it was.
+    pub from: Status,
+    /// What it is.
+    pub to: Status,
+    /// When the first probe that told so was sent.
+    pub onset: Uptime,
+    /// When the last probe was sent that was answered: the onset of a failure lies after it.
+    pub last_ok: Option<Uptime>,
+}
+
+/// One device's verdict.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    status: Status,
+    since: Uptime,
+    last_ok: Option<Uptime>,
+    signs: Signs,
+}
+
+/// What speaks against the verdict in force, each kind counted by itself: misses between send errors still add up, or
+/// a dead device behind a bad cable would stay up for ever.
+#[derive(Debug, Clone, Copy, Default)]
+struct Signs {
+    replies: Option<Sign>,
+    misses: Option<Sign>,
+    errors: Option<Sign>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sign {
+    first: Uptime,
+    count: u8,
+}
+
+fn count(sign: &mut Option<Sign>, sent: Uptime) -> Sign {
+    let counted = match *sign {
+        Some(Sign { first, count }) => Sign { first, count: count.saturating_add(1) },
+        None => Sign { first: sent, count: 1 },
+    };
+    *sign = Some(counted);
+    counted
+}
+
+impl Monitor {
+    /// A device of which nothing is known yet.
+    pub fn new(now: Uptime) -> Self {
+        Self { status: Status::Unknown(Cause::NeverObserved), since: now, last_ok: None, signs: Signs::default() }
+    }
+
+    /// The verdict in force.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// When the verdict in force began.
+    pub fn since(&self) -> Uptime {
+        self.since
+    }
+
+    /// When the first sign of a change that isn't confirmed yet was sent.
+    pub fn pending_since(&self) -> Option<Uptime> {
+        let Signs { replies, misses, errors } = self.signs;
+        [replies, misses, errors].into_iter().flatten().map(|sign| sign.first).min()
+    }
+
+    /// How long after one probe the next is due, in ms: sooner while a change waits for confirmation.
+    pub fn next_after_ms(&self, rule: &ProbeRule) -> u32 {
+        if self.pending_since().is_some() { rule.retry_ms } else { rule.interval_ms }
+    }
+
+    /// Takes the outcome of the probe that was sent at `sent`. Probes of one device are told in the order of sending.
+    pub fn observe(&mut self, outcome: Outcome, sent: Uptime, rule: &ProbeRule) -> Option<Change> {
+        let (seen, sign, needed) = match outcome {
+            Outcome::Reply { .. } => {
+                self.signs = Signs { replies: self.signs.replies, ..Signs::default() };
+                // Nothing contradicts a first reply: rise is for a device that was seen down.
+                let needed = if self.status == Status::Down { rule.rise } else { 1 };
+                (Status::Up, count(&mut self.signs.replies, sent), needed)
+            }
+            Outcome::Timeout | Outcome::Unreachable => {
+                self.signs.replies = None;
+                (Status::Down, count(&mut self.signs.misses, sent), rule.fall)
+            }
+            Outcome::SendError => {
+                self.signs.replies = None;
+                (Status::Unknown(Cause::ProbeError), count(&mut self.signs.errors, sent), rule.fall)
+            }
+        };
+        let change = self.weigh(seen, sign, needed);
+        if seen == Status::Up {
+            self.last_ok = Some(sent);
+        }
+        change
+    }
+
+    fn weigh(&mut self, seen: Status, sign: Sign, needed: u8) -> Option<Change> {
+        if seen == self.status {
+            self.signs = Signs::default();
+            return None;
+        }
+        if sign.count < needed {
+            return None;
+        }
+        let change = Change { from: self.status, to: seen, onset: sign.first, last_ok: self.last_ok.filter(|_| seen != Status::Up) };
+        self.signs = Signs::default();
+        self.status = seen;
+        self.since = sign.first;
+        Some(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds one outcome a second: r a reply, . a timeout, u unreachable, e a send error.
+    fn check(outcomes: &str, expected: &str) {
+        let mut monitor = Monitor::new(Uptime(0));
+        let mut told = Vec::new();
+        for (second, sign) in outcomes.chars().enumerate() {
+            let outcome = match sign {
+                'r' => Outcome::Reply { rtt_us: 300 },
+                '.' => Outcome::Timeout,
+                'u' => Outcome::Unreachable,
+                'e' => Outcome::SendError,
+                other => panic!("{other:?} is no outcome"),
+            };
+            if let Some(change) = monitor.observe(outcome, Uptime(second as u64 * 1000), &ProbeRule::default()) {
+                let last_ok = change.last_ok.map_or(String::new(), |at| format!("/{}", at.0 / 1000));
+                told.push(format!("{}@{}{last_ok}", change.to, change.onset.0 / 1000));
+            }
+        }
+        assert_eq!(told.join(" "), expected, "{outcomes}");
+    }
+
+    #[test]
+    fn one_lost_packet_is_not_an_outage() {
+        check("rr.rr..rr", "up@0");
+    }
+
+    #[test]
+    fn an_outage_is_dated_from_its_first_miss_and_bounded_by_the_last_reply() {
+        check("rr....r.rr", "up@0 down@2/1 up@8");
+    }
+
+    #[test]
+    fn a_device_that_was_down_before_monitoring_began_is_down() {
+        check("....", "down@0");
+        check("....rr", "down@0 up@4");
+    }
+
+    #[test]
+    fn unreachable_counts_as_a_miss() {
+        check("ru.u", "up@0 down@1/0");
+    }
+
+    #[test]
+    fn a_probe_that_cannot_be_sent_is_neither_up_nor_down() {
+        check("rree", "up@0");
+        check("rreee", "up@0 unknown(probe_error)@2/1");
+        check("rreeer", "up@0 unknown(probe_error)@2/1 up@5");
+        check("rreee...", "up@0 unknown(probe_error)@2/1 down@5/1");
+        check("eee", "unknown(probe_error)@0");
+    }
+
+    #[test]
+    fn misses_add_up_across_send_errors() {
+        check("r..e", "up@0");
+        check("r.e.e.", "up@0 down@1/0");
+        check("re.e.e", "up@0 unknown(probe_error)@1/0");
+        check("r.ere.r", "up@0");
+    }
+
+    #[test]
+    fn recovery_needs_replies_in_a_row() {
+        check("r...r.r.rr", "up@0 down@1/0 up@8");
+    }
+
+    #[test]
+    fn a_pending_change_hurries_the_next_probe() {
+        let rule = ProbeRule::default();
+        let mut monitor = Monitor::new(Uptime(0));
+        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(0), &rule);
+        assert_eq!(monitor.next_after_ms(&rule), rule.interval_ms);
+        monitor.observe(Outcome::Timeout, Uptime(2_000), &rule);
+        assert_eq!((monitor.next_after_ms(&rule), monitor.pending_since()), (rule.retry_ms, Some(Uptime(2_000))));
+        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(2_500), &rule);
+        assert_eq!((monitor.next_after_ms(&rule), monitor.pending_since()), (rule.interval_ms, None));
+    }
+}

@@ -1,0 +1,209 @@
+//! The agent's config file.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use shared::message::{Config, ProbeRule, Target};
+use shared::settings::{Mistakes, Section, read};
+use shared::{BranchId, DeviceId};
+
+use crate::plan::{INTERVAL_MS, check_rule};
+
+/// What `agent.toml` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The branch that this agent stands in.
+    pub branch: BranchId,
+    /// Where the agent keeps its buffer and the last good config.
+    pub state_dir: PathBuf,
+    /// The broker to report to.
+    pub broker: Broker,
+    /// Most bytes of the buffer on disk.
+    pub buffer_limit_bytes: u64,
+    /// What to probe until the collector has sent its list.
+    pub local: Config,
+}
+
+/// A broker and how to reach it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broker {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Certificates. Without them only loopback is spoken to.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files for mutual TLS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsFiles {
+    /// Who may vouch for the broker.
+    pub ca: PathBuf,
+    /// This program's own certificate chain.
+    pub certificate: PathBuf,
+    /// The key to it.
+    pub key: PathBuf,
+}
+
+impl Settings {
+    /// Reads a config file's text; `file` is what mistakes call it.
+    ///
+    /// # Errors
+    /// All mistakes in it.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
+        read(file, text, |root| {
+            let branch = root.required("branch");
+            let state_dir = root.text("state_dir").unwrap_or_else(|| "/var/lib/ward-agent".to_owned());
+            let broker = broker(root);
+            let limit_mb = root.table("buffer", |buffer| buffer.whole("limit_mb", 64u32, 1..=4096)).unwrap_or(64);
+            let report = root.table("report", |report| {
+                Some((
+                    report.duration_ms("heartbeat", 20_000, 1_000..=3_600_000)?,
+                    report.duration_ms("qualities", 60_000, 1_000..=3_600_000)?,
+                ))
+            });
+            let rule = if root.has("probe") { root.table("probe", rule) } else { Some(ProbeRule::default()) };
+            let targets = devices(root);
+            let (heartbeat_ms, report_ms) = report.unwrap_or((20_000, 60_000));
+            Some(Self {
+                branch: branch?,
+                state_dir: state_dir.into(),
+                broker: broker?,
+                buffer_limit_bytes: u64::from(limit_mb) * 1024 * 1024,
+                local: Config { version: 0, heartbeat_ms, report_ms, rules: vec![rule?], targets },
+            })
+        })
+    }
+}
+
+fn broker(root: &Section<'_>) -> Option<Broker> {
+    if !root.has("broker") {
+        root.mistake("broker", "missing: [broker] with host and port");
+    }
+    root.table("broker", |broker| {
+        let host = broker.required::<String>("host");
+        let tls = if broker.has("tls") { Some(broker.table("tls", tls)?) } else { None };
+        let port = broker.whole("port", if tls.is_some() { 8883u16 } else { 1883 }, 1..=65_535);
+        let host = host?;
+        if tls.is_none() && !is_loopback(&host) {
+            broker.mistake("host", format!("{host} is not on this machine, so [broker.tls] is needed: ca, certificate, key"));
+            return None;
+        }
+        Some(Broker { host, port: port?, tls })
+    })
+}
+
+/// Whether a host is this machine for certain.
+pub fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Reads a table of TLS files.
+pub fn tls(section: &Section<'_>) -> Option<TlsFiles> {
+    let path = |key| section.required::<PathBuf>(key);
+    let (ca, certificate, key) = (path("ca"), path("certificate"), path("key"));
+    Some(TlsFiles { ca: ca?, certificate: certificate?, key: key? })
+}
+
+/// Reads a probe rule; what is missing has its default.
+pub fn rule(section: &Section<'_>) -> Option<ProbeRule> {
+    rule_from(section, ProbeRule::default())
+}
+
+/// Reads a probe rule; what is missing is as in `base`.
+pub fn rule_from(section: &Section<'_>, base: ProbeRule) -> Option<ProbeRule> {
+    let interval_ms = section.duration_ms("interval", base.interval_ms, INTERVAL_MS);
+    let timeout_ms = section.duration_ms("timeout", base.timeout_ms, 10..=60_000);
+    let retry_ms = section.duration_ms("retry", base.retry_ms, 100..=60_000);
+    let fall = section.whole("fall", base.fall, 1..=100);
+    let rise = section.whole("rise", base.rise, 1..=100);
+    let rule =
+        ProbeRule { interval_ms: interval_ms?, timeout_ms: timeout_ms?, retry_ms: retry_ms?, fall: fall?, rise: rise? };
+    if let Err(what) = check_rule(&rule) {
+        let key = what.split(' ').next().unwrap_or_default();
+        section.mistake(key, what.split_once(' ').map_or(what, |(_, rest)| rest));
+        return None;
+    }
+    Some(rule)
+}
+
+fn devices(root: &Section<'_>) -> Vec<Target> {
+    let mut seen: Vec<Target> = Vec::new();
+    root.tables("device", |section| {
+        let device = section.required::<DeviceId>("id");
+        let address = section.required::<IpAddr>("address");
+        let (device, address) = (device?, address?);
+        if seen.iter().any(|other| other.device == device) {
+            section.mistake("id", format!("{device} is listed twice"));
+        } else if let Some(other) = seen.iter().find(|other| other.address == address) {
+            section.mistake("address", format!("{address} is already the address of {}", other.device));
+        } else {
+            seen.push(Target { device, address, rule: 0 });
+        }
+        Some(())
+    });
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+branch = "vake"
+[broker]
+host = "127.0.0.1"
+"#;
+
+    fn mistakes(text: &str) -> String {
+        Settings::parse("agent.toml", text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_smallest_config_has_the_documented_defaults() {
+        let settings = Settings::parse("agent.toml", GOOD).expect("good");
+        assert_eq!(settings.broker, Broker { host: "127.0.0.1".into(), port: 1883, tls: None });
+        assert_eq!(settings.buffer_limit_bytes, 64 * 1024 * 1024);
+        assert_eq!(settings.state_dir, PathBuf::from("/var/lib/ward-agent"));
+        assert_eq!(settings.local.rules, [ProbeRule::default()]);
+        assert_eq!((settings.local.heartbeat_ms, settings.local.report_ms), (20_000, 60_000));
+    }
+
+    #[test]
+    fn the_shipped_example_is_a_good_config_with_every_key() {
+        let text = include_str!("../../systemd/agent.example.toml");
+        Settings::parse("agent.example.toml", text).expect("the example");
+        let every = ["branch", "state_dir", "host", "port", "ca", "certificate", "key", "limit_mb", "heartbeat", "qualities",
+            "interval", "timeout", "retry", "fall", "rise", "id", "address"];
+        let docs = include_str!("../../docs/config.md");
+        for key in every {
+            assert!(text.contains(&format!("{key} =")), "{key} in the example");
+            assert!(docs.contains(&format!("`{key}`")), "{key} in docs/config.md");
+        }
+    }
+
+    #[test]
+    fn plain_tcp_leaves_the_machine_for_nobody() {
+        let text = GOOD.replace("127.0.0.1", "10.0.0.5");
+        assert_eq!(mistakes(&text), "agent.toml:4: broker.host: 10.0.0.5 is not on this machine, so [broker.tls] is needed: ca, certificate, key");
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let text = format!(
+            "{GOOD}colour = 1\n[probe]\ninterval = \"1s\"\ntimeout = \"2s\"\n[[device]]\nid = \"a\"\naddress = \"127.0.0.300\"\n\
+             [[device]]\nid = \"b\"\naddress = \"127.0.0.2\"\n[[device]]\nid = \"c\"\naddress = \"127.0.0.2\"\n[[device]]\nid = \"b\"\naddress = \"127.0.0.3\"\n"
+        );
+        assert_eq!(
+            mistakes(&text),
+            "agent.toml:5: broker.colour: unknown key; known here: host, port, tls\n\
+             agent.toml:8: probe.timeout: must lie between 10ms and the interval\n\
+             agent.toml:11: device[1].address: invalid IP address syntax\n\
+             agent.toml:17: device[3].address: 127.0.0.2 is already the address of b\n\
+             agent.toml:19: device[4].id: b is listed twice"
+        );
+        assert_eq!(mistakes(""), "agent.toml:1: the file is empty");
+        assert_eq!(mistakes("branch = \"a\"\n"), "agent.toml:1: broker: missing: [broker] with host and port");
+    }
+}

@@ -1,0 +1,348 @@
+//! Probes each target when it is due, judges what comes back, and tells the keeper what changed.
+//!
+//! One task for all targets: waking up is what costs, not the packets. It never waits for the disk or the link.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use shared::message::Live;
+use shared::{Body, Column, Dating, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Transition, Uptime};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::keeper::Command;
+use crate::monitor::{Change, Monitor, Outcome};
+use crate::plan::{Plan, Planned};
+use crate::probe::Prober;
+use crate::schedule::{Schedule, phase};
+use crate::summary::Summary;
+
+/// Time between two looks at the schedule, in ms.
+const TICK_MS: u64 = 10;
+/// Most probes sent in one tick: more at once overrun the receive buffer.
+const BURST_LIMIT: usize = 100;
+/// How often the keeper is told how far everything has been observed, in ms.
+const OBSERVED_MS: u64 = 500;
+/// Most entries that wait while the keeper is stuck on its disk.
+const BACKLOG_LIMIT: usize = 10_000;
+/// What one step of a round-trip time is, in µs.
+const UNIT_US: u16 = 10;
+/// Most devices in one block of qualities.
+const COLUMNS_LIMIT: usize = 256;
+/// Length of a minute in ms.
+const MINUTE_MS: u64 = 60_000;
+
+/// What the watch tells beside entries.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Ticks that were skipped because we were late.
+    pub ticks_missed: u64,
+    /// Probes that couldn't be sent.
+    pub send_errors: u64,
+    /// The longest that any target has waited for a probe beyond its interval, in ms.
+    pub probe_age_ms: u64,
+    /// Every target's newest state.
+    pub states: Arc<Vec<Live>>,
+}
+
+/// What the watch listens to and speaks to.
+pub struct Ends {
+    /// What to probe.
+    pub plan: watch::Receiver<Arc<Plan>>,
+    /// How the boot is dated, so that minutes end on full minutes.
+    pub dating: watch::Receiver<Option<Dating>>,
+    /// Where entries go.
+    pub entries: mpsc::Sender<Command>,
+    /// Where counts and newest states go.
+    pub tally: watch::Sender<Tally>,
+}
+
+struct Slot {
+    planned: Planned,
+    monitor: Monitor,
+    summary: Summary,
+    minutes: Vec<Minute>,
+    due: Uptime,
+    in_flight: Option<Uptime>,
+    sequence: u16,
+}
+
+type Probing = BoxFuture<'static, (u64, usize, Uptime, Outcome)>;
+
+struct Watch<P> {
+    prober: Arc<P>,
+    ends: Ends,
+    slots: Vec<Slot>,
+    schedule: Schedule,
+    probing: FuturesUnordered<Probing>,
+    // Counts the plans, so that what was in flight under an earlier one is not taken for a target of this one.
+    generation: u64,
+    minute_end: Uptime,
+    first_minute: Option<Uptime>,
+    reported_at: Uptime,
+    told_at: Uptime,
+    backlog: VecDeque<(Body, Uptime)>,
+    tally: Tally,
+}
+
+/// Watches until `shutdown`, then tells what it holds.
+pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationToken) {
+    let now = clock::uptime();
+    let mut watch = Watch {
+        prober,
+        ends,
+        slots: Vec::new(),
+        schedule: Schedule::default(),
+        probing: FuturesUnordered::new(),
+        generation: 0,
+        minute_end: now.plus(MINUTE_MS),
+        first_minute: None,
+        reported_at: now,
+        told_at: now,
+        backlog: VecDeque::new(),
+        tally: Tally::default(),
+    };
+    watch.take_plan(now);
+    watch.minute_end = watch.following_minute(now);
+    while !shutdown.is_cancelled() {
+        watch.step(&shutdown).await;
+    }
+    let now = clock::uptime();
+    watch.end_minute(now);
+    watch.report_qualities(now);
+    watch.tell(now);
+    watch.hand_over();
+}
+
+impl<P: Prober> Watch<P> {
+    async fn step(&mut self, shutdown: &CancellationToken) {
+        let now = clock::uptime();
+        self.send_due(now);
+        if now >= self.minute_end {
+            self.end_minute(now);
+            if now.since(self.reported_at) + TICK_MS >= u64::from(self.ends.plan.borrow().report_ms) {
+                self.report_qualities(now);
+            }
+        }
+        if now.since(self.told_at) >= OBSERVED_MS {
+            self.tell(now);
+        }
+        self.hand_over();
+        let wake = self.schedule.next().unwrap_or(now.plus(OBSERVED_MS)).min(self.told_at.plus(OBSERVED_MS));
+        // Whole ticks, so that targets that are due within one share a wake-up.
+        let wait = wake.since(clock::uptime()).div_ceil(TICK_MS).max(1) * TICK_MS;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            changed = self.ends.plan.changed() => match changed {
+                Ok(()) => self.take_plan(clock::uptime()),
+                // Nobody can send another plan: keep to this one.
+                Err(_) => tokio::time::sleep(Duration::from_millis(wait)).await,
+            },
+            Some((generation, slot, sent, outcome)) = self.probing.next(), if !self.probing.is_empty() => {
+                self.observe(generation, slot, sent, outcome);
+            }
+            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+        }
+    }
+
+    fn send_due(&mut self, now: Uptime) {
+        for _ in 0..BURST_LIMIT {
+            let Some((index, due)) = self.schedule.take_due(now) else { return };
+            let slot = &mut self.slots[index];
+            slot.due = due;
+            slot.in_flight = Some(now);
+            slot.sequence = slot.sequence.wrapping_add(1);
+            let timeout = Duration::from_millis(slot.planned.rule.timeout_ms.into());
+            let (prober, generation) = (Arc::clone(&self.prober), self.generation);
+            let (address, sequence): (IpAddr, u16) = (slot.planned.address, slot.sequence);
+            self.probing.push(Box::pin(async move {
+                (generation, index, now, prober.probe(address, sequence, timeout).await)
+            }));
+        }
+    }
+
+    fn observe(&mut self, generation: u64, index: usize, sent: Uptime, outcome: Outcome) {
+        if generation != self.generation {
+            return;
+        }
+        let now = clock::uptime();
+        let slot = &mut self.slots[index];
+        slot.in_flight = None;
+        slot.summary.add(outcome);
+        if outcome == Outcome::SendError {
+            self.tally.send_errors += 1;
+        }
+        let rule = slot.planned.rule;
+        let change = slot.monitor.observe(outcome, sent, &rule);
+        if slot.monitor.next_after_ms(&rule) < rule.interval_ms {
+            self.schedule.wait(index, sent.plus(rule.retry_ms.into()).max(now));
+        } else {
+            // Back to the phase, whatever the retries did.
+            self.tally.ticks_missed += now.since(slot.due) / u64::from(rule.interval_ms);
+            self.schedule.wait(index, phase(&slot.planned.device, rule.interval_ms, now.plus(1)));
+        }
+        if let Some(change) = change {
+            self.tell_change(index, change, now);
+        }
+    }
+
+    fn tell_change(&mut self, index: usize, change: Change, now: Uptime) {
+        let device = self.slots[index].planned.device.clone();
+        tracing::info!(%device, from = %change.from, to = %change.to, "the status has changed");
+        let Change { from, to, onset, last_ok } = change;
+        self.backlog.push_back((Body::Transition(Transition { device, from, to, onset, last_ok }), now));
+        self.tell(now);
+        self.tell_tally();
+    }
+
+    fn take_plan(&mut self, now: Uptime) {
+        let plan = Arc::clone(&self.ends.plan.borrow_and_update());
+        self.generation += 1;
+        let mut before: HashMap<DeviceId, Slot> =
+            self.slots.drain(..).map(|slot| (slot.planned.device.clone(), slot)).collect();
+        self.schedule = Schedule::default();
+        for planned in &plan.targets {
+            let kept = before.remove(&planned.device).filter(|slot| slot.planned.address == planned.address);
+            let due = phase(&planned.device, planned.rule.interval_ms, now);
+            let slot = match kept {
+                Some(slot) => Slot { planned: planned.clone(), in_flight: None, due, ..slot },
+                None => Slot {
+                    planned: planned.clone(),
+                    monitor: Monitor::new(now),
+                    summary: Summary::default(),
+                    // Minutes before it was added were not observed.
+                    minutes: vec![Minute::default(); self.minutes_held()],
+                    due,
+                    in_flight: None,
+                    sequence: 0,
+                },
+            };
+            // A device of which nothing is known yet is asked at once, a slow rule would leave it unknown for an hour.
+            let first = now.plus(due.since(now) % 1_000);
+            let known = slot.monitor.status() != shared::delta::UNOBSERVED;
+            self.schedule.wait(self.slots.len(), if known { due } else { first });
+            self.slots.push(slot);
+        }
+        tracing::info!(version = plan.version, targets = plan.targets.len(), "a plan is in force");
+        self.tell_tally();
+    }
+
+    fn minutes_held(&self) -> usize {
+        self.first_minute.map_or(0, |first| usize::try_from((self.minute_end.since(first)) / MINUTE_MS).unwrap_or(0))
+    }
+
+    /// The end of the minute after `now`: a full minute of UTC where the time is known.
+    fn following_minute(&self, now: Uptime) -> Uptime {
+        match *self.ends.dating.borrow() {
+            Some(dating) => now.plus(Plan::until_minute_ends(dating.date(now).0)),
+            None => now.plus(MINUTE_MS),
+        }
+    }
+
+    fn end_minute(&mut self, now: Uptime) {
+        if self.slots.is_empty() {
+            self.minute_end = self.following_minute(now);
+            return;
+        }
+        self.first_minute.get_or_insert(self.minute_end);
+        for slot in &mut self.slots {
+            let minute = slot.summary.take();
+            slot.minutes.push(minute);
+        }
+        let next = self.following_minute(now);
+        // A minute that would end within seconds is the same one, read by a clock that was corrected.
+        self.minute_end = if next.since(now) < MINUTE_MS / 2 { next.plus(MINUTE_MS) } else { next };
+        let regular = self.first_minute.is_some_and(|first| {
+            self.minute_end.since(first).abs_diff(self.slots[0].minutes.len() as u64 * MINUTE_MS) < MINUTE_MS / 2
+        });
+        if !regular {
+            self.report_qualities(now);
+        }
+    }
+
+    fn report_qualities(&mut self, now: Uptime) {
+        self.reported_at = now;
+        let Some(first_end) = self.first_minute.take() else { return };
+        let columns: Vec<Column> = self
+            .slots
+            .iter_mut()
+            .map(|slot| (slot.planned.device.clone(), std::mem::take(&mut slot.minutes)))
+            .filter(|(_, minutes)| minutes.iter().any(|minute| minute.sent > 0))
+            .map(|(device, minutes)| Column::pack(device, &minutes, UNIT_US))
+            .collect();
+        for block in columns.chunks(COLUMNS_LIMIT) {
+            let qualities = Qualities { first_end, unit_us: UNIT_US, columns: block.to_vec() };
+            self.backlog.push_back((Body::Qualities(qualities), now));
+        }
+    }
+
+    /// Tells how far everything has been observed: no further than a sign that may yet become a change.
+    fn tell(&mut self, now: Uptime) {
+        self.told_at = now;
+        self.hand_over();
+        if !self.backlog.is_empty() {
+            return;
+        }
+        let unsure = self.slots.iter().flat_map(|slot| [slot.in_flight, slot.monitor.pending_since()]).flatten().min();
+        // The keeper being stuck is told by the entries that pile up, not by this.
+        let _ = self.ends.entries.try_send(Command::Observed(unsure.unwrap_or(now).min(now)));
+        let age = self.slots.iter().map(|slot| now.since(slot.due).saturating_sub(slot.planned.rule.interval_ms.into()));
+        self.tally.probe_age_ms = age.max().unwrap_or(0);
+        self.ends.tally.send_if_modified(|told| {
+            let news = (told.ticks_missed, told.send_errors, told.probe_age_ms)
+                != (self.tally.ticks_missed, self.tally.send_errors, self.tally.probe_age_ms);
+            *told = self.tally.clone();
+            news
+        });
+    }
+
+    fn tell_tally(&mut self) {
+        let state = |slot: &Slot| Live {
+            device: slot.planned.device.clone(),
+            status: slot.monitor.status(),
+            onset: slot.monitor.since(),
+        };
+        self.tally.states = Arc::new(self.slots.iter().map(state).collect());
+        self.ends.tally.send_replace(self.tally.clone());
+    }
+
+    fn hand_over(&mut self) {
+        while let Some((body, at)) = self.backlog.pop_front() {
+            match self.ends.entries.try_send(Command::Entry(body, at)) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(Command::Entry(body, at))) => {
+                    self.backlog.push_front((body, at));
+                    break;
+                }
+                Err(_) => return,
+            }
+        }
+        if self.backlog.len() > BACKLOG_LIMIT {
+            self.shorten_backlog();
+        }
+    }
+
+    /// The keeper has been stuck for hours: the older half becomes a gap that says what it held.
+    fn shorten_backlog(&mut self) {
+        let mut dropped = Dropped::default();
+        let lost: Vec<(Body, Uptime)> = self.backlog.drain(..BACKLOG_LIMIT / 2).collect();
+        let (from, to) = (lost.first().map_or(Uptime(0), |(_, at)| *at), lost.last().map_or(Uptime(0), |(_, at)| *at));
+        for (body, _) in &lost {
+            match body {
+                Body::Transition(_) => dropped.transitions += 1,
+                Body::Qualities(q) => dropped.minutes += q.minutes(),
+                Body::Gap(gap) => dropped.add(gap.dropped),
+                Body::Boot(_) => dropped.unreadable += 1,
+            }
+        }
+        tracing::error!(entries = lost.len(), "the keeper of the buffer is stuck: entries become a gap");
+        let gap = Gap { span: 1, from, to, reason: GapReason::BufferFull, dropped };
+        self.backlog.push_front((Body::Gap(gap), to));
+    }
+}

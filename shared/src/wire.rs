@@ -1,0 +1,288 @@
+//! Payloads as bytes: version, kind, postcard, CRC-32 of all that in little endian.
+//!
+//! A payload that was cut, bent or written by another version is an error that says which; decoding never panics and
+//! never allocates more than the payload's own limit.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::message::{Ack, Batch, Config, Heartbeat, Presence};
+
+/// The version that this code writes.
+pub const VERSION: u8 = 1;
+
+const HEAD: usize = 2;
+const TAIL: usize = 4;
+
+/// Why bytes are not a payload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// More bytes than this kind of payload may have.
+    #[error("{len} B is over the limit of {limit} B")]
+    TooLarge {
+        /// Bytes given.
+        len: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// Fewer bytes than the smallest payload.
+    #[error("cut short: {0} B")]
+    Short(usize),
+    /// Written by a version that this code doesn't know.
+    #[error("version {0} is not known here")]
+    Version(u8),
+    /// Another kind of payload.
+    #[error("kind {found} where kind {expected} belongs")]
+    Kind {
+        /// The kind that belongs here.
+        expected: u8,
+        /// The kind that is here.
+        found: u8,
+    },
+    /// Bytes were changed or cut on the way.
+    #[error("the checksum doesn't match")]
+    Checksum,
+    /// The bytes are as they were written, but what was written makes no sense.
+    #[error("malformed: {0}")]
+    Malformed(String),
+}
+
+impl WireError {
+    /// A short name for metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TooLarge { .. } => "too_large",
+            Self::Short(_) => "short",
+            Self::Version(_) => "version",
+            Self::Kind { .. } => "kind",
+            Self::Checksum => "checksum",
+            Self::Malformed(_) => "malformed",
+        }
+    }
+}
+
+/// A message that travels as a payload of its own.
+pub trait Payload: Serialize + DeserializeOwned {
+    /// Tells it from the other kinds.
+    const KIND: u8;
+    /// Most bytes of one payload.
+    const LIMIT_BYTES: usize;
+}
+
+impl Payload for Batch {
+    const KIND: u8 = 1;
+    const LIMIT_BYTES: usize = 256 * 1024;
+}
+
+impl Payload for Heartbeat {
+    const KIND: u8 = 2;
+    const LIMIT_BYTES: usize = 256 * 1024;
+}
+
+impl Payload for Ack {
+    const KIND: u8 = 3;
+    const LIMIT_BYTES: usize = 128;
+}
+
+impl Payload for Presence {
+    const KIND: u8 = 4;
+    const LIMIT_BYTES: usize = 128;
+}
+
+impl Payload for Config {
+    const KIND: u8 = 5;
+    const LIMIT_BYTES: usize = 1024 * 1024;
+}
+
+/// Largest packet that an MQTT client of ward sends or takes: the largest payload and its topic.
+pub const PACKET_LIMIT_BYTES: usize = Config::LIMIT_BYTES + 4096;
+
+/// The bytes of a message.
+///
+/// # Errors
+/// [`WireError::TooLarge`] when the message is over its limit: whoever makes it has to split it.
+pub fn encode<T: Payload>(message: &T) -> Result<Vec<u8>, WireError> {
+    let head = vec![VERSION, T::KIND];
+    let mut bytes = postcard::to_extend(message, head).map_err(|error| WireError::Malformed(error.to_string()))?;
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    if bytes.len() > T::LIMIT_BYTES {
+        return Err(WireError::TooLarge { len: bytes.len(), limit: T::LIMIT_BYTES });
+    }
+    Ok(bytes)
+}
+
+/// The message that bytes stand for.
+pub fn decode<T: Payload>(bytes: &[u8]) -> Result<T, WireError> {
+    if bytes.len() > T::LIMIT_BYTES {
+        return Err(WireError::TooLarge { len: bytes.len(), limit: T::LIMIT_BYTES });
+    }
+    let Some((body, crc)) = bytes.split_last_chunk::<TAIL>() else {
+        return Err(WireError::Short(bytes.len()));
+    };
+    let [version, kind, ..] = *body else {
+        return Err(WireError::Short(bytes.len()));
+    };
+    if version != VERSION {
+        return Err(WireError::Version(version));
+    }
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return Err(WireError::Checksum);
+    }
+    if kind != T::KIND {
+        return Err(WireError::Kind { expected: T::KIND, found: kind });
+    }
+    let (message, rest) = postcard::take_from_bytes(&body[HEAD..]).map_err(|error| WireError::Malformed(error.to_string()))?;
+    if !rest.is_empty() {
+        return Err(WireError::Malformed(format!("{} B too many", rest.len())));
+    }
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::delta::{Boot, Previous, Rtt};
+    use crate::message::{Health, PresenceState};
+    use crate::*;
+
+    fn batch() -> Batch {
+        let device: DeviceId = "vake-atm-1".parse().expect("a valid id");
+        let minutes = [
+            Minute { sent: 30, lost: 0, rtt: Some(Rtt { min_us: 280, avg_us: 410, max_us: 900, jitter_us: 60 }) },
+            Minute { sent: 30, lost: 30, rtt: None },
+        ];
+        let bodies = [
+            Body::Boot(Boot {
+                boot: BootId(7),
+                version: "0.1.0".into(),
+                previous: Some(Previous { stream: StreamId(5), through: 9, clean: false }),
+            }),
+            Body::Transition(Transition {
+                device: device.clone(),
+                from: Status::Unknown(Cause::NeverObserved),
+                to: Status::Down,
+                onset: Uptime(60_000),
+                last_ok: Some(Uptime(58_000)),
+            }),
+            Body::Qualities(Qualities { first_end: Uptime(60_000), unit_us: 10, columns: vec![Column::pack(device, &minutes, 10)] }),
+            Body::Gap(Gap {
+                span: 3,
+                from: Uptime(1),
+                to: Uptime(2),
+                reason: GapReason::BufferFull,
+                dropped: Dropped { transitions: 0, minutes: 300, unreadable: 0 },
+            }),
+        ];
+        Batch {
+            branch: "vake".parse().expect("a valid id"),
+            stream: StreamId(0x0123_4567_89ab_cdef),
+            dating: Dating::Fixed { boot_at: Millis(1_795_442_400_000), error_ms: 12 },
+            oldest: 1,
+            sent: Some(Uptime(61_500)),
+            observed_through: Uptime(61_000),
+            group: Group { first: 1, deltas: bodies.into_iter().map(|body| Delta { at: Uptime(61_000), body }).collect() },
+        }
+    }
+
+    fn heartbeat() -> Heartbeat {
+        Heartbeat {
+            stream: StreamId(1),
+            sent: Uptime(5),
+            dating: Some(Dating::Bounds { not_before: Millis(1), not_after: Millis(2) }),
+            last: 3,
+            observed_through: Uptime(4),
+            config: 8,
+            health: Health { waiting: 1, buffer_volatile: true, ..Health::default() },
+            states: vec![Live { device: "d".parse().expect("a valid id"), status: Status::Up, onset: Uptime(2) }],
+        }
+    }
+
+    fn config() -> Config {
+        Config {
+            version: 2,
+            heartbeat_ms: 20_000,
+            report_ms: 60_000,
+            rules: vec![ProbeRule::default()],
+            targets: vec![Target { device: "d".parse().expect("a valid id"), address: [127, 0, 0, 1].into(), rule: 0 }],
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |mut text, b| {
+            write!(text, "{b:02x}").expect("writing to a String");
+            text
+        })
+    }
+
+    fn check_golden<T: Payload + PartialEq + std::fmt::Debug>(message: &T, golden: &str) {
+        let bytes = encode(message).expect("within the limit");
+        assert_eq!(hex(&bytes), golden.trim(), "version 1 is out in the field: a changed field needs a new version");
+        assert_eq!(decode::<T>(&bytes).as_ref(), Ok(message));
+    }
+
+    #[test]
+    fn version_1_is_written_as_it_always_was() {
+        check_golden(&batch(), include_str!("../golden/v1-batch.hex"));
+        check_golden(&heartbeat(), include_str!("../golden/v1-heartbeat.hex"));
+        check_golden(&config(), include_str!("../golden/v1-config.hex"));
+        let ack = Ack { stream: StreamId(1), through: 4, now: Millis(1_795_442_400_000), echo: Some(Uptime(61_500)) };
+        check_golden(&ack, include_str!("../golden/v1-ack.hex"));
+        let presence = Presence { stream: StreamId(1), state: PresenceState::Lost };
+        check_golden(&presence, include_str!("../golden/v1-presence.hex"));
+    }
+
+    #[test]
+    fn a_gap_stands_for_as_many_numbers_as_it_replaces() {
+        let group = batch().group;
+        assert_eq!((group.span(), group.last()), (6, 6));
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_is_noticed() {
+        let bytes = encode(&batch()).expect("within the limit");
+        for len in 0..bytes.len() {
+            assert!(decode::<Batch>(&bytes[..len]).is_err(), "cut to {len}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut bent = bytes.clone();
+            bent[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode::<Batch>(&bent).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn another_version_or_kind_and_an_oversized_payload_are_named() {
+        let mut bytes = encode(&batch()).expect("within the limit");
+        assert!(matches!(decode::<Ack>(&bytes[..100]), Err(WireError::Checksum)));
+        assert_eq!(decode::<Heartbeat>(&bytes), Err(WireError::Kind { expected: 2, found: 1 }));
+        bytes[0] = 9;
+        assert_eq!(decode::<Batch>(&bytes), Err(WireError::Version(9)));
+        let large = vec![1; Batch::LIMIT_BYTES + 1];
+        assert!(matches!(decode::<Batch>(&large), Err(WireError::TooLarge { .. })));
+        assert!(matches!(decode::<Ack>(&[1; 129]), Err(WireError::TooLarge { .. })));
+        let mut many = config();
+        many.targets = vec![many.targets[0].clone(); 200_000];
+        assert!(matches!(encode(&many), Err(WireError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_with_a_right_checksum_never_panic(body in prop::collection::vec(any::<u8>(), 0..300), kind in 1u8..6) {
+            let mut bytes = vec![VERSION, kind];
+            bytes.extend(body);
+            bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+            if let Ok(batch) = decode::<Batch>(&bytes) {
+                for delta in &batch.group.deltas {
+                    if let Body::Qualities(q) = &delta.body {
+                        q.columns.iter().for_each(|c| { let _ = c.unpack(q.unit_us); });
+                    }
+                }
+            }
+            let _ = (decode::<Heartbeat>(&bytes), decode::<Ack>(&bytes), decode::<Presence>(&bytes), decode::<Config>(&bytes));
+        }
+    }
+}
