@@ -29,6 +29,9 @@ const TICK_MS: u64 = 10;
 const BURST_LIMIT: usize = 100;
 /// How often the keeper is told how far everything has been observed, in ms.
 const OBSERVED_MS: u64 = 500;
+/// How far, in ms, a verdict that is slow to be confirmed may hold back what counts as observed: the collector would
+/// take the whole branch for silent.
+const UNSURE_LIMIT_MS: u64 = 10_000;
 /// Most entries that wait while the keeper is stuck on its disk.
 const BACKLOG_LIMIT: usize = 10_000;
 /// What one step of a round-trip time is, in µs.
@@ -290,8 +293,9 @@ impl<P: Prober> Watch<P> {
             return;
         }
         let unsure = self.slots.iter().flat_map(|slot| [slot.in_flight, slot.monitor.pending_since()]).flatten().min();
+        let bound = Uptime(now.0.saturating_sub(UNSURE_LIMIT_MS));
         // The keeper being stuck is told by the entries that pile up, not by this.
-        let _ = self.ends.entries.try_send(Command::Observed(unsure.unwrap_or(now).min(now)));
+        let _ = self.ends.entries.try_send(Command::Observed(unsure.unwrap_or(now).clamp(bound, now)));
         let age = self.slots.iter().map(|slot| now.since(slot.due).saturating_sub(slot.planned.rule.interval_ms.into()));
         self.tally.probe_age_ms = age.max().unwrap_or(0);
         self.ends.tally.send_if_modified(|told| {

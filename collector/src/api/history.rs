@@ -1,0 +1,166 @@
+//! `GET /api/v1/devices/{id}/history`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::Millis;
+
+use super::devices::find;
+use super::json::{interval_json, outage_json};
+use super::problem::Problem;
+use super::{Api, Query};
+use crate::history::{POINTS_LIMIT, Point, RANGE_MS, STEP_MIN_MS, aligned, named_range, points, step_for};
+use crate::{clock, outage, store};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    time_range: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    step: Option<String>,
+}
+
+struct Range {
+    from: Millis,
+    to: Millis,
+    step_ms: i64,
+}
+
+fn range(asked: &Asked, now: Millis) -> Result<Range, Problem> {
+    let time = |field: &str, text: &Option<String>| match text.as_ref().map(|text| text.parse::<Millis>()) {
+        None => Ok(None),
+        Some(Ok(at)) => Ok(Some(at)),
+        Some(Err(error)) => Err(Problem::field(field, error.to_string())),
+    };
+    let (from, to) = (time("from", &asked.from)?, time("to", &asked.to)?);
+    let (from, to) = match (&asked.time_range, from) {
+        (Some(_), Some(_)) => return Err(Problem::field("time_range", "can't stand beside from")),
+        (Some(_), None) if to.is_some() => return Err(Problem::field("time_range", "can't stand beside to")),
+        (Some(name), None) => {
+            let ms = named_range(name).ok_or_else(|| Problem::field("time_range", "must be 1h, 24h, 7d or 30d"))?;
+            (now.plus(-ms), now)
+        }
+        (None, Some(from)) => (from, to.unwrap_or(now).min(now)),
+        (None, None) if to.is_some() => return Err(Problem::field("from", "is needed beside to")),
+        (None, None) => (now.plus(-86_400_000), now),
+    };
+    if from < Millis(0) || from >= to {
+        return Err(Problem::field("from", "must lie between 1970 and to, and in the past"));
+    }
+    let length = to.since(from);
+    if length > *RANGE_MS.end() {
+        return Err(Problem::field("from", "a range has at most 366 days"));
+    }
+    let step_ms = match &asked.step {
+        None => step_for(length),
+        Some(text) => step(text)?,
+    };
+    if length / step_ms > POINTS_LIMIT {
+        return Err(Problem::field("step", format!("gives more than {POINTS_LIMIT} points")));
+    }
+    Ok(Range { from, to, step_ms })
+}
+
+fn step(text: &str) -> Result<i64, Problem> {
+    let wrong = || Problem::field("step", "must be whole minutes up to 24h, such as 5m or 1h");
+    let (digits, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
+    let unit = match unit {
+        "m" => STEP_MIN_MS,
+        "h" => 60 * STEP_MIN_MS,
+        _ => return Err(wrong()),
+    };
+    let step = digits.parse::<i64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(wrong)?;
+    if (STEP_MIN_MS..=1440 * STEP_MIN_MS).contains(&step) { Ok(step) } else { Err(wrong()) }
+}
+
+/// A device's status intervals and outages, exact, and its round trips and loss by steps.
+pub(super) async fn history(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Json<Value>, Problem> {
+    let now = clock::now();
+    let known = find(&api, &id)?;
+    let Range { from, to, step_ms } = range(&asked, now)?;
+    let (first, last) = aligned(from, to, step_ms);
+    let (no, branch) = (known.no, known.branch.clone());
+    let ledger = move |db: &rusqlite::Connection| Ok((store::changes(db, no, from, to)?, store::covered(db, &branch)?));
+    let (changes, covered) = api.read(ledger).await?;
+    let (source, points) = match &api.victoria {
+        Some(victoria) => {
+            let asked = victoria.points(&known.id, first, last, step_ms).await;
+            let points = asked.map_err(|error| {
+                tracing::warn!(error = format!("{error:#}"), "VictoriaMetrics can't be asked");
+                Problem::unavailable(format!("the series can't be read now: {error:#}"))
+            })?;
+            ("victoria_metrics", points)
+        }
+        None => {
+            let rows = api.read(move |db| store::minutes(db, no, first.plus(1), last)).await?;
+            ("embedded", points(&rows, step_ms))
+        }
+    };
+    let intervals: Vec<Value> = outage::intervals(&changes, &covered, from, to).iter().map(interval_json).collect();
+    let outages: Vec<Value> = outage::outages(&changes, &covered, from, to).iter().map(outage_json).collect();
+    Ok(Json(json!({
+        "device_id": known.id.as_str(),
+        "from": from.to_string(), "from_ms": from.0,
+        "to": to.to_string(), "to_ms": to.0,
+        "step_ms": step_ms,
+        "count": points.len(),
+        "source": source,
+        "intervals": intervals,
+        "outages": outages,
+        "points": points.iter().map(point_json).collect::<Vec<_>>(),
+    })))
+}
+
+fn point_json(point: &Point) -> Value {
+    json!({
+        "t_ms": point.at.0,
+        "rtt_min_ms": point.rtt_min_ms,
+        "rtt_avg_ms": point.rtt_avg_ms,
+        "rtt_max_ms": point.rtt_max_ms,
+        "packet_loss": point.packet_loss,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(1_795_442_400_000);
+
+    fn check(time_range: &str, from: &str, to: &str, step: &str, expected: &str) {
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let asked = Asked { time_range: some(time_range), from: some(from), to: some(to), step: some(step) };
+        let text = match range(&asked, NOW) {
+            Ok(Range { from, to, step_ms }) => format!("{} h by {} min", to.since(from) / 3_600_000, step_ms / 60_000),
+            Err(problem) => format!("{problem:?}").split("field: ").nth(1).unwrap_or_default().trim_end_matches(" }").to_owned(),
+        };
+        assert_eq!(text, expected, "{time_range} {from} {to} {step}");
+    }
+
+    #[test]
+    fn a_range_is_what_was_asked_or_refused_by_name() {
+        check("", "", "", "", "24 h by 5 min");
+        check("1h", "", "", "", "1 h by 5 min");
+        check("7d", "", "", "1h", "168 h by 60 min");
+        check("", "2026-11-22T14:00:00Z", "2026-11-23T02:00:00Z", "", "12 h by 5 min");
+        check("2h", "", "", "", "Some(\"time_range\")");
+        check("1h", "2026-11-22T14:00:00Z", "", "", "Some(\"time_range\")");
+        check("", "yesterday", "", "", "Some(\"from\")");
+        check("", "", "2026-11-22T14:00:00Z", "", "Some(\"from\")");
+        check("", "2026-11-23T14:00:00Z", "", "", "Some(\"from\")");
+        check("", "2020-11-23T14:00:00Z", "", "", "Some(\"from\")");
+        check("", "-5", "", "", "Some(\"from\")");
+        check("30d", "", "", "1m", "Some(\"step\")");
+        for bad in ["0m", "5", "m", "5s", "25h", "-5m", "5მ"] {
+            check("1h", "", "", bad, "Some(\"step\")");
+        }
+    }
+}

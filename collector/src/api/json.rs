@@ -1,0 +1,90 @@
+//! Devices and branches as every surface writes them: the list, the detail, and the live feed.
+
+use serde_json::{Value, json};
+use shared::Millis;
+
+use crate::fleet::{Counts, Fleet};
+use crate::outage::{Interval, Outage};
+
+/// A device.
+pub fn device_json(fleet: &Fleet, at: usize) -> Value {
+    let device = &fleet.devices[at];
+    let branch = &fleet.branches[device.branch].info;
+    let view = &device.view;
+    json!({
+        "id": device.info.id.as_str(),
+        "name": device.info.name,
+        "branch": branch.id.as_str(),
+        "region": branch.region.as_str(),
+        "device_type": device.info.device_type,
+        "ip": device.info.ip,
+        "status": view.status.as_str(),
+        "cause": view.status.cause().map(shared::Cause::as_str),
+        "since": ms(view.since),
+        "down_since": ms(view.down_since),
+        "last_ok": ms(view.last_ok),
+        "is_flapping": view.is_flapping,
+        "rtt_ms": device.quality.and_then(|q| q.rtt_us).map(|us| f64::from(us) / 1000.0),
+        "packet_loss": device.quality.map(|q| q.loss),
+    })
+}
+
+/// A branch and its agent.
+pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
+    let branch = &fleet.branches[at];
+    json!({
+        "id": branch.info.id.as_str(),
+        "name": branch.info.name,
+        "region": branch.info.region.as_str(),
+        "region_name": branch.info.region_name,
+        "contact": branch.contact.as_str(),
+        "last_contact": ms(branch.last_contact),
+        "observed_through": ms(branch.known_through()),
+        "devices": branch.devices.len(),
+        "agent_version": if branch.version.is_empty() { Value::Null } else { json!(branch.version) },
+        "config_version": branch.config,
+        "waiting": branch.health.waiting,
+        "buffer_bytes": branch.health.buffer_bytes,
+        "buffer_volatile": branch.health.buffer_volatile,
+        "ticks_missed": branch.health.ticks_missed,
+        "send_errors": branch.health.send_errors,
+        "probe_age_ms": branch.health.probe_age_ms,
+    })
+}
+
+/// How many devices are what.
+pub fn counts_json(counts: &Counts) -> Value {
+    let Counts { total, up, down, unknown, flapping } = *counts;
+    json!({
+        "total_devices": total, "up": up, "down": down, "unknown": unknown, "flapping": flapping,
+        // There are no maintenance windows to be in yet.
+        "maintenance": 0,
+    })
+}
+
+/// A status interval.
+pub fn interval_json(interval: &Interval) -> Value {
+    json!({
+        "status": interval.status.as_str(),
+        "cause": interval.status.cause().map(shared::Cause::as_str),
+        "from_ms": interval.from.0,
+        "to_ms": interval.to.0,
+    })
+}
+
+/// An outage.
+pub fn outage_json(outage: &Outage) -> Value {
+    json!({
+        "from": outage.from.to_string(),
+        "from_ms": outage.from.0,
+        "to": outage.to.map(|to| to.to_string()),
+        "to_ms": ms(outage.to),
+        "last_ok_ms": ms(outage.last_ok),
+        "unobserved_ms": outage.unobserved_ms,
+        "error_ms": outage.error_ms,
+    })
+}
+
+fn ms(at: Option<Millis>) -> Value {
+    at.map_or(Value::Null, |at| json!(at.0))
+}

@@ -1,0 +1,102 @@
+//! `/ws/updates`: a snapshot, then numbered deltas, and a sign of life in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Api;
+use super::problem::Problem;
+use crate::clock;
+
+/// Bytes of the read buffer: a reader sends next to nothing, and axum's default is 128 KiB each.
+const READ_BUFFER_BYTES: usize = 2_048;
+/// Largest message that a reader may send.
+const MESSAGE_LIMIT_BYTES: usize = 4_096;
+/// How often a reader hears that the feed is alive.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Time for one message to be taken: a reader that doesn't read is dropped.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+pub(super) async fn updates(State(api): State<Arc<Api>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    if !same_origin(&headers) {
+        return Problem::forbidden("another site may not read the feed").into_response();
+    }
+    let upgrade = upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(MESSAGE_LIMIT_BYTES);
+    upgrade.on_upgrade(move |socket| serve(socket, api))
+}
+
+/// A browser says which site opened the socket; a cookie alone must not open it for another.
+fn same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (None, _) => true,
+        (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, site)| site == host),
+        (Some(_), None) => false,
+    }
+}
+
+async fn serve(mut socket: WebSocket, api: Arc<Api>) {
+    api.metrics.shift("ward_websocket_connections_active", 1.0);
+    if let Err(reason) = feed(&mut socket, &api).await {
+        api.metrics.add("ward_websocket_dropped_total", "", 1);
+        let closing = json!({ "type": "closing", "reason": reason }).to_string();
+        let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::text(closing))).await;
+    }
+    api.metrics.shift("ward_websocket_connections_active", -1.0);
+}
+
+/// Feeds one reader until it goes (`Ok`) or has to be dropped (`Err` with the reason).
+async fn feed(socket: &mut WebSocket, api: &Api) -> Result<(), &'static str> {
+    let (snapshot, mut messages) = api.live.subscribe(clock::now());
+    send(socket, snapshot.into()).await?;
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.reset();
+    loop {
+        tokio::select! {
+            message = messages.recv() => match message {
+                Ok(message) => send(socket, Utf8Bytes::from(&*message)).await?,
+                Err(RecvError::Lagged(_)) => return Err("too slow: connect again for a new snapshot"),
+                Err(RecvError::Closed) => return Err("the collector ends"),
+            },
+            _ = heartbeat.tick() => send(socket, api.live.heartbeat(clock::now()).into()).await?,
+            read = socket.recv() => match read {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
+                // Readers have nothing to say.
+                Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
+            },
+        }
+    }
+}
+
+async fn send(socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), &'static str> {
+    match tokio::time::timeout(SEND_LIMIT, socket.send(Message::Text(text))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err("the connection is gone"),
+        Err(_) => Err("too slow: connect again for a new snapshot"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_another_site_may_not_open_the_feed() {
+        let check = |origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, "127.0.0.1:8080".parse().expect("a header"));
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().expect("a header"));
+            }
+            same_origin(&headers)
+        };
+        assert!(check(None) && check(Some("http://127.0.0.1:8080")));
+        assert!(!check(Some("http://evil.example")) && !check(Some("null")) && !check(Some("http://127.0.0.1:8081")));
+    }
+}

@@ -1,0 +1,132 @@
+//! The collector's own connection to the broker: payloads in, acks and configs out.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS};
+use shared::Lane;
+use shared::wire::{PACKET_LIMIT_BYTES, Payload, encode};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use ward_agent::settings::Broker;
+use ward_agent::tls;
+
+use crate::ingest::{Command, Outgoing};
+
+/// Most messages that wait to be sent.
+pub const OUTGOING_LIMIT: usize = 20_000;
+/// Most publishes that wait in the MQTT client.
+const CHANNEL_LIMIT: usize = 64;
+/// MQTT keep-alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Time for a connection to come about.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// Wait before the next try to connect.
+const BACKOFF: Duration = Duration::from_secs(1);
+
+/// Keeps a connection until `shutdown`.
+pub async fn run(broker: Broker, commands: mpsc::Sender<Command>, mut outgoing: mpsc::Receiver<Outgoing>, shutdown: CancellationToken) {
+    let mut said = false;
+    loop {
+        let outcome = tokio::select! {
+            () = shutdown.cancelled() => return,
+            outcome = connect_once(&broker, &commands, &mut outgoing, &mut said) => outcome,
+        };
+        let Err(error) = outcome else { return };
+        if !said {
+            tracing::error!(error = format!("{error:#}"), "no broker: agents keep what they see until it is back");
+            said = true;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(BACKOFF) => {}
+        }
+    }
+}
+
+/// Connects and serves the connection until it ends. `Ok` when nobody sends any more.
+async fn connect_once(
+    broker: &Broker,
+    commands: &mpsc::Sender<Command>,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
+    said: &mut bool,
+) -> anyhow::Result<()> {
+    let mut options = MqttOptions::new("ward-collector", &broker.host, broker.port);
+    // Nothing is left to the broker: an agent sends again what isn't acknowledged.
+    options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
+    options.set_max_packet_size(PACKET_LIMIT_BYTES, PACKET_LIMIT_BYTES);
+    options.set_transport(tls::transport(broker)?);
+    let (client, mut events) = AsyncClient::new(options, CHANNEL_LIMIT);
+    tokio::time::timeout(CONNECT_LIMIT, connected(&mut events)).await.context("the broker doesn't answer")??;
+    for (lane, qos) in [(Lane::Presence, QoS::AtLeastOnce), (Lane::Up, QoS::AtLeastOnce), (Lane::Live, QoS::AtMostOnce)] {
+        client.try_subscribe(lane.filter(), qos).context("subscribing")?;
+    }
+    tracing::info!(host = %broker.host, port = broker.port, "connected to the broker");
+    *said = false;
+    commands.send(Command::Republish).await.context("the ledger has gone")?;
+    let reader = tokio::spawn(receive(events, commands.clone()));
+    // Reading must not stop when this side returns early, nor go on after it.
+    let _abort = AbortOnDrop(reader.abort_handle());
+    tokio::select! {
+        ended = reader => ended.context("reading from the broker")?,
+        sent = send(&client, outgoing) => sent,
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn connected(events: &mut EventLoop) -> anyhow::Result<()> {
+    loop {
+        if let Event::Incoming(Packet::ConnAck(_)) = events.poll().await.context("connecting to the broker")? {
+            return Ok(());
+        }
+    }
+}
+
+async fn receive(mut events: EventLoop, commands: mpsc::Sender<Command>) -> anyhow::Result<()> {
+    loop {
+        match events.poll().await.context("the broker")? {
+            Event::Incoming(Packet::Publish(publish)) => {
+                let command = Command::Payload { topic: publish.topic, bytes: publish.payload };
+                // A full inbox stops reading: the broker and then the agents hold back what comes.
+                if commands.send(command).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Event::Incoming(Packet::SubAck(subscribed)) => {
+                if subscribed.return_codes.iter().any(|code| matches!(code, rumqttc::SubscribeReasonCode::Failure)) {
+                    bail!("the broker refuses a subscription: its ACL must let the collector read ward/1/#");
+                }
+            }
+            Event::Incoming(_) | Event::Outgoing(_) => {}
+        }
+    }
+}
+
+async fn send(client: &AsyncClient, outgoing: &mut mpsc::Receiver<Outgoing>) -> anyhow::Result<()> {
+    while let Some(message) = outgoing.recv().await {
+        match message {
+            Outgoing::Ack(branch, ack) => publish(client, Lane::Ack.topic(&branch), QoS::AtMostOnce, false, &ack).await?,
+            Outgoing::Config(order) => {
+                publish(client, Lane::Config.topic(&order.branch), QoS::AtLeastOnce, true, &order.config).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn publish<T: Payload>(client: &AsyncClient, topic: String, qos: QoS, retain: bool, message: &T) -> anyhow::Result<()> {
+    match encode(message) {
+        Ok(bytes) => client.publish(topic, qos, retain, bytes).await.context("publishing"),
+        Err(error) => {
+            tracing::error!(topic, %error, "a message can't be sent");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The whole life of a collector: its parts in the order in which they start, and in which they end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use ward_agent::settings::Broker;
+
+use crate::api::auth::Token;
+use crate::api::{self, Api};
+use crate::feed::{Live, Notes};
+use crate::fleet::Fleet;
+use crate::ingest::{self, Command, Ingest};
+use crate::metrics::Metrics;
+use crate::settings::{BrokerChoice, Settings};
+use crate::store::{Readers, Store};
+use crate::victoria::Victoria;
+use crate::{broker, bus, remote_write};
+
+/// How often the file is looked at for an inventory that another process has imported.
+const INVENTORY_EVERY: Duration = Duration::from_secs(1);
+
+/// A collector that listens but does not yet serve.
+pub struct Collector {
+    settings: Settings,
+    listener: TcpListener,
+    token: Token,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    readers: Arc<Readers>,
+    ingest: Ingest,
+    outgoing: mpsc::Receiver<ingest::Outgoing>,
+}
+
+impl Collector {
+    /// Opens the file, takes over what it holds, and binds the API's port.
+    ///
+    /// # Errors
+    /// When the file can't be opened, the port is taken, or the token can't be read.
+    pub async fn bind(settings: Settings, token: Option<Token>, notes: Notes) -> anyhow::Result<Self> {
+        let store = Store::open(&settings.data_dir)?;
+        let token = match token {
+            Some(token) => token,
+            None => Token::from_file(&settings.api.token_file.clone().unwrap_or(settings.data_dir.join("api-token")))?,
+        };
+        let listener = TcpListener::bind(settings.api.listen).await;
+        let listener = listener.with_context(|| format!("listening on {} for the API", settings.api.listen))?;
+        if let BrokerChoice::Embedded(listen) = settings.broker {
+            broker::start(listen)?;
+        }
+        let live = Arc::new(Live::new(Fleet::new(settings.silent_after_ms), notes));
+        let metrics = Arc::new(Metrics::default());
+        let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
+        let queue = settings.victoria_metrics.as_ref().map(|victoria| victoria.queue_limit_bytes);
+        let ingest =
+            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue)?;
+        let readers = Arc::new(Readers::new(&settings.data_dir));
+        Ok(Self { settings, listener, token, live, metrics, readers, ingest, outgoing })
+    }
+
+    /// Where the API listens.
+    ///
+    /// # Errors
+    /// When the system can't say.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        self.listener.local_addr().context("asking for the API's address")
+    }
+
+    /// The token that callers must show.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The fleet and its feed.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
+    }
+
+    /// Serves until `shutdown` is cancelled or a part fails.
+    ///
+    /// The API ends first, then the bus; the ledger's thread ends last and commits what it holds.
+    ///
+    /// # Errors
+    /// When a part fails.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { settings, listener, token, live, metrics, readers, ingest, outgoing } = self;
+        let (commands, inbox) = mpsc::channel(ingest::COMMANDS_LIMIT);
+        let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
+        let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
+        let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token });
+        let broker = match settings.broker {
+            BrokerChoice::Embedded(listen) => Broker { host: listen.ip().to_string(), port: listen.port(), tls: None },
+            BrokerChoice::External(broker) => broker,
+        };
+        // These have nothing to finish: they end when the rest has.
+        let mut helpers = JoinSet::new();
+        helpers.spawn(ingest::tick(commands.clone()));
+        helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
+        if let Some(victoria) = settings.victoria_metrics {
+            helpers.spawn(remote_write::run(victoria.url, readers, commands.clone(), metrics));
+        }
+        let mut parts = JoinSet::new();
+        parts.spawn(api::serve(listener, api, shutdown.clone()));
+        let (to_bus, stop) = (commands.clone(), shutdown.clone());
+        parts.spawn(async move {
+            bus::run(broker, to_bus, outgoing, stop).await;
+            Ok(())
+        });
+        while let Some(ended) = parts.join_next().await {
+            ended.context("a part panicked")??;
+            if !shutdown.is_cancelled() {
+                bail!("a part ended before it was asked to");
+            }
+        }
+        helpers.shutdown().await;
+        // The thread may be gone already, if it panicked.
+        let _ = commands.send(Command::Close).await;
+        let closed = tokio::task::spawn_blocking(move || ledger.join()).await.context("closing the ledger")?;
+        if closed.is_err() {
+            bail!("the ledger's thread panicked");
+        }
+        Ok(())
+    }
+}
+
+/// Tells the ledger's thread when `ward-collector import` has changed the inventory beside it.
+async fn watch_inventory(readers: Arc<Readers>, commands: mpsc::Sender<Command>) {
+    let mut known = None;
+    loop {
+        let readers = Arc::clone(&readers);
+        let version = tokio::task::spawn_blocking(move || readers.read(crate::store::inventory_version)).await;
+        if let Ok(Ok(version)) = version {
+            if known.is_some_and(|known| known != version) && commands.send(Command::Reload).await.is_err() {
+                return;
+            }
+            known = Some(version);
+        }
+        tokio::time::sleep(INVENTORY_EVERY).await;
+    }
+}

@@ -1,0 +1,116 @@
+//! The live feed: a snapshot, then numbered deltas. Every reader gets the same message, made once.
+
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use serde_json::json;
+use shared::Millis;
+use tokio::sync::broadcast;
+
+use crate::api::json::{branch_json, device_json};
+use crate::fleet::{Fleet, Touched};
+
+/// Messages that a reader may lag behind before it is dropped.
+const LAG_LIMIT: usize = 1_024;
+
+/// The fleet and the feed that tells of its changes.
+pub struct Live {
+    fleet: RwLock<Fleet>,
+    epoch: String,
+    seq: Mutex<u64>,
+    messages: broadcast::Sender<Arc<str>>,
+    /// What the page says of this collector: whether it is a demo, and what is made up.
+    pub notes: Notes,
+}
+
+/// What the page says of this collector.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    /// It is a demo.
+    pub demo: bool,
+    /// Replies are made up.
+    pub simulated: bool,
+    /// More to say, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Live {
+    /// A feed of a fleet that nobody watches yet.
+    pub fn new(fleet: Fleet, notes: Notes) -> Self {
+        let (messages, _) = broadcast::channel(LAG_LIMIT);
+        Self { fleet: RwLock::new(fleet), epoch: format!("{:016x}", rand::random::<u64>()), seq: Mutex::new(0), messages, notes }
+    }
+
+    /// The fleet, to read.
+    pub fn fleet(&self) -> RwLockReadGuard<'_, Fleet> {
+        self.fleet.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn fleet_mut(&self) -> RwLockWriteGuard<'_, Fleet> {
+        self.fleet.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Changes the fleet, brings it up to `now` and tells all readers what looks different.
+    pub fn change(&self, now: Millis, work: impl FnOnce(&mut Fleet)) {
+        let mut fleet = self.fleet_mut();
+        work(&mut fleet);
+        let touched = fleet.refresh(now);
+        self.tell(&fleet, &touched, now);
+    }
+
+    /// Changes what devices there are: every reader has to start over.
+    pub fn replace(&self, now: Millis, work: impl FnOnce(&mut Fleet)) {
+        let mut fleet = self.fleet_mut();
+        work(&mut fleet);
+        fleet.refresh(now);
+        let mut seq = self.lock_seq();
+        *seq += 1;
+        // Nobody listening is no error.
+        let _ = self.messages.send(self.snapshot(&fleet, *seq, now).into());
+    }
+
+    fn tell(&self, fleet: &Fleet, touched: &Touched, now: Millis) {
+        if touched.is_empty() {
+            return;
+        }
+        let mut seq = self.lock_seq();
+        *seq += 1;
+        if self.messages.receiver_count() == 0 {
+            return;
+        }
+        let message = json!({
+            "type": "delta", "epoch": self.epoch, "seq": *seq, "now": now.0,
+            "devices": touched.devices.iter().map(|at| device_json(fleet, *at)).collect::<Vec<_>>(),
+            "branches": touched.branches.iter().map(|at| branch_json(fleet, *at)).collect::<Vec<_>>(),
+            "removed": [],
+        });
+        let _ = self.messages.send(message.to_string().into());
+    }
+
+    /// A reader's snapshot and everything that comes after it.
+    pub fn subscribe(&self, now: Millis) -> (String, broadcast::Receiver<Arc<str>>) {
+        // Nothing can change between the snapshot and the first message while this is held.
+        let fleet = self.fleet();
+        let messages = self.messages.subscribe();
+        let seq = *self.lock_seq();
+        (self.snapshot(&fleet, seq, now), messages)
+    }
+
+    /// A sign of life with the number of the last message.
+    pub fn heartbeat(&self, now: Millis) -> String {
+        json!({"type": "heartbeat", "epoch": self.epoch, "seq": *self.lock_seq(), "now": now.0}).to_string()
+    }
+
+    fn snapshot(&self, fleet: &Fleet, seq: u64, now: Millis) -> String {
+        json!({
+            "type": "snapshot", "epoch": self.epoch, "seq": seq, "now": now.0, "version": crate::VERSION,
+            "demo": self.notes.demo, "simulated": self.notes.simulated, "notes": self.notes.notes,
+            "branches": (0..fleet.branches.len()).map(|at| branch_json(fleet, at)).collect::<Vec<_>>(),
+            "devices": (0..fleet.devices.len()).map(|at| device_json(fleet, at)).collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
+
+    fn lock_seq(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.seq.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,599 @@
+//! What every device is now: the only owner of current state. The API, the live feed and the exports all read it.
+//!
+//! Pure. A verdict counts only while its branch's agent is known to observe: what was last seen of a silent branch is
+//! not what its devices are.
+
+use std::collections::{HashMap, VecDeque};
+
+use shared::message::{Health, Heartbeat, PresenceState};
+use shared::{BranchId, Cause, DeviceId, Millis, Status, StreamId};
+
+use crate::inventory::{Branch, Device, Inventory};
+use crate::outage::Change;
+
+/// Changes within [`FLAPPING_MS`] that make a device flapping.
+const FLAPPING_BEGINS: usize = 3;
+/// Fewer changes than this within [`FLAPPING_MS`] end it.
+const FLAPPING_ENDS: usize = 2;
+/// The time in which changes count towards flapping, in ms.
+const FLAPPING_MS: i64 = 300_000;
+/// How long a branch whose connection was lost may take to come back before it is silent, in ms.
+const LOST_GRACE_MS: i64 = 5_000;
+/// Most recent changes that are remembered of a device.
+const CHANGES_LIMIT: usize = 16;
+
+/// What a surface shows of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// What it is.
+    pub status: Status,
+    /// Since when, as far as anybody knows.
+    pub since: Option<Millis>,
+    /// First miss of the outage that is open.
+    pub down_since: Option<Millis>,
+    /// The last reply before it.
+    pub last_ok: Option<Millis>,
+    /// It changes too often for its status to mean much.
+    pub is_flapping: bool,
+}
+
+/// The newest minute of a device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quality {
+    /// The end of the minute.
+    pub at: Millis,
+    /// Mean round trip in µs, if there was a reply.
+    pub rtt_us: Option<u32>,
+    /// Lost probes in percent.
+    pub loss: f64,
+}
+
+/// A device and its state.
+#[derive(Debug, Clone)]
+pub struct DeviceState {
+    /// Its number in the collector's file.
+    pub no: u32,
+    /// What the inventory says.
+    pub info: Device,
+    /// Index of its branch.
+    pub branch: usize,
+    /// The newest minute.
+    pub quality: Option<Quality>,
+    /// What surfaces show.
+    pub view: View,
+    verdict: Verdict,
+    live: Option<Verdict>,
+    open_since: Option<Millis>,
+    flips: VecDeque<Millis>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Verdict {
+    status: Status,
+    since: Option<Millis>,
+    last_ok: Option<Millis>,
+}
+
+const NOTHING: Verdict = Verdict { status: Status::Unknown(Cause::NeverObserved), since: None, last_ok: None };
+
+/// Whether a branch can be heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contact {
+    /// It has never been heard of.
+    Never,
+    /// Its devices' states are current.
+    Connected,
+    /// Nobody knows what happens there.
+    Silent,
+}
+
+impl Contact {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Connected => "connected",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// A branch and how its agent is.
+#[derive(Debug, Clone)]
+pub struct BranchState {
+    /// What the inventory says.
+    pub info: Branch,
+    /// Indices of its devices.
+    pub devices: Vec<usize>,
+    /// Whether it can be heard.
+    pub contact: Contact,
+    /// When anything of it last arrived.
+    pub last_contact: Option<Millis>,
+    /// Every change before this moment is known.
+    pub observed: Option<Millis>,
+    /// How its agent is, by its own word.
+    pub health: Health,
+    /// Version of the config in force there.
+    pub config: u64,
+    /// The agent's version.
+    pub version: String,
+    live_observed: Option<Millis>,
+    live_until: Option<(StreamId, u64)>,
+    stream: Option<StreamId>,
+    gone_at: Option<Millis>,
+}
+
+/// All branches and devices.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    /// Branches, in no particular order.
+    pub branches: Vec<BranchState>,
+    /// Devices, in no particular order.
+    pub devices: Vec<DeviceState>,
+    branch_index: HashMap<BranchId, usize>,
+    device_index: HashMap<DeviceId, usize>,
+    silent_after_ms: i64,
+}
+
+/// What a change of the fleet touched.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// Indices of devices that look different now.
+    pub devices: Vec<usize>,
+    /// Indices of branches that look different now.
+    pub branches: Vec<usize>,
+}
+
+impl Touched {
+    /// Whether nothing looks different.
+    pub fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.branches.is_empty()
+    }
+}
+
+/// How many devices are what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// All.
+    pub total: usize,
+    /// Up.
+    pub up: usize,
+    /// Down.
+    pub down: usize,
+    /// Nobody can say.
+    pub unknown: usize,
+    /// Flapping, whatever their status.
+    pub flapping: usize,
+}
+
+impl Counts {
+    /// Counts one more device.
+    pub fn add(&mut self, view: &View) {
+        self.total += 1;
+        match view.status {
+            Status::Up => self.up += 1,
+            Status::Down => self.down += 1,
+            Status::Unknown(_) => self.unknown += 1,
+        }
+        self.flapping += usize::from(view.is_flapping);
+    }
+}
+
+impl Fleet {
+    /// A fleet of which nothing is known yet.
+    pub fn new(silent_after_ms: u32) -> Self {
+        Self { silent_after_ms: silent_after_ms.into(), ..Self::default() }
+    }
+
+    /// Index of a branch.
+    pub fn branch(&self, id: &BranchId) -> Option<usize> {
+        self.branch_index.get(id).copied()
+    }
+
+    /// Index of a device.
+    pub fn device(&self, id: &DeviceId) -> Option<usize> {
+        self.device_index.get(id).copied()
+    }
+
+    /// Index of a device, if it stands in that branch.
+    pub fn device_of(&self, id: &DeviceId, branch: usize) -> Option<usize> {
+        self.device(id).filter(|at| self.devices[*at].branch == branch)
+    }
+
+    /// Takes over an inventory; devices that are still there keep their state.
+    pub fn set_inventory(&mut self, inventory: &Inventory, numbers: &[u32]) {
+        let mut branches: HashMap<BranchId, BranchState> =
+            self.branches.drain(..).map(|branch| (branch.info.id.clone(), branch)).collect();
+        let mut devices: HashMap<DeviceId, (BranchId, DeviceState)> = self
+            .devices
+            .drain(..)
+            .map(|device| (device.info.id.clone(), (device.info.branch.clone(), device)))
+            .collect();
+        self.branch_index.clear();
+        self.device_index.clear();
+        for info in &inventory.branches {
+            self.branch_index.insert(info.id.clone(), self.branches.len());
+            let kept = branches.remove(&info.id).map(|branch| BranchState { info: info.clone(), devices: Vec::new(), ..branch });
+            self.branches.push(kept.unwrap_or_else(|| BranchState::new(info.clone())));
+        }
+        for (info, no) in inventory.devices.iter().zip(numbers) {
+            let Some(branch) = self.branch(&info.branch) else { continue };
+            let at = self.devices.len();
+            self.device_index.insert(info.id.clone(), at);
+            self.branches[branch].devices.push(at);
+            // A device that moved to another branch is another agent's to judge.
+            let kept = devices.remove(&info.id).filter(|(before, device)| *before == info.branch && device.info.ip == info.ip);
+            self.devices.push(match kept {
+                Some((_, device)) => DeviceState { info: info.clone(), branch, no: *no, ..device },
+                None => DeviceState::new(*no, info.clone(), branch),
+            });
+        }
+    }
+
+    /// A run of a branch's agent began: it knows nothing of its devices yet.
+    pub fn begin(&mut self, branch: usize, stream: StreamId, version: &str, began: Millis) {
+        let state = &mut self.branches[branch];
+        state.stream = Some(stream);
+        version.clone_into(&mut state.version);
+        for device in &state.devices {
+            self.devices[*device].verdict = Verdict { since: Some(began), ..NOTHING };
+        }
+    }
+
+    /// A device changed.
+    pub fn change(&mut self, device: usize, from: Status, change: &Change) {
+        let device = &mut self.devices[device];
+        device.verdict = Verdict { status: change.to, since: Some(change.onset), last_ok: change.last_ok };
+        match change.to {
+            Status::Down => {
+                device.open_since.get_or_insert(change.onset);
+            }
+            Status::Up => device.open_since = None,
+            // Nobody can say that it is up again: the outage goes on.
+            Status::Unknown(_) => {}
+        }
+        if matches!((from, change.to), (Status::Up, Status::Down) | (Status::Down, Status::Up)) {
+            if device.flips.len() == CHANGES_LIMIT {
+                device.flips.pop_front();
+            }
+            device.flips.push_back(change.onset);
+        }
+    }
+
+    /// Takes over what the ledger holds of a device: its newest changes, the start of an open outage, and when the
+    /// present run of its branch's agent began. A verdict of an earlier run is no verdict now.
+    pub fn restore(&mut self, device: usize, history: &[(Status, Change)], open_since: Option<Millis>, began: Option<Millis>) {
+        for (from, change) in history {
+            self.change(device, *from, change);
+        }
+        let device = &mut self.devices[device];
+        device.open_since = open_since;
+        if device.verdict.since < began {
+            device.verdict = Verdict { since: began, ..NOTHING };
+        }
+    }
+
+    /// What the ledger says of a device, whether or not its branch can be heard.
+    pub fn logged(&self, device: usize) -> Status {
+        self.devices[device].verdict.status
+    }
+
+    /// A minute of a device is known.
+    pub fn measure(&mut self, device: usize, quality: Quality) {
+        let known = &mut self.devices[device].quality;
+        if known.is_none_or(|known| known.at <= quality.at) {
+            *known = Some(quality);
+        }
+    }
+
+    /// A branch's stream is known up to `through`, and with it every change before `observed`.
+    pub fn observed(&mut self, branch: usize, stream: StreamId, through: u64, observed: Millis, now: Millis) {
+        let state = &mut self.branches[branch];
+        state.last_contact = Some(now);
+        state.gone_at = None;
+        state.observed = state.observed.max(Some(observed.min(now)));
+        if state.live_until.is_some_and(|(live, last)| live == stream && through >= last) {
+            state.live_until = None;
+            state.live_observed = None;
+            for device in &state.devices {
+                self.devices[*device].live = None;
+            }
+        }
+    }
+
+    /// A heartbeat arrived. `through` is how far its stream is known here.
+    pub fn heartbeat(&mut self, branch: usize, heartbeat: &Heartbeat, through: u64, now: Millis) {
+        let state = &mut self.branches[branch];
+        state.last_contact = Some(now);
+        state.gone_at = None;
+        state.health = heartbeat.health.clone();
+        state.config = heartbeat.config;
+        let Some(dating) = heartbeat.dating else { return };
+        let observed = dating.date(heartbeat.observed_through).0.min(now);
+        if through >= heartbeat.last {
+            self.observed(branch, heartbeat.stream, through, observed, now);
+            return;
+        }
+        if heartbeat.states.is_empty() {
+            return;
+        }
+        state.live_observed = Some(observed);
+        state.live_until = Some((heartbeat.stream, heartbeat.last));
+        for live in &heartbeat.states {
+            if let Some(device) = self.device_of(&live.device, branch) {
+                let since = dating.date(live.onset).0.min(now);
+                self.devices[device].live = Some(Verdict { status: live.status, since: Some(since), last_ok: None });
+            }
+        }
+    }
+
+    /// The broker, or the agent itself, says what became of its connection.
+    pub fn presence(&mut self, branch: usize, stream: StreamId, state: PresenceState, now: Millis) {
+        let known = &mut self.branches[branch];
+        match state {
+            PresenceState::Online => known.gone_at = None,
+            // A will that the broker publishes late must not speak of the run after.
+            PresenceState::Stopped | PresenceState::Lost if known.stream.is_some_and(|current| current != stream) => {}
+            PresenceState::Stopped => known.gone_at = Some(now.plus(-LOST_GRACE_MS)),
+            PresenceState::Lost => known.gone_at = Some(known.gone_at.unwrap_or(now)),
+        }
+    }
+
+    /// Brings what surfaces show up to `now`; what looks different.
+    pub fn refresh(&mut self, now: Millis) -> Touched {
+        let mut touched = Touched::default();
+        for (at, branch) in self.branches.iter_mut().enumerate() {
+            let contact = branch.contact_at(self.silent_after_ms, now);
+            if contact != branch.contact {
+                branch.contact = contact;
+                touched.branches.push(at);
+            }
+        }
+        for (at, device) in self.devices.iter_mut().enumerate() {
+            let view = device.view_at(&self.branches[device.branch], now);
+            if view != device.view {
+                device.view = view;
+                touched.devices.push(at);
+            }
+        }
+        touched
+    }
+
+    /// How many devices are what.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.devices.iter().for_each(|device| counts.add(&device.view));
+        counts
+    }
+}
+
+impl BranchState {
+    fn new(info: Branch) -> Self {
+        Self {
+            info,
+            devices: Vec::new(),
+            contact: Contact::Never,
+            last_contact: None,
+            observed: None,
+            health: Health::default(),
+            config: 0,
+            version: String::new(),
+            live_observed: None,
+            live_until: None,
+            stream: None,
+            gone_at: None,
+        }
+    }
+
+    /// The newest moment of which the devices' states are known.
+    pub fn known_through(&self) -> Option<Millis> {
+        self.observed.max(self.live_observed)
+    }
+
+    fn contact_at(&self, silent_after_ms: i64, now: Millis) -> Contact {
+        let Some(known) = self.known_through() else { return Contact::Never };
+        let lost = self.gone_at.is_some_and(|gone| now.since(gone) >= LOST_GRACE_MS);
+        if lost || now.since(known) > silent_after_ms { Contact::Silent } else { Contact::Connected }
+    }
+}
+
+impl DeviceState {
+    fn new(no: u32, info: Device, branch: usize) -> Self {
+        let view = View { status: NOTHING.status, since: None, down_since: None, last_ok: None, is_flapping: false };
+        Self { no, info, branch, quality: None, view, verdict: NOTHING, live: None, open_since: None, flips: VecDeque::new() }
+    }
+
+    fn view_at(&self, branch: &BranchState, now: Millis) -> View {
+        let recent = self.flips.iter().filter(|at| now.since(**at) < FLAPPING_MS).count();
+        let needed = if self.view.is_flapping { FLAPPING_ENDS } else { FLAPPING_BEGINS };
+        let is_flapping = recent >= needed;
+        let unknown = |cause, since| View { status: Status::Unknown(cause), since, down_since: None, last_ok: None, is_flapping };
+        match branch.contact {
+            Contact::Never => return unknown(Cause::NeverObserved, None),
+            Contact::Silent => return unknown(Cause::AgentSilent, branch.known_through()),
+            Contact::Connected => {}
+        }
+        let live = self.live.filter(|_| branch.live_observed > branch.observed);
+        let Verdict { status, since, last_ok } = live.unwrap_or(self.verdict);
+        // The branch's log is behind and the live lane has not told of this device: what the log says is old.
+        if live.is_none() && branch.live_observed > branch.observed {
+            return unknown(Cause::NeverObserved, branch.observed);
+        }
+        let down_since = (status == Status::Down).then(|| if live.is_some() { since } else { self.open_since }).flatten();
+        let earlier = self.open_since.filter(|_| self.verdict.status == Status::Down && down_since.is_some());
+        View { status, since, down_since: earlier.or(down_since), last_ok, is_flapping }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::message::Live;
+    use shared::{Dating, Uptime};
+
+    use super::*;
+    use crate::inventory::parse_csv;
+
+    const T0: i64 = 1_795_442_400_000;
+
+    fn fleet() -> Fleet {
+        let text = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
+                    a,A,vake,Vake,t,T,atm,10.0.0.1\nb,B,vake,Vake,t,T,atm,10.0.0.2\nc,C,gldani,Gldani,t,T,atm,10.0.0.1\n";
+        let inventory = parse_csv("e", text).expect("good");
+        let mut fleet = Fleet::new(30_000);
+        fleet.set_inventory(&inventory, &[1, 2, 3]);
+        fleet
+    }
+
+    fn at(seconds: i64) -> Millis {
+        Millis(T0 + seconds * 1000)
+    }
+
+    fn change(to: Status, seconds: i64) -> Change {
+        Change { onset: at(seconds), to, last_ok: None, error_ms: 0 }
+    }
+
+    fn heartbeat(seconds: i64, last: u64, states: Vec<Live>) -> Heartbeat {
+        let uptime = Uptime(seconds.unsigned_abs() * 1000);
+        Heartbeat {
+            stream: StreamId(1),
+            sent: uptime,
+            dating: Some(Dating::Fixed { boot_at: Millis(T0), error_ms: 0 }),
+            last,
+            observed_through: uptime,
+            config: 1,
+            health: Health::default(),
+            states,
+        }
+    }
+
+    /// Branch vake in contact at second 0, a up and b down since then.
+    fn heard() -> Fleet {
+        let mut fleet = fleet();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        fleet.begin(vake, StreamId(1), "0", at(0));
+        for (id, to) in [("a", Status::Up), ("b", Status::Down)] {
+            let device = fleet.device(&id.parse().expect("an id")).expect("there");
+            fleet.change(device, shared::delta::UNOBSERVED, &change(to, 0));
+        }
+        fleet.observed(vake, StreamId(1), 3, at(1), at(1));
+        fleet.refresh(at(1));
+        fleet
+    }
+
+    fn shown(fleet: &Fleet) -> String {
+        let mut all: Vec<String> = fleet.devices.iter().map(|d| format!("{}={}", d.info.id, d.view.status)).collect();
+        all.sort();
+        all.join(" ")
+    }
+
+    #[test]
+    fn a_device_of_a_branch_that_was_never_heard_is_unknown() {
+        let mut fleet = fleet();
+        fleet.refresh(at(0));
+        assert_eq!(shown(&fleet), "a=unknown(never_observed) b=unknown(never_observed) c=unknown(never_observed)");
+        assert_eq!(fleet.counts(), Counts { total: 3, unknown: 3, ..Counts::default() });
+    }
+
+    #[test]
+    fn a_silent_branch_has_neither_up_nor_down_devices() {
+        let mut fleet = heard();
+        assert_eq!(shown(&fleet), "a=up b=down c=unknown(never_observed)");
+        let touched = fleet.refresh(at(31));
+        assert!(touched.is_empty());
+        let touched = fleet.refresh(at(32));
+        assert_eq!((touched.devices.len(), touched.branches.len()), (2, 1));
+        assert_eq!(shown(&fleet), "a=unknown(agent_silent) b=unknown(agent_silent) c=unknown(never_observed)");
+        assert_eq!(fleet.devices[0].view.since, Some(at(1)));
+    }
+
+    #[test]
+    fn a_branch_that_reconnects_with_a_backlog_stays_unknown_until_its_states_are_current() {
+        let mut fleet = heard();
+        fleet.refresh(at(100));
+        // It is heard again, but ten entries are still on their way.
+        fleet.heartbeat(0, &heartbeat(101, 13, Vec::new()), 3, at(101));
+        fleet.observed(0, StreamId(1), 5, at(20), at(101));
+        fleet.refresh(at(101));
+        assert_eq!(fleet.branches[0].contact, Contact::Silent);
+        fleet.heartbeat(0, &heartbeat(102, 13, Vec::new()), 13, at(102));
+        fleet.refresh(at(102));
+        assert_eq!(shown(&fleet), "a=up b=down c=unknown(never_observed)");
+    }
+
+    #[test]
+    fn a_fresh_down_shows_while_the_log_is_behind() {
+        let mut fleet = heard();
+        fleet.refresh(at(100));
+        let live = |id: &str, status, onset| Live { device: id.parse().expect("an id"), status, onset: Uptime(onset) };
+        let states = vec![live("a", Status::Down, 99_000), live("c", Status::Down, 99_000)];
+        fleet.heartbeat(0, &heartbeat(101, 500, states), 3, at(101));
+        fleet.refresh(at(101));
+        // c stands in another branch: this agent can't speak for it. b was not told: its log state is old.
+        assert_eq!(shown(&fleet), "a=down b=unknown(never_observed) c=unknown(never_observed)");
+        assert_eq!(fleet.devices[0].view.down_since, Some(at(99)));
+        fleet.observed(0, StreamId(1), 500, at(102), at(102));
+        fleet.refresh(at(102));
+        assert_eq!(shown(&fleet), "a=up b=down c=unknown(never_observed)");
+    }
+
+    #[test]
+    fn an_agent_that_restarts_keeps_the_start_of_an_open_outage() {
+        let mut fleet = heard();
+        fleet.begin(0, StreamId(2), "0", at(10));
+        fleet.observed(0, StreamId(2), 1, at(10), at(10));
+        fleet.refresh(at(10));
+        assert_eq!(shown(&fleet), "a=unknown(never_observed) b=unknown(never_observed) c=unknown(never_observed)");
+        fleet.change(1, shared::delta::UNOBSERVED, &change(Status::Down, 11));
+        fleet.refresh(at(12));
+        assert_eq!((fleet.devices[1].view.status, fleet.devices[1].view.down_since), (Status::Down, Some(at(0))));
+    }
+
+    #[test]
+    fn a_lost_connection_is_silent_after_a_grace_and_a_late_will_says_nothing() {
+        let mut fleet = heard();
+        fleet.presence(0, StreamId(9), PresenceState::Lost, at(2));
+        fleet.refresh(at(10));
+        assert_eq!(fleet.branches[0].contact, Contact::Connected);
+        fleet.presence(0, StreamId(1), PresenceState::Lost, at(10));
+        fleet.refresh(at(14));
+        assert_eq!(fleet.branches[0].contact, Contact::Connected);
+        fleet.refresh(at(15));
+        assert_eq!(fleet.branches[0].contact, Contact::Silent);
+        fleet.presence(0, StreamId(1), PresenceState::Online, at(16));
+        fleet.refresh(at(16));
+        assert_eq!(fleet.branches[0].contact, Contact::Connected);
+        fleet.presence(0, StreamId(1), PresenceState::Stopped, at(17));
+        fleet.refresh(at(17));
+        assert_eq!(fleet.branches[0].contact, Contact::Silent);
+    }
+
+    #[test]
+    fn three_changes_in_five_minutes_are_flapping_and_fewer_than_two_end_it() {
+        let mut fleet = heard();
+        let flapping = |fleet: &mut Fleet, seconds: i64| {
+            fleet.observed(0, StreamId(1), 3, at(seconds), at(seconds));
+            fleet.refresh(at(seconds));
+            fleet.devices[0].view.is_flapping
+        };
+        fleet.change(0, Status::Up, &change(Status::Down, 10));
+        fleet.change(0, Status::Down, &change(Status::Up, 20));
+        assert!(!flapping(&mut fleet, 21));
+        fleet.change(0, Status::Up, &change(Status::Down, 30));
+        assert!(flapping(&mut fleet, 31));
+        assert!(flapping(&mut fleet, 319), "two changes still lie within five minutes");
+        assert!(!flapping(&mut fleet, 321));
+        // A device left down after flapping is down.
+        assert_eq!(fleet.devices[0].view.status, Status::Down);
+    }
+
+    #[test]
+    fn an_inventory_change_keeps_the_state_of_devices_that_stay() {
+        let mut fleet = heard();
+        let text = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
+                    b,New name,vake,Vake,t,T,atm,10.0.0.2\nd,D,vake,Vake,t,T,atm,10.0.0.9\na,A,vake,Vake,t,T,atm,10.0.0.8\n";
+        fleet.set_inventory(&parse_csv("e", text).expect("good"), &[2, 4, 1]);
+        fleet.refresh(at(2));
+        // a has another address now: what was seen at the old one says nothing.
+        assert_eq!(shown(&fleet), "a=unknown(never_observed) b=down d=unknown(never_observed)");
+    }
+}

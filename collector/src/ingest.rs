@@ -1,0 +1,671 @@
+//! From payloads to the ledger and the fleet: one thread, so that what is on disk, what is shown and what is
+//! acknowledged can't disagree.
+//!
+//! A batch is weighed, written, and only then shown and acknowledged. What can't be written is neither.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shared::message::Heartbeat;
+use shared::wire::decode;
+use shared::{
+    Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admission::{Admission, admit};
+use crate::clock;
+use crate::feed::Live;
+use crate::fleet::{Fleet, Quality};
+use crate::inventory::Inventory;
+use crate::metrics::Metrics;
+use crate::outage::Change;
+use crate::rollout::{self, Order};
+use crate::samples::{self, Metric, Sample, minutes_between, status_value};
+use crate::settings::Rollout;
+use crate::store::{self, Changed, GapRow, MinuteRow, Store, StoreError, StreamRow, TransitionRow};
+
+/// Most commands that wait for the thread. A broker holds back what comes beyond.
+pub const COMMANDS_LIMIT: usize = 4_096;
+/// Most commands that share one commit.
+const GROUP_LIMIT: usize = 512;
+/// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
+const CLOCK_ACK_MS: i64 = 600_000;
+/// Device-days that are packed in one go.
+const SEAL_LIMIT: u32 = 200;
+/// Longest hole of status samples that is filled, in ms: more than the longest backlog of an agent.
+const FILL_LIMIT_MS: i64 = 40 * 24 * 3_600_000;
+
+/// What the thread can be told.
+pub enum Command {
+    /// A payload arrived.
+    Payload {
+        /// Its topic.
+        topic: String,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// Time has passed.
+    Tick,
+    /// The broker can be reached again: it may have forgotten what was retained.
+    Republish,
+    /// Take an inventory over.
+    Import(Inventory, oneshot::Sender<Result<Changed, StoreError>>),
+    /// The inventory was changed by another process.
+    Reload,
+    /// VictoriaMetrics has this request.
+    Sent(i64),
+    /// The program ends.
+    Close,
+}
+
+/// What goes out to agents.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outgoing {
+    /// An ack.
+    Ack(BranchId, Ack),
+    /// A config, retained.
+    Config(Order),
+}
+
+/// What the thread works on.
+pub struct Ingest {
+    store: Store,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    outgoing: mpsc::Sender<Outgoing>,
+    rollout: Rollout,
+    /// Most bytes that wait for VictoriaMetrics; `None` where there is none.
+    queue_limit_bytes: Option<u64>,
+    streams: HashMap<(BranchId, StreamId), StreamRow>,
+    acked_at: HashMap<BranchId, Millis>,
+    refused: HashSet<(String, &'static str)>,
+    sealed_at: Millis,
+}
+
+/// A batch, or a heartbeat's word, that is ready to be written.
+struct Staged {
+    branch: usize,
+    row: StreamRow,
+    begins: bool,
+    transitions: Vec<(usize, Status, Change, u64)>,
+    gaps: Vec<GapRow>,
+    minutes: Vec<(usize, Vec<MinuteRow>)>,
+    samples: Vec<Sample>,
+    entries: u64,
+    ack: Option<Ack>,
+    received: Millis,
+}
+
+impl Ingest {
+    /// Takes over what the file holds.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn new(
+        store: Store,
+        live: Arc<Live>,
+        metrics: Arc<Metrics>,
+        outgoing: mpsc::Sender<Outgoing>,
+        rollout: Rollout,
+        queue_limit_bytes: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let mut ingest = Self {
+            store,
+            live,
+            metrics,
+            outgoing,
+            rollout,
+            queue_limit_bytes,
+            streams: HashMap::new(),
+            acked_at: HashMap::new(),
+            refused: HashSet::new(),
+            sealed_at: Millis(0),
+        };
+        ingest.load_inventory()?;
+        ingest.load_ledger()?;
+        Ok(ingest)
+    }
+
+    fn load_inventory(&mut self) -> Result<(), StoreError> {
+        let (inventory, numbers) = store::load_inventory(self.store.connection())?;
+        self.live.replace(clock::now(), |fleet| fleet.set_inventory(&inventory, &numbers));
+        Ok(())
+    }
+
+    /// Rebuilds the fleet from the ledger. Nothing of it is shown before the branch has been heard again, unless what
+    /// was last observed is still current.
+    fn load_ledger(&mut self) -> Result<(), StoreError> {
+        let rows = store::streams(self.store.connection())?;
+        let devices: Vec<(usize, u32)> = self.live.fleet().devices.iter().map(|device| device.no).enumerate().collect();
+        let mut histories = Vec::with_capacity(devices.len());
+        for (at, no) in devices {
+            let db = self.store.connection();
+            histories.push((at, store::recent_changes(db, no, RECENT_CHANGES)?, store::open_since(db, no)?));
+        }
+        let now = clock::now();
+        self.live.change(now, |fleet| {
+            let mut began: HashMap<usize, Millis> = HashMap::new();
+            for row in &rows {
+                let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
+                fleet.begin(branch, row.stream, &row.version, row.began);
+                fleet.observed(branch, row.stream, row.through, row.observed, row.observed);
+                began.insert(branch, row.began);
+            }
+            for (device, history, open_since) in &histories {
+                let began = began.get(&fleet.devices[*device].branch).copied();
+                fleet.restore(*device, history, *open_since, began);
+            }
+        });
+        for row in rows {
+            if let Ok(branch) = row.branch.parse::<BranchId>() {
+                self.streams.insert((branch, row.stream), row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Works until it is told to close.
+    pub fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        self.publish_configs(clock::now());
+        while let Some(first) = inbox.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_LIMIT
+                && let Ok(next) = inbox.try_recv()
+            {
+                group.push(next);
+            }
+            if !self.handle(group) {
+                return;
+            }
+        }
+    }
+
+    /// Handles commands that arrived together; `false` when one of them was to close.
+    fn handle(&mut self, group: Vec<Command>) -> bool {
+        let mut staged: Vec<Staged> = Vec::new();
+        let mut open = true;
+        for command in group {
+            let now = clock::now();
+            match command {
+                Command::Payload { topic, bytes } => self.payload(&topic, &bytes, &mut staged, now),
+                Command::Tick => self.tick(now),
+                Command::Republish => self.publish_configs(now),
+                Command::Import(inventory, reply) => {
+                    // The caller may have gone; the import counts all the same.
+                    let _ = reply.send(self.import(&inventory, now));
+                }
+                Command::Reload => {
+                    if let Err(error) = self.load_inventory() {
+                        tracing::error!(%error, "the changed inventory can't be read: the one before stays");
+                    }
+                    self.publish_configs(now);
+                }
+                Command::Sent(id) => {
+                    if let Err(error) = self.store.transaction(|db| store::remove(db, id)) {
+                        tracing::error!(%error, "a request that VictoriaMetrics has taken can't be removed: it is sent again");
+                    }
+                }
+                Command::Close => open = false,
+            }
+        }
+        self.commit(staged);
+        open
+    }
+
+    fn payload(&mut self, topic: &str, bytes: &[u8], staged: &mut Vec<Staged>, now: Millis) {
+        let Some((id, lane)) = topic::parse(topic) else { return self.refuse(topic, "topic", "no topic of ward's") };
+        let Some(branch) = self.live.fleet().branch(&id) else {
+            return self.refuse(topic, "unknown_branch", "the inventory has no such branch");
+        };
+        // One batch a branch and commit: the next one is weighed against what this one leaves.
+        if staged.iter().any(|other| other.branch == branch) {
+            self.commit(std::mem::take(staged));
+        }
+        let taken = match lane {
+            Lane::Up => decode::<Batch>(bytes).map(|batch| self.batch(branch, &id, &batch, topic, now)),
+            Lane::Live => decode::<Heartbeat>(bytes).map(|heartbeat| self.heartbeat(branch, &id, &heartbeat, now)),
+            Lane::Presence => decode::<Presence>(bytes).map(|presence| {
+                self.live.change(now, |fleet| fleet.presence(branch, presence.stream, presence.state, now));
+                None
+            }),
+            Lane::Ack | Lane::Config => return,
+        };
+        match taken {
+            Ok(work) => {
+                self.metrics.add("ward_payloads_total", &format!("lane=\"{}\"", lane.as_str()), 1);
+                staged.extend(work);
+            }
+            Err(error) => self.refuse(topic, error.reason(), &error.to_string()),
+        }
+    }
+
+    fn refuse(&mut self, topic: &str, reason: &'static str, why: &str) {
+        self.metrics.add("ward_payloads_refused_total", &format!("reason=\"{reason}\""), 1);
+        // Whoever sends garbage sends it often: one line a topic and reason is enough.
+        if self.refused.len() < REFUSALS_LOGGED && self.refused.insert((topic.to_owned(), reason)) {
+            tracing::warn!(topic, reason, why, "a payload is refused; more of the same are only counted");
+        }
+    }
+
+    fn stream(&self, id: &BranchId, stream: StreamId) -> Option<&StreamRow> {
+        self.streams.get(&(id.clone(), stream))
+    }
+
+    fn batch(&mut self, branch: usize, id: &BranchId, batch: &Batch, topic: &str, now: Millis) -> Option<Staged> {
+        if batch.branch != *id {
+            self.refuse(topic, "wrong_branch", &format!("it says that it is from {}", batch.branch));
+            return None;
+        }
+        let known = self.stream(id, batch.stream).cloned();
+        let mark = known.as_ref().map_or(0, |row| row.through);
+        let ack = |through| Ack { stream: batch.stream, through, now, echo: batch.sent };
+        match admit(batch, mark) {
+            Admission::Known | Admission::Early => {
+                self.send(Outgoing::Ack(id.clone(), ack(mark)));
+                None
+            }
+            Admission::Take { missing, entries, through } => {
+                if let Err(why) = plausible(batch, now) {
+                    self.refuse(topic, "implausible_date", &why);
+                    return None;
+                }
+                let fresh = StreamRow {
+                    no: 0,
+                    branch: id.to_string(),
+                    stream: batch.stream,
+                    through: 0,
+                    began: date(&batch.dating, entries.first().map_or(Uptime(0), |(_, delta)| delta.at), now),
+                    observed: Millis(0),
+                    boot: String::new(),
+                    version: String::new(),
+                };
+                let begins = known.is_none();
+                let before = known.unwrap_or(fresh);
+                let mut staged = self.stage(branch, batch, before, &entries, missing, now);
+                staged.begins = begins;
+                staged.row.through = through;
+                staged.ack = Some(ack(through));
+                staged.samples.extend(self.status_samples(&staged, begins));
+                Some(staged)
+            }
+        }
+    }
+
+    fn stage(
+        &mut self,
+        branch: usize,
+        batch: &Batch,
+        row: StreamRow,
+        entries: &[(u64, &Delta)],
+        missing: Option<(u64, u64)>,
+        now: Millis,
+    ) -> Staged {
+        let observed = date(&batch.dating, batch.observed_through, now);
+        let mut staged = Staged {
+            branch,
+            begins: false,
+            transitions: Vec::new(),
+            gaps: Vec::new(),
+            minutes: Vec::new(),
+            samples: Vec::new(),
+            entries: entries.len() as u64,
+            ack: None,
+            received: now,
+            row: StreamRow { observed: row.observed.max(observed).max(row.began), ..row },
+        };
+        if let Some((first, last)) = missing {
+            let from = if staged.begins { staged.row.began } else { staged.row.observed.min(observed) };
+            let dropped = shared::Dropped { unreadable: last - first + 1, ..shared::Dropped::default() };
+            let first_date = date(&batch.dating, entries.first().map_or(Uptime(0), |(_, delta)| delta.at), now);
+            let from = from.min(first_date);
+            staged.gaps.push(GapRow { stream: 0, first, last, from, to: first_date, reason: "never_arrived".into(), dropped });
+        }
+        for (seq, delta) in entries {
+            self.stage_entry(&mut staged, batch, *seq, delta, now);
+        }
+        staged
+    }
+
+    fn stage_entry(&mut self, staged: &mut Staged, batch: &Batch, seq: u64, delta: &Delta, now: Millis) {
+        let (_, error_ms) = batch.dating.date(delta.at);
+        match &delta.body {
+            Body::Boot(boot) => {
+                staged.row.boot = boot.boot.to_string();
+                boot.version.clone_into(&mut staged.row.version);
+                if let Some(previous) = &boot.previous
+                    && let Some(before) = self.stream(&batch.branch, previous.stream)
+                    && before.through < previous.through
+                {
+                    let lost = previous.through - before.through;
+                    staged.gaps.push(GapRow {
+                        stream: before.no,
+                        first: before.through + 1,
+                        last: previous.through,
+                        from: before.observed,
+                        to: date(&batch.dating, delta.at, now),
+                        reason: "buffer_lost".into(),
+                        dropped: shared::Dropped { unreadable: lost, ..shared::Dropped::default() },
+                    });
+                }
+            }
+            Body::Transition(transition) => match self.live.fleet().device_of(&transition.device, staged.branch) {
+                Some(device) => {
+                    let onset = date(&batch.dating, transition.onset, now);
+                    let last_ok = transition.last_ok.map(|at| date(&batch.dating, at, now));
+                    staged.transitions.push((device, transition.from, Change { onset, to: transition.to, last_ok, error_ms }, seq));
+                }
+                None => self.metrics.add("ward_unknown_devices_total", "", 1),
+            },
+            Body::Qualities(qualities) => {
+                for column in &qualities.columns {
+                    let Some(device) = self.live.fleet().device_of(&column.device, staged.branch) else {
+                        self.metrics.add("ward_unknown_devices_total", "", 1);
+                        continue;
+                    };
+                    match column.unpack(qualities.unit_us) {
+                        Ok(minutes) => {
+                            let first = date(&batch.dating, qualities.first_end, now).nearest_minute();
+                            let end = |i: usize| first.plus(i64::try_from(i).unwrap_or(0) * Millis::MINUTE);
+                            let rows = minutes.into_iter().enumerate().map(|(i, minute)| MinuteRow { end: end(i), minute });
+                            let rows: Vec<MinuteRow> = rows.filter(|row| row.minute.sent > 0).collect();
+                            staged.samples.extend(rows.iter().flat_map(|row| quality_samples(device, row)));
+                            staged.minutes.push((device, rows));
+                        }
+                        Err(error) => {
+                            let why = error.to_string();
+                            self.refuse(batch.branch.as_str(), "column", &why);
+                        }
+                    }
+                }
+            }
+            Body::Gap(gap) => staged.gaps.push(GapRow {
+                stream: 0,
+                first: seq,
+                last: seq + gap.span - 1,
+                from: date(&batch.dating, gap.from, now),
+                to: date(&batch.dating, gap.to, now),
+                reason: gap.reason.as_str().to_owned(),
+                dropped: gap.dropped,
+            }),
+        }
+    }
+
+    /// Status samples of a branch: at each transition, and at each full minute that is now known to its end.
+    fn status_samples(&self, staged: &Staged, begins: bool) -> Vec<Sample> {
+        if self.queue_limit_bytes.is_none() {
+            return Vec::new();
+        }
+        let fleet = self.live.fleet();
+        let id = &fleet.branches[staged.branch].info.id;
+        let since = self.stream(id, staged.row.stream).map_or(staged.row.began, |row| row.observed);
+        let since = since.max(staged.row.observed.plus(-FILL_LIMIT_MS));
+        let mut out = Vec::new();
+        for (device, _, change, _) in &staged.transitions {
+            let value = status_value(change.to);
+            out.extend(value.map(|value| Sample { device: *device, metric: Metric::Status, at: change.onset, value }));
+        }
+        for at in minutes_between(since, staged.row.observed) {
+            for device in &fleet.branches[staged.branch].devices {
+                let newest = staged.transitions.iter().filter(|(d, _, change, _)| d == device && change.onset <= at).next_back();
+                let status = match newest {
+                    Some((_, _, change, _)) => change.to,
+                    None if begins => shared::delta::UNOBSERVED,
+                    None => fleet.logged(*device),
+                };
+                out.push(Sample { device: *device, metric: Metric::Info, at, value: 1.0 });
+                let value = status_value(status);
+                out.extend(value.map(|value| Sample { device: *device, metric: Metric::Status, at, value }));
+            }
+        }
+        out
+    }
+
+    fn heartbeat(&mut self, branch: usize, id: &BranchId, heartbeat: &Heartbeat, now: Millis) -> Option<Staged> {
+        let known = self.stream(id, heartbeat.stream).cloned();
+        let through = known.as_ref().map_or(0, |row| row.through);
+        self.live.change(now, |fleet| fleet.heartbeat(branch, heartbeat, through, now));
+        let due = self.acked_at.get(id).is_none_or(|at| now.since(*at) >= CLOCK_ACK_MS);
+        // An agent that doesn't know the time, or is not sure what has arrived, waits for this.
+        if heartbeat.dating.is_none() || due {
+            self.acked_at.insert(id.clone(), now);
+            let ack = Ack { stream: heartbeat.stream, through, now, echo: Some(heartbeat.sent) };
+            self.send(Outgoing::Ack(id.clone(), ack));
+        }
+        let (Some(row), Some(dating)) = (known, heartbeat.dating) else { return None };
+        let observed = date(&dating, heartbeat.observed_through, now);
+        // Once a minute is enough for the file: a heartbeat that nobody wrote down only costs coverage at a crash.
+        if through < heartbeat.last || minutes_between(row.observed, observed).next().is_none() || !observed.is_plausible(now) {
+            return None;
+        }
+        let mut staged = Staged {
+            branch,
+            row: StreamRow { observed, ..row },
+            begins: false,
+            transitions: Vec::new(),
+            gaps: Vec::new(),
+            minutes: Vec::new(),
+            samples: Vec::new(),
+            entries: 0,
+            ack: None,
+            received: now,
+        };
+        staged.samples = self.status_samples(&staged, false);
+        Some(staged)
+    }
+
+    /// Writes, then shows, then acknowledges.
+    fn commit(&mut self, mut staged: Vec<Staged>) {
+        if staged.is_empty() {
+            return;
+        }
+        let now = clock::now();
+        if let Err(error) = self.write(&mut staged, now) {
+            self.metrics.add("ward_ledger_errors_total", "", 1);
+            tracing::error!(%error, batches = staged.len(), "the ledger can't be written: nothing is acknowledged, agents send again");
+            return;
+        }
+        self.live.change(now, |fleet| staged.iter().for_each(|work| show(fleet, work, now)));
+        for work in staged {
+            self.metrics.add("ward_deltas_total", "", work.entries);
+            self.metrics.add("ward_gaps_total", "", work.gaps.len() as u64);
+            self.metrics.set("ward_ledger_lag_ms", "", clock::now().since(work.received) as f64);
+            let Ok(id) = work.row.branch.parse::<BranchId>() else { continue };
+            self.streams.insert((id.clone(), work.row.stream), work.row);
+            if let Some(ack) = work.ack {
+                self.acked_at.insert(id.clone(), now);
+                self.send(Outgoing::Ack(id, Ack { now: clock::now(), ..ack }));
+            }
+        }
+    }
+
+    fn write(&mut self, staged: &mut [Staged], now: Millis) -> Result<(), StoreError> {
+        let queue = self.queue_limit_bytes;
+        let live = &self.live;
+        let dropped = self.store.transaction(|db| {
+            let fleet = live.fleet();
+            let mut samples = Vec::new();
+            for work in staged.iter_mut() {
+                work.row.no = store::put_stream(db, &work.row)?;
+                for (device, from, change, seq) in &work.transitions {
+                    let row = TransitionRow {
+                        device: fleet.devices[*device].no,
+                        stream: work.row.no,
+                        seq: *seq,
+                        from: *from,
+                        change: change.clone(),
+                        received: work.received,
+                    };
+                    store::add_transition(db, &row)?;
+                }
+                for gap in &work.gaps {
+                    let stream = if gap.stream == 0 { work.row.no } else { gap.stream };
+                    store::add_gap(db, &GapRow { stream, ..gap.clone() })?;
+                }
+                for (device, rows) in &work.minutes {
+                    store::add_minutes(db, fleet.devices[*device].no, rows)?;
+                }
+                samples.append(&mut work.samples);
+            }
+            let Some(limit_bytes) = queue.filter(|_| !samples.is_empty()) else { return Ok(0) };
+            for part in samples.chunks(REQUEST_LIMIT_SAMPLES) {
+                let (body, count) = samples::encode(part.to_vec(), now, |device| {
+                    let device = &fleet.devices[device];
+                    (&device.info, &fleet.branches[device.branch].info)
+                });
+                store::push(db, count, &body)?;
+            }
+            store::drop_oldest(db, limit_bytes)
+        })?;
+        if dropped > 0 {
+            self.metrics.add("ward_remote_write_dropped_total", "", dropped);
+            tracing::error!(samples = dropped, "the queue for VictoriaMetrics is full: its oldest samples are gone");
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Millis) {
+        self.live.change(now, |_| {});
+        let fleet = self.live.fleet();
+        let counts = fleet.counts();
+        for (status, n) in [("up", counts.up), ("down", counts.down), ("unknown", counts.unknown)] {
+            self.metrics.set("ward_devices", &format!("status=\"{status}\""), n as f64);
+        }
+        for contact in ["never", "connected", "silent"] {
+            let n = fleet.branches.iter().filter(|branch| branch.contact.as_str() == contact).count();
+            self.metrics.set("ward_branches", &format!("contact=\"{contact}\""), n as f64);
+        }
+        let oldest = fleet.branches.iter().filter_map(|branch| branch.known_through()).min();
+        let age = oldest.map_or(0, |at| now.since(at).max(0));
+        self.metrics.set("ward_oldest_observation_seconds", "", age as f64 / 1000.0);
+        drop(fleet);
+        if now.since(self.sealed_at) >= SEAL_EVERY_MS {
+            self.seal(now);
+        }
+    }
+
+    fn seal(&mut self, now: Millis) {
+        // A day is left open a little longer: most of what is late comes within hours.
+        match self.store.transaction(|db| store::seal(db, now.plus(-SEAL_AFTER_MS), SEAL_LIMIT)) {
+            Ok(packed) => {
+                // More may be due: go on at the next tick.
+                self.sealed_at = if packed == SEAL_LIMIT as usize { Millis(0) } else { now };
+                self.metrics.set("ward_job_last_success_timestamp_seconds", "job=\"seal\"", (now.0 / 1000) as f64);
+            }
+            Err(error) => {
+                self.sealed_at = now;
+                tracing::error!(%error, "finished days can't be packed");
+            }
+        }
+    }
+
+    fn import(&mut self, inventory: &Inventory, now: Millis) -> Result<Changed, StoreError> {
+        let changed = self.store.transaction(|db| store::import(db, inventory))?;
+        self.load_inventory()?;
+        self.publish_configs(now);
+        Ok(changed)
+    }
+
+    fn publish_configs(&mut self, now: Millis) {
+        match self.versioned_configs(now) {
+            Ok(orders) => orders.into_iter().for_each(|order| self.send(Outgoing::Config(order))),
+            Err(error) => tracing::error!(%error, "configs can't be given versions: agents keep what they have"),
+        }
+    }
+
+    fn versioned_configs(&mut self, now: Millis) -> Result<Vec<Order>, StoreError> {
+        let before = store::config_versions(self.store.connection())?;
+        let (live, rollout) = (&self.live, &self.rollout);
+        self.store.transaction(|db| {
+            let fleet = live.fleet();
+            let mut orders = Vec::with_capacity(fleet.branches.len());
+            for branch in &fleet.branches {
+                let id = &branch.info.id;
+                let devices = branch.devices.iter().map(|at| &fleet.devices[*at].info);
+                let known = before.get(id.as_str()).copied().unwrap_or_default();
+                let (config, crc) = rollout::versioned(rollout::config(rollout, devices), known, now);
+                if (config.version, crc) != known {
+                    store::set_config_version(db, id.as_str(), config.version, crc)?;
+                }
+                orders.push(Order { branch: id.clone(), config });
+            }
+            Ok(orders)
+        })
+    }
+
+    fn send(&self, outgoing: Outgoing) {
+        // The bus takes what it can: an ack that is lost is asked for again, a config is sent at each connection.
+        if self.outgoing.try_send(outgoing).is_err() {
+            tracing::debug!("the way out is full: an ack or a config is left to the next time");
+        }
+    }
+}
+
+/// Changes of each device that are remembered over a restart, for flapping.
+const RECENT_CHANGES: u32 = 16;
+/// Most refusals that are logged one by one.
+const REFUSALS_LOGGED: usize = 1_000;
+/// Most samples of one remote-write request.
+const REQUEST_LIMIT_SAMPLES: usize = 20_000;
+/// How often finished days are packed, in ms.
+const SEAL_EVERY_MS: i64 = 600_000;
+/// How long a day stays open after its end, in ms.
+const SEAL_AFTER_MS: i64 = 6 * 3_600_000;
+
+/// Shows on the fleet what the ledger has taken.
+fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
+    if work.begins {
+        fleet.begin(work.branch, work.row.stream, &work.row.version, work.row.began);
+    }
+    for (device, from, change, _) in &work.transitions {
+        fleet.change(*device, *from, change);
+    }
+    for (device, rows) in &work.minutes {
+        for row in rows {
+            let (sent, lost) = (f64::from(row.minute.sent), f64::from(row.minute.lost));
+            let rtt_us = row.minute.rtt.map(|rtt| rtt.avg_us);
+            fleet.measure(*device, Quality { at: row.end, rtt_us, loss: 100.0 * lost / sent });
+        }
+    }
+    fleet.observed(work.branch, work.row.stream, work.row.through, work.row.observed, now);
+}
+
+fn quality_samples(device: usize, row: &MinuteRow) -> Vec<Sample> {
+    let sample = |metric, value| Sample { device, metric, at: row.end, value };
+    let ms = |us: u32| f64::from(us) / 1000.0;
+    let mut out = vec![sample(Metric::Loss, 100.0 * f64::from(row.minute.lost) / f64::from(row.minute.sent))];
+    if let Some(rtt) = row.minute.rtt {
+        out.push(sample(Metric::Rtt, ms(rtt.avg_us)));
+        out.push(sample(Metric::RttMin, ms(rtt.min_us)));
+        out.push(sample(Metric::RttMax, ms(rtt.max_us)));
+    }
+    out
+}
+
+/// The date of a moment, never ahead of the collector's clock: an agent's error of some ms must not reach the future.
+fn date(dating: &Dating, at: Uptime, now: Millis) -> Millis {
+    dating.date(at).0.min(now)
+}
+
+fn plausible(batch: &Batch, now: Millis) -> Result<(), String> {
+    let moments = batch.group.deltas.iter().map(|delta| delta.at).chain([batch.observed_through]);
+    let dates = moments.map(|at| batch.dating.date(at).0);
+    match dates.into_iter().find(|date| !date.is_plausible(now)) {
+        Some(date) => Err(format!("{date} can't be the date of something that has happened")),
+        None => Ok(()),
+    }
+}
+
+/// Sends a tick each second until the thread is gone.
+pub async fn tick(commands: mpsc::Sender<Command>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        every.tick().await;
+        if commands.send(Command::Tick).await.is_err() {
+            return;
+        }
+    }
+}

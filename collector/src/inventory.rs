@@ -1,0 +1,271 @@
+//! What there is: regions, branches and devices, read from a CSV.
+//!
+//! A device's key is its id; a branch has no two devices at one address. A file is taken as a whole or not at all.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use shared::{BranchId, DeviceId};
+
+/// Columns that a CSV must have, in any order.
+pub const COLUMNS: [&str; 8] =
+    ["device_id", "device_name", "branch", "branch_name", "region", "region_name", "device_type", "ip"];
+
+/// Most devices of one estate.
+pub const DEVICES_LIMIT: usize = 1_000_000;
+
+/// Longest name or type in bytes.
+pub const TEXT_LIMIT_BYTES: usize = 200;
+
+/// One device, where it is and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its key.
+    pub id: DeviceId,
+    /// What people call it.
+    pub name: String,
+    /// Where it stands.
+    pub branch: BranchId,
+    /// Such as `router` or `atm`.
+    pub device_type: String,
+    /// Its address in the branch's network.
+    pub ip: IpAddr,
+}
+
+/// One branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// Its key.
+    pub id: BranchId,
+    /// What people call it.
+    pub name: String,
+    /// Key of its region.
+    pub region: BranchId,
+    /// What people call the region.
+    pub region_name: String,
+}
+
+/// A whole estate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// Branches by id.
+    pub branches: Vec<Branch>,
+    /// Devices by id.
+    pub devices: Vec<Device>,
+}
+
+/// One row that can't be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {column}: {message}")]
+pub struct RowError {
+    /// The file as the user named it.
+    pub file: String,
+    /// Line in it, from 1.
+    pub line: u64,
+    /// The column.
+    pub column: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Reads a CSV with the columns of [`COLUMNS`].
+///
+/// # Errors
+/// Every row that can't be taken.
+pub fn parse_csv(file: &str, text: &str) -> Result<Inventory, Vec<RowError>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut rows = Rows { file, errors: Vec::new(), inventory: Inventory::default() };
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
+    let Some(columns) = rows.columns(&mut reader) else { return Err(rows.errors) };
+    let mut branches = HashMap::new();
+    let mut devices = HashMap::new();
+    let mut addresses = HashMap::new();
+    for record in reader.records() {
+        match record {
+            Ok(record) => rows.row(&record, &columns, &mut branches, &mut devices, &mut addresses),
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                rows.error(line, "", error.to_string());
+            }
+        }
+    }
+    if rows.inventory.devices.is_empty() && rows.errors.is_empty() {
+        rows.error(1, "device_id", "the file has no devices");
+    }
+    if !rows.errors.is_empty() {
+        return Err(rows.errors);
+    }
+    Ok(rows.inventory)
+}
+
+struct Rows<'a> {
+    file: &'a str,
+    errors: Vec<RowError>,
+    inventory: Inventory,
+}
+
+impl Rows<'_> {
+    fn error(&mut self, line: u64, column: &str, message: impl Into<String>) {
+        self.errors.push(RowError { file: self.file.to_owned(), line, column: column.to_owned(), message: message.into() });
+    }
+
+    fn columns(&mut self, reader: &mut csv::Reader<&[u8]>) -> Option<[usize; COLUMNS.len()]> {
+        let header = match reader.headers() {
+            Ok(header) if !header.is_empty() => header.clone(),
+            Ok(_) => {
+                self.error(1, "device_id", format!("the file is empty; the first line names the columns {}", COLUMNS.join(",")));
+                return None;
+            }
+            Err(error) => {
+                self.error(1, "", error.to_string());
+                return None;
+            }
+        };
+        for (i, name) in header.iter().enumerate() {
+            if !COLUMNS.contains(&name) {
+                self.error(1, name, format!("unknown column; known: {}", COLUMNS.join(",")));
+            } else if header.iter().take(i).any(|other| other == name) {
+                self.error(1, name, "this column stands there twice");
+            }
+        }
+        let at = COLUMNS.map(|name| header.iter().position(|found| found == name));
+        for (name, _) in COLUMNS.iter().zip(at).filter(|(_, at)| at.is_none()) {
+            self.error(1, name, "this column is missing");
+        }
+        self.errors.is_empty().then(|| at.map(Option::unwrap_or_default))
+    }
+
+    fn row(
+        &mut self,
+        record: &csv::StringRecord,
+        columns: &[usize; COLUMNS.len()],
+        branches: &mut HashMap<BranchId, (usize, u64)>,
+        devices: &mut HashMap<DeviceId, u64>,
+        addresses: &mut HashMap<(BranchId, IpAddr), DeviceId>,
+    ) {
+        let line = record.position().map_or(0, csv::Position::line);
+        if record.len() != COLUMNS.len() {
+            self.error(line, "", format!("{} fields where the header has {}", record.len(), COLUMNS.len()));
+            return;
+        }
+        let errors_before = self.errors.len();
+        let field = |i: usize| record.get(columns[i]).unwrap_or_default();
+        let id = self.parsed::<DeviceId>(line, 0, field(0));
+        let name = self.name(line, 1, field(1));
+        let branch = self.parsed::<BranchId>(line, 2, field(2));
+        let branch_name = self.name(line, 3, field(3));
+        let region = self.parsed::<BranchId>(line, 4, field(4));
+        let region_name = self.name(line, 5, field(5));
+        let device_type = self.parsed::<BranchId>(line, 6, field(6));
+        let ip = self.parsed::<IpAddr>(line, 7, field(7));
+        if self.errors.len() > errors_before {
+            return;
+        }
+        let (Some(id), Some(branch), Some(region), Some(device_type), Some(ip)) = (id, branch, region, device_type, ip) else {
+            return;
+        };
+        if let Some(first) = devices.insert(id.clone(), line) {
+            self.error(line, "device_id", format!("{id} already stands in line {first}"));
+            return;
+        }
+        if let Some(other) = addresses.insert((branch.clone(), ip), id.clone()) {
+            self.error(line, "ip", format!("{ip} is already the address of {other} in branch {branch}"));
+            return;
+        }
+        let described = Branch { id: branch.clone(), name: branch_name, region, region_name };
+        match branches.get(&branch) {
+            Some((at, first)) if self.inventory.branches[*at] != described => {
+                self.error(line, "branch", format!("{branch} has another name or region in line {first}"));
+                return;
+            }
+            Some(_) => {}
+            None => {
+                branches.insert(branch.clone(), (self.inventory.branches.len(), line));
+                self.inventory.branches.push(described);
+            }
+        }
+        if self.inventory.devices.len() >= DEVICES_LIMIT {
+            self.error(line, "device_id", format!("more than {DEVICES_LIMIT} devices"));
+            return;
+        }
+        self.inventory.devices.push(Device { id, name, branch, device_type: device_type.to_string(), ip });
+    }
+
+    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, line: u64, column: usize, text: &str) -> Option<T> {
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.error(line, COLUMNS[column], format!("{text:?}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn name(&mut self, line: u64, column: usize, text: &str) -> String {
+        if text.is_empty() {
+            self.error(line, COLUMNS[column], "empty");
+        } else if text.len() > TEXT_LIMIT_BYTES {
+            self.error(line, COLUMNS[column], format!("longer than {TEXT_LIMIT_BYTES} bytes"));
+        } else if text.chars().any(char::is_control) {
+            self.error(line, COLUMNS[column], "holds a control character");
+        }
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n";
+
+    fn errors(rows: &str) -> String {
+        let errors = parse_csv("e.csv", &format!("{HEADER}{rows}")).expect_err("must be refused");
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_good_file_becomes_an_inventory() {
+        let rows = "a-1,ბანკომატი 1,vake,Vake,tbilisi,Tbilisi,atm,127.0.0.1\na-2,\"Router, main\",vake,Vake,tbilisi,Tbilisi,router,::1\n";
+        let inventory = parse_csv("e.csv", &format!("\u{feff}{HEADER}{rows}")).expect("good");
+        assert_eq!((inventory.branches.len(), inventory.devices.len()), (1, 2));
+        assert_eq!(inventory.devices[1].name, "Router, main");
+    }
+
+    #[test]
+    fn one_address_may_stand_in_two_branches_but_not_twice_in_one() {
+        let two = "a,A,vake,Vake,t,T,atm,10.0.0.1\nb,B,gldani,Gldani,t,T,atm,10.0.0.1\n";
+        assert!(parse_csv("e.csv", &format!("{HEADER}{two}")).is_ok());
+        assert_eq!(
+            errors("a,A,vake,Vake,t,T,atm,10.0.0.1\nb,B,vake,Vake,t,T,atm,10.0.0.1\n"),
+            "e.csv:3: ip: 10.0.0.1 is already the address of a in branch vake"
+        );
+    }
+
+    #[test]
+    fn each_bad_row_is_named_with_line_and_column() {
+        assert_eq!(
+            errors("a,A,vake,Vake,t,T,atm,10.0.0.300\nb/x,B,vake,,t,T,atm,10.0.0.2\na,A,vake,Vake,t,T,atm\nc,C,vake,Vake,t,T,atm,10.0.0.3\nc,C,vake,Vake,t,T,atm,10.0.0.4\nd,D,vake,Other,t,T,atm,10.0.0.5\n"),
+            "e.csv:2: ip: \"10.0.0.300\": invalid IP address syntax\n\
+             e.csv:3: device_id: \"b/x\": an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'\n\
+             e.csv:3: branch_name: empty\n\
+             e.csv:4: : 7 fields where the header has 8\n\
+             e.csv:6: device_id: c already stands in line 5\n\
+             e.csv:7: branch: vake has another name or region in line 5"
+        );
+    }
+
+    #[test]
+    fn an_empty_file_and_a_wrong_header_are_said_to_be_so() {
+        let text = |text: &str| parse_csv("e.csv", text).expect_err("must be refused")[0].to_string();
+        assert!(text("").starts_with("e.csv:1: device_id: the file is empty"), "{}", text(""));
+        assert_eq!(text(HEADER), "e.csv:1: device_id: the file has no devices");
+        assert!(text("device_id,colour\n").starts_with("e.csv:1: colour: unknown column"));
+    }
+
+    #[test]
+    fn the_shipped_estate_is_good() {
+        let inventory = parse_csv("estate.csv", include_str!("demo/estate.csv")).expect("good");
+        assert_eq!((inventory.branches.len(), inventory.devices.len()), (128, 875));
+    }
+}

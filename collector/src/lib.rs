@@ -1,0 +1,28 @@
+//! ward's collector: keeps the ledger of a fleet's devices and answers for it.
+//!
+//! Data goes one way: `bus` (MQTT) → `ingest` (admission, ledger, fleet) → the ack back to the agent, and from there
+//! `feed` (WebSocket), `remote_write` (VictoriaMetrics) and `api`. The fleet is the only owner of current state.
+
+pub mod admission;
+pub mod api;
+pub mod broker;
+pub mod bus;
+pub mod clock;
+pub mod collector;
+pub mod demo;
+pub mod feed;
+pub mod fleet;
+pub mod history;
+pub mod ingest;
+pub mod inventory;
+pub mod metrics;
+pub mod outage;
+pub mod remote_write;
+pub mod rollout;
+pub mod samples;
+pub mod settings;
+pub mod store;
+pub mod victoria;
+
+/// The version that `/version` and `--version` tell.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

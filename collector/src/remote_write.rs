@@ -1,0 +1,131 @@
+//! Sends what waits in the outbox to VictoriaMetrics, oldest first, until it has it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use shared::Millis;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::ingest::Command;
+use crate::metrics::Metrics;
+use crate::store::{self, Readers, Waiting};
+
+/// How often an empty outbox is looked at.
+const IDLE: Duration = Duration::from_millis(250);
+/// Time for one request.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// First and longest wait after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// VictoriaMetrics answers before it has written: killed, it loses the newest seconds. What it took is kept for so
+/// long, in ms, and sent again after any failure; the same sample twice does no harm.
+const SETTLE_MS: i64 = 15_000;
+
+/// Sends until the thread that owns the file is gone.
+pub async fn run(url: String, readers: Arc<Readers>, commands: mpsc::Sender<Command>, metrics: Arc<Metrics>) {
+    let mut writer = Writer {
+        url: format!("{url}/api/v1/write"),
+        client: client(),
+        readers,
+        commands,
+        metrics,
+        after: 0,
+        taken: VecDeque::new(),
+    };
+    let mut backoff = BACKOFF.0;
+    let mut said = false;
+    loop {
+        let wait = match writer.send_next().await {
+            Ok(true) => {
+                if said {
+                    tracing::info!("VictoriaMetrics takes samples again");
+                }
+                (backoff, said) = (BACKOFF.0, false);
+                Duration::ZERO
+            }
+            Ok(false) => IDLE,
+            Err(error) => {
+                writer.metrics.add("ward_remote_write_errors_total", "", 1);
+                if !said {
+                    tracing::warn!(error = format!("{error:#}"), "VictoriaMetrics takes nothing: samples wait in the collector's file");
+                    said = true;
+                }
+                // What it took shortly before may be lost with it.
+                writer.start_over();
+                let wait = backoff;
+                backoff = (backoff * 2).min(BACKOFF.1);
+                wait
+            }
+        };
+        if writer.settle().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// A client for VictoriaMetrics: it keeps few connections, since the server closes idle ones.
+pub fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder().timeout(REQUEST_LIMIT).pool_idle_timeout(Duration::from_secs(60)).no_proxy();
+    builder.build().expect("a client without files or certificates of its own can be built")
+}
+
+struct Writer {
+    url: String,
+    client: reqwest::Client,
+    readers: Arc<Readers>,
+    commands: mpsc::Sender<Command>,
+    metrics: Arc<Metrics>,
+    after: i64,
+    taken: VecDeque<(i64, Millis)>,
+}
+
+impl Writer {
+    /// Sends the next request; `false` when none waits.
+    async fn send_next(&mut self) -> anyhow::Result<bool> {
+        let (readers, after) = (Arc::clone(&self.readers), self.after);
+        let read = move || readers.read(|db| Ok((store::peek(db, after)?, store::outbox_bytes(db)?)));
+        let (next, bytes) = tokio::task::spawn_blocking(read).await.context("reading the outbox")??;
+        self.metrics.set("ward_remote_write_queue_bytes", "", bytes as f64);
+        let Some(Waiting { id, samples, body }) = next else { return Ok(false) };
+        let request = self.client.post(&self.url).body(body);
+        let request = request.header("content-encoding", "snappy").header("content-type", "application/x-protobuf");
+        let response = request.header("x-prometheus-remote-write-version", "0.1.0").send().await.context("sending samples")?;
+        let status = response.status();
+        if status.is_success() {
+            self.metrics.add("ward_remote_write_samples_total", "", samples);
+        } else {
+            let text: String = response.text().await.unwrap_or_default().chars().take(300).collect();
+            if status.is_server_error() || status.as_u16() == 429 || status.as_u16() == 408 {
+                bail!("{status}: {text}");
+            }
+            // It will never take this one, and what comes after must not wait for it.
+            self.metrics.add("ward_remote_write_rejected_total", "", samples);
+            tracing::error!(%status, text, samples, "VictoriaMetrics refuses samples");
+        }
+        self.after = id;
+        self.taken.push_back((id, clock::now()));
+        Ok(true)
+    }
+
+    fn start_over(&mut self) {
+        if let Some((first, _)) = self.taken.front() {
+            self.after = first - 1;
+        }
+        self.taken.clear();
+    }
+
+    /// Lets go of what was taken long enough ago.
+    async fn settle(&mut self) -> Result<(), mpsc::error::SendError<Command>> {
+        let now = clock::now();
+        while let Some((id, at)) = self.taken.front().copied()
+            && now.since(at) >= SETTLE_MS
+        {
+            self.commands.send(Command::Sent(id)).await?;
+            self.taken.pop_front();
+        }
+        Ok(())
+    }
+}

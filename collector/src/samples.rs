@@ -1,0 +1,202 @@
+//! What ward writes to VictoriaMetrics, and how that looks as a Prometheus remote-write 1.0 request.
+//!
+//! Labels are ids, so a rename splits no series; names and addresses stand on one info series. Samples stand on full
+//! minutes, where they compress twice as well, and beside them at the exact moment of each transition.
+
+use shared::{Millis, Status};
+
+use crate::inventory::{Branch, Device};
+
+/// The series of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric {
+    /// 1 up, 0 down; no sample while nobody can say.
+    Status,
+    /// Mean round trip of a minute in ms; no sample without a reply.
+    Rtt,
+    /// Shortest round trip of a minute in ms.
+    RttMin,
+    /// Longest round trip of a minute in ms.
+    RttMax,
+    /// Lost probes of a minute in percent.
+    Loss,
+    /// Always 1: its labels carry names and addresses.
+    Info,
+}
+
+impl Metric {
+    /// The metric's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "device_ping_status",
+            Self::Rtt => "device_ping_rtt_ms",
+            Self::RttMin => "device_ping_rtt_min_ms",
+            Self::RttMax => "device_ping_rtt_max_ms",
+            Self::Loss => "device_ping_packet_loss",
+            Self::Info => "ward_device_info",
+        }
+    }
+}
+
+/// One sample of a device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// Index of the device.
+    pub device: usize,
+    /// Which of its series.
+    pub metric: Metric,
+    /// When.
+    pub at: Millis,
+    /// How much.
+    pub value: f64,
+}
+
+/// The value of a status, if somebody can say.
+pub fn status_value(status: Status) -> Option<f64> {
+    match status {
+        Status::Up => Some(1.0),
+        Status::Down => Some(0.0),
+        Status::Unknown(_) => None,
+    }
+}
+
+/// A remote-write request, compressed. `describe` gives a device and its branch by index.
+///
+/// VictoriaMetrics answers 204 to samples of 1970 or of the far future and drops them: they never leave here.
+pub fn encode<'a>(mut samples: Vec<Sample>, now: Millis, describe: impl Fn(usize) -> (&'a Device, &'a Branch)) -> (Vec<u8>, u64) {
+    samples.retain(|sample| sample.at.is_plausible(now) && sample.value.is_finite());
+    samples.sort_by_key(|sample| (sample.device, sample.metric, sample.at));
+    let mut request = Vec::with_capacity(samples.len() * 24);
+    for series in samples.chunk_by(|a, b| (a.device, a.metric) == (b.device, b.metric)) {
+        let Some(first) = series.first() else { continue };
+        let (device, branch) = describe(first.device);
+        let mut body = Vec::with_capacity(160 + series.len() * 16);
+        labels(&mut body, first.metric, device, branch);
+        for sample in series {
+            let mut point = Vec::with_capacity(18);
+            // Field 1, a double; field 2, a varint.
+            point.push(0x09);
+            point.extend(sample.value.to_le_bytes());
+            point.push(0x10);
+            varint(&mut point, sample.at.0.cast_unsigned());
+            field(&mut body, 2, &point);
+        }
+        field(&mut request, 1, &body);
+    }
+    let compressed = snap::raw::Encoder::new().compress_vec(&request).expect("a request is far below snappy's limit of 4 GiB");
+    (compressed, samples.len() as u64)
+}
+
+fn labels(body: &mut Vec<u8>, metric: Metric, device: &Device, branch: &Branch) {
+    let ip = device.ip.to_string();
+    let mut labels = vec![
+        ("__name__", metric.name()),
+        ("branch", branch.id.as_str()),
+        ("device_id", device.id.as_str()),
+        ("device_type", device.device_type.as_str()),
+        ("region", branch.region.as_str()),
+    ];
+    if metric == Metric::Info {
+        labels.extend([
+            ("branch_name", branch.name.as_str()),
+            ("device_ip", ip.as_str()),
+            ("device_name", device.name.as_str()),
+            ("region_name", branch.region_name.as_str()),
+        ]);
+        labels.sort_unstable();
+    }
+    for (name, value) in labels {
+        let mut label = Vec::with_capacity(name.len() + value.len() + 4);
+        field(&mut label, 1, name.as_bytes());
+        field(&mut label, 2, value.as_bytes());
+        field(body, 1, &label);
+    }
+}
+
+/// A length-delimited protobuf field.
+fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    out.push(number << 3 | 2);
+    varint(out, bytes.len() as u64);
+    out.extend(bytes);
+}
+
+fn varint(out: &mut Vec<u8>, mut n: u64) {
+    while n >= 0x80 {
+        out.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+/// Full minutes after `from`, up to and with `to`.
+pub fn minutes_between(from: Millis, to: Millis) -> impl Iterator<Item = Millis> {
+    let first = from.0.div_euclid(Millis::MINUTE) + 1;
+    let last = to.0.div_euclid(Millis::MINUTE);
+    (first..=last).map(|minute| Millis(minute * Millis::MINUTE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn estate() -> (Device, Branch) {
+        let id = |text: &str| text.parse().expect("a valid id");
+        let branch = Branch { id: id("vake"), name: "Vake".into(), region: id("tbilisi"), region_name: "Tbilisi".into() };
+        let device = Device {
+            id: "vake-atm-1".parse().expect("a valid id"),
+            name: "Vake \"ATM\" 1\\".into(),
+            branch: id("vake"),
+            device_type: "atm".into(),
+            ip: [10, 0, 0, 1].into(),
+        };
+        (device, branch)
+    }
+
+    const NOW: Millis = Millis(1_795_442_400_000);
+
+    #[test]
+    fn a_request_is_what_remote_write_asks_for() {
+        let (device, branch) = estate();
+        let sample = Sample { device: 0, metric: Metric::Status, at: NOW, value: 1.0 };
+        let (body, samples) = encode(vec![sample], NOW, |_| (&device, &branch));
+        assert_eq!(samples, 1);
+        let plain = snap::raw::Decoder::new().decompress_vec(&body).expect("snappy");
+        let mut expected = Vec::new();
+        let mut series = Vec::new();
+        for (name, value) in [
+            ("__name__", "device_ping_status"),
+            ("branch", "vake"),
+            ("device_id", "vake-atm-1"),
+            ("device_type", "atm"),
+            ("region", "tbilisi"),
+        ] {
+            let mut label = vec![0x0a, name.len() as u8];
+            label.extend(name.bytes());
+            label.extend([0x12, value.len() as u8]);
+            label.extend(value.bytes());
+            series.extend([0x0a, label.len() as u8]);
+            series.extend(label);
+        }
+        series.extend([0x12, 16, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 0x80, 0xac, 0x93, 0xe2, 0xa0, 0x34]);
+        expected.extend([0x0a, (series.len() & 0x7f) as u8 | 0x80, (series.len() >> 7) as u8]);
+        expected.extend(&series);
+        assert_eq!(plain, expected);
+    }
+
+    #[test]
+    fn samples_of_1970_of_the_future_and_nan_never_leave() {
+        let (device, branch) = estate();
+        let sample = |at: i64, value: f64| Sample { device: 0, metric: Metric::Rtt, at: Millis(at), value };
+        let bad = vec![sample(1_000, 1.0), sample(NOW.0 + 61_000, 1.0), sample(NOW.0, f64::NAN), sample(NOW.0, f64::INFINITY)];
+        assert_eq!(encode(bad, NOW, |_| (&device, &branch)).1, 0);
+    }
+
+    #[test]
+    fn full_minutes_between_two_moments() {
+        let text = |from, to| minutes_between(Millis(from), Millis(to)).map(|m| (m.0 / 60_000).to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(text(0, 180_000), "1 2 3");
+        assert_eq!(text(60_000, 119_999), "");
+        assert_eq!(text(59_999, 60_000), "1");
+        assert_eq!(text(120_000, 60_000), "");
+    }
+}

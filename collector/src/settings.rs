@@ -1,0 +1,223 @@
+//! The collector's config file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use shared::message::ProbeRule;
+use shared::settings::{Mistakes, Section, read};
+use ward_agent::settings::{Broker, is_loopback, rule_from, tls};
+
+/// What `collector.toml` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where the collector keeps its own file.
+    pub data_dir: PathBuf,
+    /// Where agents report to.
+    pub broker: BrokerChoice,
+    /// The HTTP server.
+    pub api: Api,
+    /// Base URL of VictoriaMetrics, if series go there.
+    pub victoria_metrics: Option<VictoriaMetrics>,
+    /// When a branch counts as silent.
+    pub silent_after_ms: u32,
+    /// How agents report and probe.
+    pub rollout: Rollout,
+}
+
+/// Which broker agents and collector meet at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BrokerChoice {
+    /// One inside this process, on loopback.
+    Embedded(SocketAddr),
+    /// A server of its own, such as mosquitto.
+    External(Broker),
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Api {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// File that holds the token that callers must show; made at the first start if it is missing.
+    pub token_file: Option<PathBuf>,
+}
+
+/// A VictoriaMetrics server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VictoriaMetrics {
+    /// Base URL without a slash at the end.
+    pub url: String,
+    /// Most bytes of samples that wait for it while it is away.
+    pub queue_limit_bytes: u64,
+}
+
+/// What agents are told beside their devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// How long in ms an agent may say nothing.
+    pub heartbeat_ms: u32,
+    /// How often in ms an agent reports qualities.
+    pub report_ms: u32,
+    /// How to probe devices whose type has no rule of its own.
+    pub rule: ProbeRule,
+    /// Rules by device type.
+    pub rules_by_type: BTreeMap<String, ProbeRule>,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { heartbeat_ms: 20_000, report_ms: 60_000, rule: ProbeRule::default(), rules_by_type: BTreeMap::new() }
+    }
+}
+
+/// When a branch counts as silent unless the config says otherwise, in ms.
+pub const SILENT_AFTER_MS: u32 = 30_000;
+
+impl Settings {
+    /// Reads a config file's text; `file` is what mistakes call it.
+    ///
+    /// # Errors
+    /// All mistakes in it.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Mistakes> {
+        read(file, text, |root| {
+            let data_dir = root.text("data_dir").unwrap_or_else(|| "/var/lib/ward-collector".to_owned());
+            if !root.has("broker") {
+                root.mistake("broker", "missing: [broker] with embedded = \"127.0.0.1:1883\", or with host and port");
+            }
+            let broker = root.table("broker", broker);
+            let api = if root.has("api") { root.table("api", api) } else { Some(default_api()) };
+            let victoria = if root.has("victoria_metrics") { Some(root.table("victoria_metrics", victoria)?) } else { None };
+            let silent = root.table("fleet", |fleet| fleet.duration_ms("silent_after", SILENT_AFTER_MS, 2_000..=3_600_000));
+            let rollout = rollout(root);
+            let settings = Self {
+                data_dir: data_dir.into(),
+                broker: broker?,
+                api: api?,
+                victoria_metrics: victoria,
+                silent_after_ms: silent.unwrap_or(SILENT_AFTER_MS),
+                rollout: rollout?,
+            };
+            if settings.silent_after_ms <= settings.rollout.heartbeat_ms {
+                root.mistake("fleet", "silent_after must be longer than report.heartbeat, or every branch would be silent");
+            }
+            Some(settings)
+        })
+    }
+}
+
+fn default_api() -> Api {
+    Api { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token_file: None }
+}
+
+fn broker(section: &Section<'_>) -> Option<BrokerChoice> {
+    if section.has("embedded") {
+        let listen = section.parsed::<SocketAddr>("embedded")?;
+        if !listen.ip().is_loopback() {
+            section.mistake(
+                "embedded",
+                format!("{listen} is not loopback: the embedded broker knows no certificates; use mosquitto for other machines"),
+            );
+            return None;
+        }
+        return Some(BrokerChoice::Embedded(listen));
+    }
+    let host = section.required::<String>("host");
+    let tls = if section.has("tls") { Some(section.table("tls", tls)?) } else { None };
+    let port = section.whole("port", if tls.is_some() { 8883u16 } else { 1883 }, 1..=65_535);
+    let host = host?;
+    if tls.is_none() && !is_loopback(&host) {
+        section.mistake("host", format!("{host} is not on this machine, so [broker.tls] is needed: ca, certificate, key"));
+        return None;
+    }
+    Some(BrokerChoice::External(Broker { host, port: port?, tls }))
+}
+
+fn api(section: &Section<'_>) -> Option<Api> {
+    let listen = if section.has("listen") { section.parsed("listen")? } else { default_api().listen };
+    let token_file = section.text("token_file").map(PathBuf::from);
+    // There is no TLS here yet: a token must not cross a network in the clear unless somebody says so.
+    let insecure = section.flag("insecure_listen", false)?;
+    if !listen.ip().is_loopback() && !insecure {
+        section.mistake("listen", "not loopback: put a TLS proxy in front, or set insecure_listen = true");
+        return None;
+    }
+    Some(Api { listen, token_file })
+}
+
+fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
+    let url = section.required::<String>("url")?;
+    let queue_mb = section.whole("queue_limit_mb", 1_024u32, 1..=1_048_576)?;
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        section.mistake("url", "must begin with http:// or https://");
+        return None;
+    }
+    Some(VictoriaMetrics { url: url.trim_end_matches('/').to_owned(), queue_limit_bytes: u64::from(queue_mb) * 1024 * 1024 })
+}
+
+fn rollout(root: &Section<'_>) -> Option<Rollout> {
+    let default = Rollout::default();
+    let report = root.table("report", |report| {
+        let heartbeat = report.duration_ms("heartbeat", default.heartbeat_ms, 1_000..=3_600_000);
+        let qualities = report.duration_ms("qualities", default.report_ms, 1_000..=3_600_000);
+        Some((heartbeat?, qualities?))
+    });
+    let (heartbeat_ms, report_ms) = report.unwrap_or((default.heartbeat_ms, default.report_ms));
+    if !root.has("probe") {
+        return Some(Rollout { heartbeat_ms, report_ms, ..default });
+    }
+    root.table("probe", |probe| {
+        let rule = rule_from(probe, ProbeRule::default());
+        let base = rule.unwrap_or_default();
+        let by_type = probe.entries("type", |name, section| Some((name.to_owned(), rule_from(section, base)?)));
+        Some(Rollout { heartbeat_ms, report_ms, rule: rule?, rules_by_type: by_type.into_iter().collect() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mistakes(text: &str) -> String {
+        Settings::parse("c.toml", text).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_smallest_config_has_the_documented_defaults() {
+        let settings = Settings::parse("c.toml", "[broker]\nembedded = \"127.0.0.1:1883\"\n").expect("good");
+        assert_eq!(settings.data_dir, PathBuf::from("/var/lib/ward-collector"));
+        assert_eq!(settings.api, default_api());
+        assert_eq!(settings.silent_after_ms, 30_000);
+        assert_eq!(settings.rollout, Rollout::default());
+    }
+
+    #[test]
+    fn the_shipped_example_is_a_good_config_with_every_key() {
+        let text = include_str!("../../systemd/collector.example.toml");
+        let settings = Settings::parse("collector.example.toml", text).expect("the example");
+        assert!(settings.victoria_metrics.is_some() && !settings.rollout.rules_by_type.is_empty());
+        let every = ["data_dir", "host", "port", "ca", "certificate", "key", "listen", "token_file", "insecure_listen", "url",
+            "queue_limit_mb", "silent_after", "heartbeat", "qualities", "interval", "timeout", "retry", "fall", "rise", "embedded"];
+        let docs = include_str!("../../docs/config.md");
+        for key in every {
+            assert!(text.contains(&format!("{key} =")), "{key} in the example");
+            assert!(docs.contains(&format!("`{key}`")), "{key} in docs/config.md");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        assert_eq!(
+            mistakes("[broker]\nembedded = \"0.0.0.0:1883\"\n[api]\nlisten = \"0.0.0.0:80\"\n[fleet]\nsilent_after = \"1s\"\n[probe.type.router]\nfall = 0\n"),
+            "c.toml:2: broker.embedded: 0.0.0.0:1883 is not loopback: the embedded broker knows no certificates; use mosquitto for other machines\n\
+             c.toml:4: api.listen: not loopback: put a TLS proxy in front, or set insecure_listen = true\n\
+             c.toml:6: fleet.silent_after: must lie between 2s and 1h\n\
+             c.toml:8: probe.type.router.fall: must lie between 1 and 100"
+        );
+        assert_eq!(
+            mistakes("[broker]\nembedded = \"127.0.0.1:1883\"\n[fleet]\nsilent_after = \"10s\"\n"),
+            "c.toml:4: fleet: silent_after must be longer than report.heartbeat, or every branch would be silent"
+        );
+        assert_eq!(mistakes(""), "c.toml:1: the file is empty");
+    }
+}

@@ -1,0 +1,275 @@
+//! The ledger's rows: streams, transitions and gaps. Rows are added, never changed; only a stream's mark moves on.
+
+use rusqlite::{Connection, params};
+use shared::{Cause, Millis, Status, StreamId};
+
+use super::StoreError;
+use crate::outage::{Change, Covered};
+
+/// A stream and how far it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamRow {
+    /// Number in this file.
+    pub no: i64,
+    /// The branch it came from.
+    pub branch: String,
+    /// Its id.
+    pub stream: StreamId,
+    /// Everything up to this sequence number is here.
+    pub through: u64,
+    /// When its run began.
+    pub began: Millis,
+    /// Every change before this moment is here.
+    pub observed: Millis,
+    /// The boot it ran in.
+    pub boot: String,
+    /// The agent's version.
+    pub version: String,
+}
+
+/// A transition to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransitionRow {
+    /// Number of the device in this file.
+    pub device: u32,
+    /// Number of the stream in this file.
+    pub stream: i64,
+    /// Its place in the stream.
+    pub seq: u64,
+    /// What the device was.
+    pub from: Status,
+    /// What happened.
+    pub change: Change,
+    /// When it arrived.
+    pub received: Millis,
+}
+
+/// A gap: sequence numbers whose content is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GapRow {
+    /// Number of the stream in this file.
+    pub stream: i64,
+    /// First lost sequence number.
+    pub first: u64,
+    /// Last lost sequence number.
+    pub last: u64,
+    /// Nothing before is missing.
+    pub from: Millis,
+    /// Nothing after is missing.
+    pub to: Millis,
+    /// Why.
+    pub reason: String,
+    /// What it held, as far as that is known.
+    pub dropped: shared::Dropped,
+}
+
+fn status_code(status: Status) -> i64 {
+    match status {
+        Status::Down => 0,
+        Status::Up => 1,
+        Status::Unknown(Cause::NeverObserved) => 2,
+        Status::Unknown(Cause::AgentSilent) => 3,
+        Status::Unknown(Cause::AgentIsolated) => 4,
+        Status::Unknown(Cause::ProbeError) => 5,
+        Status::Unknown(Cause::DnsFailure) => 6,
+        Status::Unknown(Cause::Paused) => 7,
+    }
+}
+
+fn status(code: i64) -> Result<Status, StoreError> {
+    Ok(match code {
+        0 => Status::Down,
+        1 => Status::Up,
+        2 => Status::Unknown(Cause::NeverObserved),
+        3 => Status::Unknown(Cause::AgentSilent),
+        4 => Status::Unknown(Cause::AgentIsolated),
+        5 => Status::Unknown(Cause::ProbeError),
+        6 => Status::Unknown(Cause::DnsFailure),
+        7 => Status::Unknown(Cause::Paused),
+        other => return Err(StoreError::Content(format!("the status code {other}"))),
+    })
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Adds a stream or moves its mark on; the row's number.
+pub fn put_stream(db: &Connection, row: &StreamRow) -> Result<i64, StoreError> {
+    Ok(db
+        .prepare_cached(
+            "insert into stream (branch, stream, through, began_ms, observed_ms, boot, version)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             on conflict (branch, stream) do update set through = excluded.through, observed_ms = excluded.observed_ms
+             returning no",
+        )?
+        .query_row(
+            params![
+                row.branch,
+                row.stream.to_string(),
+                signed(row.through),
+                row.began.0,
+                row.observed.0,
+                row.boot,
+                row.version
+            ],
+            |row| row.get(0),
+        )?)
+}
+
+/// All streams in the order in which they were first heard of.
+pub fn streams(db: &Connection) -> Result<Vec<StreamRow>, StoreError> {
+    let mut rows =
+        db.prepare("select no, branch, stream, through, began_ms, observed_ms, boot, version from stream order by no")?;
+    let mut rows = rows.query([])?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(2)?;
+        let stream = u64::from_str_radix(&id, 16).map_err(|_| StoreError::Content(format!("the stream {id:?}")))?;
+        out.push(StreamRow {
+            no: row.get(0)?,
+            branch: row.get(1)?,
+            stream: StreamId(stream),
+            through: row.get::<_, i64>(3)?.unsigned_abs(),
+            began: Millis(row.get(4)?),
+            observed: Millis(row.get(5)?),
+            boot: row.get(6)?,
+            version: row.get(7)?,
+        });
+    }
+    Ok(out)
+}
+
+/// Adds a transition.
+pub fn add_transition(db: &Connection, row: &TransitionRow) -> Result<(), StoreError> {
+    db.prepare_cached("insert or ignore into transition values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
+        row.device,
+        row.change.onset.0,
+        signed(row.seq),
+        row.stream,
+        status_code(row.from),
+        status_code(row.change.to),
+        row.change.last_ok.map(|at| at.0),
+        row.change.error_ms,
+        row.received.0
+    ])?;
+    Ok(())
+}
+
+/// Adds a gap.
+pub fn add_gap(db: &Connection, row: &GapRow) -> Result<(), StoreError> {
+    db.prepare_cached("insert or ignore into gap values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
+        row.stream,
+        signed(row.first),
+        signed(row.last),
+        row.from.0,
+        row.to.0,
+        row.reason,
+        signed(row.dropped.transitions),
+        signed(row.dropped.minutes),
+        signed(row.dropped.unreadable)
+    ])?;
+    Ok(())
+}
+
+const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, error_ms from transition where device = ?1";
+
+fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
+    Ok(Change {
+        onset: Millis(row.get(0)?),
+        to: status(row.get(1)?)?,
+        last_ok: row.get::<_, Option<i64>>(2)?.map(Millis),
+        error_ms: row.get(3)?,
+    })
+}
+
+/// A device's transitions before `to`, in order. Of those before `from` only what still counts at `from`: the last one,
+/// and all back to the beginning of an outage that may still be open there.
+pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result<Vec<Change>, StoreError> {
+    let up_before = db
+        .prepare_cached("select max(onset_ms) from transition where device = ?1 and onset_ms < ?2 and to_status = 1")?
+        .query_row(params![device, from.0], |row| row.get::<_, Option<i64>>(0))?;
+    let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by onset_ms, stream, seq"))?;
+    let mut rows = rows.query(params![device, up_before.unwrap_or(i64::MIN), to.0])?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        out.push(change(row)?);
+    }
+    Ok(out)
+}
+
+/// A device's newest transitions with what it was before, oldest first, at most `limit` of each.
+pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Vec<(Status, Change)>, StoreError> {
+    let mut rows = db.prepare_cached(
+        "select onset_ms, to_status, last_ok_ms, error_ms, from_status from transition where device = ?1
+         order by onset_ms desc, stream desc, seq desc limit ?2",
+    )?;
+    let mut rows = rows.query(params![device, limit])?;
+    let mut out = Vec::new();
+    while let Some(row) = rows.next()? {
+        out.push((status(row.get(4)?)?, change(row)?));
+    }
+    out.reverse();
+    Ok(out)
+}
+
+/// When the outage began that is open at the end of a device's transitions: its first down after the last up.
+pub fn open_since(db: &Connection, device: u32) -> Result<Option<Millis>, StoreError> {
+    let since = db
+        .prepare_cached(
+            "select min(onset_ms) from transition where device = ?1 and to_status = 0 and onset_ms >
+             (select coalesce(max(onset_ms), -1) from transition where device = ?1 and to_status = 1)",
+        )?
+        .query_row([device], |row| row.get::<_, Option<i64>>(0))?;
+    Ok(since.map(Millis))
+}
+
+/// The times in which a branch's agent observed, in order and joined where they touch. Transitions that were lost are
+/// taken out: nobody can say what the devices were then.
+pub fn covered(db: &Connection, branch: &str) -> Result<Vec<Covered>, StoreError> {
+    let mut rows = db.prepare_cached("select began_ms, observed_ms from stream where branch = ?1 order by began_ms, no")?;
+    let rows = rows.query_map([branch], |row| Ok(Covered { from: Millis(row.get(0)?), to: Millis(row.get(1)?) }))?;
+    let mut out: Vec<Covered> = Vec::new();
+    for span in rows {
+        let span = span?;
+        match out.last_mut() {
+            Some(last) if span.from < last.to => last.to = last.to.min(span.from),
+            Some(_) | None => {}
+        }
+        if span.to > span.from {
+            out.push(span);
+        }
+    }
+    let lost = gaps(db, branch)?.into_iter().filter(|gap| gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
+    for gap in lost {
+        out = out.into_iter().flat_map(|span| without(span, gap.from, gap.to)).collect();
+    }
+    Ok(out)
+}
+
+fn without(span: Covered, from: Millis, to: Millis) -> impl Iterator<Item = Covered> {
+    let before = Covered { from: span.from, to: span.to.min(from) };
+    let after = Covered { from: span.from.max(to), to: span.to };
+    [before, after].into_iter().filter(|part| part.from < part.to)
+}
+
+/// A branch's gaps.
+pub fn gaps(db: &Connection, branch: &str) -> Result<Vec<GapRow>, StoreError> {
+    let mut rows = db.prepare_cached(
+        "select g.stream, first_seq, last_seq, from_ms, to_ms, reason, transitions, minutes, unreadable
+         from gap g join stream s on s.no = g.stream where s.branch = ?1 order by from_ms",
+    )?;
+    let rows = rows.query_map([branch], |row| {
+        let count = |i| row.get::<_, i64>(i).map(i64::unsigned_abs);
+        Ok(GapRow {
+            stream: row.get(0)?,
+            first: count(1)?,
+            last: count(2)?,
+            from: Millis(row.get(3)?),
+            to: Millis(row.get(4)?),
+            reason: row.get(5)?,
+            dropped: shared::Dropped { transitions: count(6)?, minutes: count(7)?, unreadable: count(8)? },
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

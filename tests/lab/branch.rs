@@ -1,0 +1,184 @@
+//! A world of network namespaces: a centre with one bridge, branches behind WAN links, devices behind the branches.
+//!
+//! The centre is 10.77.0.1; the agent of branch 1 is 10.77.1.2, its devices are 192.168.1.10 and on. Worlds don't see
+//! one another, so each has the same addresses.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::namespace::{inside, remove_leftovers, run};
+use crate::now_ms;
+
+/// Last byte of the first device's address.
+const FIRST_DEVICE: u8 = 10;
+
+/// Drops echo requests to a silent device. The kernel goes on answering ARP, so that nothing becomes unreachable.
+const SILENCE: &str = "\
+table inet lab {
+  set silent { type ipv4_addr; }
+  chain input { type filter hook input priority 0; icmp type echo-request ip daddr @silent drop; }
+}";
+
+/// Drops whatever passes a cut WAN link, as a provider's outage does: nobody is told.
+const CUT: &str = "\
+table bridge lab {
+  set cut { type ifname; }
+  chain from { type filter hook prerouting priority 0; iifname @cut drop; }
+  chain to { type filter hook postrouting priority 0; oifname @cut drop; }
+}";
+
+/// When something was done to the world: between these two moments.
+#[derive(Debug, Clone, Copy)]
+pub struct Change {
+    /// UTC in ms just before.
+    pub before_ms: i64,
+    /// UTC in ms just after.
+    pub after_ms: i64,
+}
+
+impl Change {
+    fn of(change: impl FnOnce()) -> Self {
+        let before_ms = now_ms();
+        change();
+        Self { before_ms, after_ms: now_ms() }
+    }
+}
+
+/// One such world. Its namespaces end with it.
+pub struct Net {
+    name: String,
+    branches: u8,
+    devices: u8,
+}
+
+impl Net {
+    /// A world of `branches` with as many devices each, all answering. Branches count from 1, devices from 0.
+    pub fn new(branches: u8, devices_per_branch: u8) -> Self {
+        assert!(branches <= 250 && devices_per_branch <= 240, "the addresses have one byte for each");
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        remove_leftovers();
+        let name = format!("ward{}x{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        let net = Self { name, branches, devices: devices_per_branch };
+        let centre = net.centre();
+        run("ip", &["netns", "add", &centre], "");
+        let mut links =
+            format!("link set lo up\nlink add br0 type bridge\naddr add {}/16 dev br0\nlink set br0 up\n", Self::CENTRE);
+        for b in 1..=branches {
+            run("ip", &["netns", "add", &net.branch(b)], "");
+            run("ip", &["netns", "add", &net.lan(b)], "");
+            let _ = writeln!(links, "link add wan{b} type veth peer name wan netns {}", net.branch(b));
+            let _ = writeln!(links, "link set wan{b} master br0 up");
+        }
+        run("ip", &["-n", &centre, "-batch", "-"], &links);
+        run("ip", &["netns", "exec", &centre, "nft", "-f", "-"], CUT);
+        (1..=branches).for_each(|b| net.furnish(b));
+        net
+    }
+
+    fn furnish(&self, b: u8) {
+        let (branch, lan) = (self.branch(b), self.lan(b));
+        let links = format!(
+            "link set lo up\naddr add 10.77.{b}.2/16 dev wan\nlink set wan up\nlink add lan type veth peer name lan netns {lan}\n\
+             addr add 192.168.{b}.1/24 dev lan\nlink set lan up\n"
+        );
+        run("ip", &["-n", &branch, "-batch", "-"], &links);
+        let mut addresses = "link set lo up\nlink set lan up\n".to_owned();
+        for i in 0..self.devices {
+            let _ = writeln!(addresses, "addr add {}/24 dev lan", self.address(b, i));
+        }
+        run("ip", &["-n", &lan, "-batch", "-"], &addresses);
+        run("ip", &["netns", "exec", &lan, "nft", "-f", "-"], SILENCE);
+        // A new namespace lets nobody open an unprivileged ICMP socket.
+        let range = "/proc/sys/net/ipv4/ping_group_range";
+        inside(&branch, || fs::write(range, "0 2147483647")).expect("root may set a namespace's limits");
+    }
+
+    /// The centre's address in the eyes of the branches.
+    pub const CENTRE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+    /// Runs a test's body at the centre: sockets it opens and programs it starts are there.
+    pub fn at_the_centre(&self, body: impl AsyncFnOnce() + Send) {
+        inside(&self.centre(), || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime needs an epoll and a pipe").block_on(body());
+        });
+    }
+
+    /// The namespace where the agent of branch `b` runs.
+    pub fn branch(&self, b: u8) -> String {
+        format!("{}-b{b}", self.name)
+    }
+
+    /// The address of device `i` of branch `b`.
+    pub fn address(&self, b: u8, i: u8) -> Ipv4Addr {
+        assert!((1..=self.branches).contains(&b) && i < self.devices, "there is no device {i} in branch {b}");
+        Ipv4Addr::new(192, 168, b, FIRST_DEVICE + i)
+    }
+
+    /// How many branches there are.
+    pub fn branches(&self) -> u8 {
+        self.branches
+    }
+
+    /// How many devices each branch has.
+    pub fn devices_per_branch(&self) -> u8 {
+        self.devices
+    }
+
+    /// Makes a device answer no more. It stays reachable: it is silent, as a hung one is.
+    pub fn silence(&self, b: u8, i: u8) -> Change {
+        self.set(&self.lan(b), "add", "inet lab silent", &self.address(b, i).to_string())
+    }
+
+    /// Makes a silenced device answer again.
+    pub fn restore(&self, b: u8, i: u8) -> Change {
+        self.set(&self.lan(b), "delete", "inet lab silent", &self.address(b, i).to_string())
+    }
+
+    /// Takes a branch's WAN link down: the agent's own interface loses its carrier.
+    pub fn wan_cut(&self, b: u8) -> Change {
+        Change::of(|| run("ip", &["-n", &self.centre(), "link", "set", &format!("wan{b}"), "down"], ""))
+    }
+
+    /// Loses every packet of a branch's WAN link: connections hang.
+    pub fn wan_cut_silently(&self, b: u8) -> Change {
+        self.set(&self.centre(), "add", "bridge lab cut", &format!("wan{b}"))
+    }
+
+    /// Undoes either cut.
+    pub fn wan_restore(&self, b: u8) -> Change {
+        let wan = format!("wan{b}");
+        // Adding what may be there already is no error, deleting what isn't there would be one.
+        let commands = format!("add element bridge lab cut {{ {wan} }}\ndelete element bridge lab cut {{ {wan} }}\n");
+        Change::of(|| {
+            run("ip", &["-n", &self.centre(), "link", "set", &wan, "up"], "");
+            run("ip", &["netns", "exec", &self.centre(), "nft", "-f", "-"], &commands);
+        })
+    }
+
+    fn set(&self, namespace: &str, verb: &str, set: &str, element: &str) -> Change {
+        let command = format!("{verb} element {set} {{ {element} }}");
+        Change::of(|| run("ip", &["netns", "exec", namespace, "nft", &command], ""))
+    }
+
+    fn centre(&self) -> String {
+        format!("{}-c", self.name)
+    }
+
+    fn lan(&self, b: u8) -> String {
+        format!("{}-d{b}", self.name)
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        let branches = (1..=self.branches).flat_map(|b| [self.branch(b), self.lan(b)]);
+        for namespace in branches.chain([self.centre()]) {
+            // One that was never made can't be removed, and there is nothing else to do about it.
+            let _ = Command::new("ip").args(["netns", "del", &namespace]).stderr(Stdio::null()).status();
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The programs as a user runs them, between real servers, under real faults.
+
+mod demo;
+mod faults;
+mod input;
+mod laboratory;
+mod path;
+mod world;
