@@ -594,10 +594,9 @@ fn gap_of(body: &Body, at: Uptime) -> Gap {
     let (from, dropped) = match body {
         Body::Gap(gap) => return gap.clone(),
         Body::Transition(transition) => (transition.onset, Dropped { transitions: 1, ..Dropped::default() }),
-        Body::Qualities(q) => (
-            Uptime(q.first_end.0.saturating_sub(60_000)),
-            Dropped { minutes: q.minutes(), ..Dropped::default() },
-        ),
+        Body::Qualities(q) => {
+            (Uptime(q.first_end.0.saturating_sub(60_000)), Dropped { minutes: q.minutes(), ..Dropped::default() })
+        }
         Body::Boot(_) => (at, Dropped { unreadable: 1, ..Dropped::default() }),
     };
     Gap { span: 1, from, to: at, reason: GapReason::BufferFull, dropped }

@@ -90,12 +90,8 @@ fn is_damage(error: &io::Error) -> bool {
 }
 
 fn open(folder: &Path) -> io::Result<Open> {
-    let db = sled::Config::new()
-        .path(folder)
-        .segment_size(SEGMENT_BYTES)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None)
-        .open()?;
+    let db =
+        sled::Config::new().path(folder).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
     let groups = db.open_tree("groups")?;
     let runs = db.open_tree(RUNS)?;
     let log = std::fs::File::options().read(true).write(true).open(folder.join("db"))?;

@@ -240,7 +240,10 @@ impl Link {
             Ok(plan) if self.ends.plan.borrow().version == plan.version => {}
             Ok(plan) => {
                 if let Err(error) = keep_config(&self.settings.state_dir, payload) {
-                    tracing::error!(error = format!("{error:#}"), "the config can't be kept: it is in force until the next start");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "the config can't be kept: it is in force until the next start"
+                    );
                 }
                 self.ends.plan.send_replace(Arc::new(plan));
             }

@@ -127,7 +127,8 @@ impl Monitor {
         if sign.count < needed {
             return None;
         }
-        let change = Change { from: self.status, to: seen, onset: sign.first, last_ok: self.last_ok.filter(|_| seen != Status::Up) };
+        let change =
+            Change { from: self.status, to: seen, onset: sign.first, last_ok: self.last_ok.filter(|_| seen != Status::Up) };
         self.signs = Signs::default();
         self.status = seen;
         self.since = sign.first;

@@ -118,8 +118,7 @@ pub fn rule_from(section: &Section<'_>, base: ProbeRule) -> Option<ProbeRule> {
     let retry_ms = section.duration_ms("retry", base.retry_ms, 100..=60_000);
     let fall = section.whole("fall", base.fall, 1..=100);
     let rise = section.whole("rise", base.rise, 1..=100);
-    let rule =
-        ProbeRule { interval_ms: interval_ms?, timeout_ms: timeout_ms?, retry_ms: retry_ms?, fall: fall?, rise: rise? };
+    let rule = ProbeRule { interval_ms: interval_ms?, timeout_ms: timeout_ms?, retry_ms: retry_ms?, fall: fall?, rise: rise? };
     if let Err(what) = check_rule(&rule) {
         let key = what.split(' ').next().unwrap_or_default();
         section.mistake(key, what.split_once(' ').map_or(what, |(_, rest)| rest));
@@ -174,8 +173,25 @@ host = "127.0.0.1"
     fn the_shipped_example_is_a_good_config_with_every_key() {
         let text = include_str!("../../systemd/agent.example.toml");
         Settings::parse("agent.example.toml", text).expect("the example");
-        let every = ["branch", "state_dir", "host", "port", "ca", "certificate", "key", "limit_mb", "heartbeat", "qualities",
-            "interval", "timeout", "retry", "fall", "rise", "id", "address"];
+        let every = [
+            "branch",
+            "state_dir",
+            "host",
+            "port",
+            "ca",
+            "certificate",
+            "key",
+            "limit_mb",
+            "heartbeat",
+            "qualities",
+            "interval",
+            "timeout",
+            "retry",
+            "fall",
+            "rise",
+            "id",
+            "address",
+        ];
         let docs = include_str!("../../docs/config.md");
         for key in every {
             assert!(text.contains(&format!("{key} =")), "{key} in the example");
@@ -186,7 +202,10 @@ host = "127.0.0.1"
     #[test]
     fn plain_tcp_leaves_the_machine_for_nobody() {
         let text = GOOD.replace("127.0.0.1", "10.0.0.5");
-        assert_eq!(mistakes(&text), "agent.toml:4: broker.host: 10.0.0.5 is not on this machine, so [broker.tls] is needed: ca, certificate, key");
+        assert_eq!(
+            mistakes(&text),
+            "agent.toml:4: broker.host: 10.0.0.5 is not on this machine, so [broker.tls] is needed: ca, certificate, key"
+        );
     }
 
     #[test]

@@ -164,9 +164,7 @@ impl<P: Prober> Watch<P> {
             let timeout = Duration::from_millis(slot.planned.rule.timeout_ms.into());
             let (prober, generation) = (Arc::clone(&self.prober), self.generation);
             let (address, sequence): (IpAddr, u16) = (slot.planned.address, slot.sequence);
-            self.probing.push(Box::pin(async move {
-                (generation, index, now, prober.probe(address, sequence, timeout).await)
-            }));
+            self.probing.push(Box::pin(async move { (generation, index, now, prober.probe(address, sequence, timeout).await) }));
         }
     }
 
@@ -207,8 +205,7 @@ impl<P: Prober> Watch<P> {
     fn take_plan(&mut self, now: Uptime) {
         let plan = Arc::clone(&self.ends.plan.borrow_and_update());
         self.generation += 1;
-        let mut before: HashMap<DeviceId, Slot> =
-            self.slots.drain(..).map(|slot| (slot.planned.device.clone(), slot)).collect();
+        let mut before: HashMap<DeviceId, Slot> = self.slots.drain(..).map(|slot| (slot.planned.device.clone(), slot)).collect();
         self.schedule = Schedule::default();
         for planned in &plan.targets {
             let kept = before.remove(&planned.device).filter(|slot| slot.planned.address == planned.address);

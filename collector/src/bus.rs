@@ -25,7 +25,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 const BACKOFF: Duration = Duration::from_secs(1);
 
 /// Keeps a connection until `shutdown`.
-pub async fn run(broker: Broker, commands: mpsc::Sender<Command>, mut outgoing: mpsc::Receiver<Outgoing>, shutdown: CancellationToken) {
+pub async fn run(
+    broker: Broker,
+    commands: mpsc::Sender<Command>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    shutdown: CancellationToken,
+) {
     let mut said = false;
     loop {
         let outcome = tokio::select! {

@@ -57,8 +57,7 @@ impl Collector {
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
         let queue = settings.victoria_metrics.as_ref().map(|victoria| victoria.queue_limit_bytes);
-        let ingest =
-            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue)?;
+        let ingest = Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue)?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
         Ok(Self { settings, listener, token, live, metrics, readers, ingest, outgoing })
     }

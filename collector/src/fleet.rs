@@ -204,11 +204,8 @@ impl Fleet {
     pub fn set_inventory(&mut self, inventory: &Inventory, numbers: &[u32]) {
         let mut branches: HashMap<BranchId, BranchState> =
             self.branches.drain(..).map(|branch| (branch.info.id.clone(), branch)).collect();
-        let mut devices: HashMap<DeviceId, (BranchId, DeviceState)> = self
-            .devices
-            .drain(..)
-            .map(|device| (device.info.id.clone(), (device.info.branch.clone(), device)))
-            .collect();
+        let mut devices: HashMap<DeviceId, (BranchId, DeviceState)> =
+            self.devices.drain(..).map(|device| (device.info.id.clone(), (device.info.branch.clone(), device))).collect();
         self.branch_index.clear();
         self.device_index.clear();
         for info in &inventory.branches {

@@ -99,8 +99,10 @@ mod tests {
     fn a_step_sums_the_minutes_that_end_within_it() {
         let rows = [row(1, 0, 1_000), row(5, 15, 3_000), row(6, 30, 0), row(16, 3, 5_000)];
         let points = points(&rows, 5 * Millis::MINUTE);
-        let text: Vec<String> =
-            points.iter().map(|p| format!("{}: {} {:?} {:?} {:?}", p.at.0 / 60_000, p.packet_loss, p.rtt_min_ms, p.rtt_avg_ms, p.rtt_max_ms)).collect();
+        let text: Vec<String> = points
+            .iter()
+            .map(|p| format!("{}: {} {:?} {:?} {:?}", p.at.0 / 60_000, p.packet_loss, p.rtt_min_ms, p.rtt_avg_ms, p.rtt_max_ms))
+            .collect();
         assert_eq!(
             text,
             [
@@ -114,7 +116,9 @@ mod tests {
 
     #[test]
     fn the_step_follows_the_range() {
-        for (range, minutes) in [(HOUR, 5), (DAY, 5), (DAY + 1, 15), (7 * DAY, 15), (30 * DAY, 60), (90 * DAY, 180), (365 * DAY, 720)] {
+        for (range, minutes) in
+            [(HOUR, 5), (DAY, 5), (DAY + 1, 15), (7 * DAY, 15), (30 * DAY, 60), (90 * DAY, 180), (365 * DAY, 720)]
+        {
             assert_eq!(step_for(range), minutes * Millis::MINUTE, "{range}");
         }
         assert_eq!(named_range("24h"), Some(DAY));

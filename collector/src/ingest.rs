@@ -10,9 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shared::message::Heartbeat;
 use shared::wire::decode;
-use shared::{
-    Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic,
-};
+use shared::{Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, admit};
@@ -355,7 +353,12 @@ impl Ingest {
                 Some(device) => {
                     let onset = date(&batch.dating, transition.onset, now);
                     let last_ok = transition.last_ok.map(|at| date(&batch.dating, at, now));
-                    staged.transitions.push((device, transition.from, Change { onset, to: transition.to, last_ok, error_ms }, seq));
+                    staged.transitions.push((
+                        device,
+                        transition.from,
+                        Change { onset, to: transition.to, last_ok, error_ms },
+                        seq,
+                    ));
                 }
                 None => self.metrics.add("ward_unknown_devices_total", "", 1),
             },

@@ -245,7 +245,9 @@ mod tests {
     #[test]
     fn each_bad_row_is_named_with_line_and_column() {
         assert_eq!(
-            errors("a,A,vake,Vake,t,T,atm,10.0.0.300\nb/x,B,vake,,t,T,atm,10.0.0.2\na,A,vake,Vake,t,T,atm\nc,C,vake,Vake,t,T,atm,10.0.0.3\nc,C,vake,Vake,t,T,atm,10.0.0.4\nd,D,vake,Other,t,T,atm,10.0.0.5\n"),
+            errors(
+                "a,A,vake,Vake,t,T,atm,10.0.0.300\nb/x,B,vake,,t,T,atm,10.0.0.2\na,A,vake,Vake,t,T,atm\nc,C,vake,Vake,t,T,atm,10.0.0.3\nc,C,vake,Vake,t,T,atm,10.0.0.4\nd,D,vake,Other,t,T,atm,10.0.0.5\n"
+            ),
             "e.csv:2: ip: \"10.0.0.300\": invalid IP address syntax\n\
              e.csv:3: device_id: \"b/x\": an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'\n\
              e.csv:3: branch_name: empty\n\

@@ -149,22 +149,32 @@ mod tests {
         assert_eq!(text.join(" "), expected_intervals, "{told} / {cover}");
         let text: Vec<String> = outages(&changes, &covered, from, to)
             .iter()
-            .map(|o| format!("{}-{}{}", o.from.0, o.to.map_or(String::new(), |t| t.0.to_string()), if o.unobserved_ms > 0 { format!("({})", o.unobserved_ms) } else { String::new() }))
+            .map(|o| {
+                format!(
+                    "{}-{}{}",
+                    o.from.0,
+                    o.to.map_or(String::new(), |t| t.0.to_string()),
+                    if o.unobserved_ms > 0 { format!("({})", o.unobserved_ms) } else { String::new() }
+                )
+            })
             .collect();
         assert_eq!(text.join(" "), expected_outages, "{told} / {cover}");
     }
 
     #[test]
     fn intervals_follow_the_transitions_exactly() {
-        check("up@10 down@20 up@30", "10-100", (0, 50),
-            "unknown(agent_silent)@0-10 up@10-20 down@20-30 up@30-50", "20-30");
+        check("up@10 down@20 up@30", "10-100", (0, 50), "unknown(agent_silent)@0-10 up@10-20 down@20-30 up@30-50", "20-30");
     }
 
     #[test]
     fn what_nobody_observed_is_unknown_and_the_outage_goes_on() {
-        check("up@10 down@20 down@60 up@70", "10-40 55-100", (0, 100),
+        check(
+            "up@10 down@20 down@60 up@70",
+            "10-40 55-100",
+            (0, 100),
             "unknown(agent_silent)@0-10 up@10-20 down@20-40 unknown(agent_silent)@40-55 unknown(never_observed)@55-60 down@60-70 up@70-100",
-            "20-70(15)");
+            "20-70(15)",
+        );
     }
 
     #[test]
@@ -175,8 +185,13 @@ mod tests {
 
     #[test]
     fn a_device_that_turned_unknown_is_not_up_again() {
-        check("up@0 down@10 unknown@20 down@30 up@40", "0-50", (0, 50),
-            "up@0-10 down@10-20 unknown(probe_error)@20-30 down@30-40 up@40-50", "10-40");
+        check(
+            "up@0 down@10 unknown@20 down@30 up@40",
+            "0-50",
+            (0, 50),
+            "up@0-10 down@10-20 unknown(probe_error)@20-30 down@30-40 up@40-50",
+            "10-40",
+        );
     }
 
     #[test]

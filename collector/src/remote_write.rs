@@ -49,7 +49,10 @@ pub async fn run(url: String, readers: Arc<Readers>, commands: mpsc::Sender<Comm
             Err(error) => {
                 writer.metrics.add("ward_remote_write_errors_total", "", 1);
                 if !said {
-                    tracing::warn!(error = format!("{error:#}"), "VictoriaMetrics takes nothing: samples wait in the collector's file");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "VictoriaMetrics takes nothing: samples wait in the collector's file"
+                    );
                     said = true;
                 }
                 // What it took shortly before may be lost with it.
@@ -68,6 +71,8 @@ pub async fn run(url: String, readers: Arc<Readers>, commands: mpsc::Sender<Comm
 
 /// A client for VictoriaMetrics: it keeps few connections, since the server closes idle ones.
 pub fn client() -> reqwest::Client {
+    // Already installed by another client is as good.
+    let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder().timeout(REQUEST_LIMIT).pool_idle_timeout(Duration::from_secs(60)).no_proxy();
     builder.build().expect("a client without files or certificates of its own can be built")
 }

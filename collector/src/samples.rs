@@ -193,7 +193,9 @@ mod tests {
 
     #[test]
     fn full_minutes_between_two_moments() {
-        let text = |from, to| minutes_between(Millis(from), Millis(to)).map(|m| (m.0 / 60_000).to_string()).collect::<Vec<_>>().join(" ");
+        let text = |from, to| {
+            minutes_between(Millis(from), Millis(to)).map(|m| (m.0 / 60_000).to_string()).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(text(0, 180_000), "1 2 3");
         assert_eq!(text(60_000, 119_999), "");
         assert_eq!(text(59_999, 60_000), "1");

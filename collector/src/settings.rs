@@ -89,13 +89,14 @@ impl Settings {
             let api = if root.has("api") { root.table("api", api) } else { Some(default_api()) };
             let victoria = if root.has("victoria_metrics") { Some(root.table("victoria_metrics", victoria)?) } else { None };
             let silent = root.table("fleet", |fleet| fleet.duration_ms("silent_after", SILENT_AFTER_MS, 2_000..=3_600_000));
-            let rollout = rollout(root);
+            let silent_after_ms = silent.unwrap_or(SILENT_AFTER_MS);
+            let rollout = rollout(root, silent_after_ms);
             let settings = Self {
                 data_dir: data_dir.into(),
                 broker: broker?,
                 api: api?,
                 victoria_metrics: victoria,
-                silent_after_ms: silent.unwrap_or(SILENT_AFTER_MS),
+                silent_after_ms,
                 rollout: rollout?,
             };
             if settings.silent_after_ms <= settings.rollout.heartbeat_ms {
@@ -155,8 +156,10 @@ fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
     Some(VictoriaMetrics { url: url.trim_end_matches('/').to_owned(), queue_limit_bytes: u64::from(queue_mb) * 1024 * 1024 })
 }
 
-fn rollout(root: &Section<'_>) -> Option<Rollout> {
+fn rollout(root: &Section<'_>, silent_after_ms: u32) -> Option<Rollout> {
+    // Whoever wants to know of silence sooner needs heartbeats sooner.
     let default = Rollout::default();
+    let default = Rollout { heartbeat_ms: default.heartbeat_ms.min(silent_after_ms / 3 * 2), ..default };
     let report = root.table("report", |report| {
         let heartbeat = report.duration_ms("heartbeat", default.heartbeat_ms, 1_000..=3_600_000);
         let qualities = report.duration_ms("qualities", default.report_ms, 1_000..=3_600_000);
@@ -196,8 +199,28 @@ mod tests {
         let text = include_str!("../../systemd/collector.example.toml");
         let settings = Settings::parse("collector.example.toml", text).expect("the example");
         assert!(settings.victoria_metrics.is_some() && !settings.rollout.rules_by_type.is_empty());
-        let every = ["data_dir", "host", "port", "ca", "certificate", "key", "listen", "token_file", "insecure_listen", "url",
-            "queue_limit_mb", "silent_after", "heartbeat", "qualities", "interval", "timeout", "retry", "fall", "rise", "embedded"];
+        let every = [
+            "data_dir",
+            "host",
+            "port",
+            "ca",
+            "certificate",
+            "key",
+            "listen",
+            "token_file",
+            "insecure_listen",
+            "url",
+            "queue_limit_mb",
+            "silent_after",
+            "heartbeat",
+            "qualities",
+            "interval",
+            "timeout",
+            "retry",
+            "fall",
+            "rise",
+            "embedded",
+        ];
         let docs = include_str!("../../docs/config.md");
         for key in every {
             assert!(text.contains(&format!("{key} =")), "{key} in the example");
@@ -208,15 +231,17 @@ mod tests {
     #[test]
     fn every_mistake_is_named_at_once() {
         assert_eq!(
-            mistakes("[broker]\nembedded = \"0.0.0.0:1883\"\n[api]\nlisten = \"0.0.0.0:80\"\n[fleet]\nsilent_after = \"1s\"\n[probe.type.router]\nfall = 0\n"),
+            mistakes(
+                "[broker]\nembedded = \"0.0.0.0:1883\"\n[api]\nlisten = \"0.0.0.0:80\"\n[fleet]\nsilent_after = \"1s\"\n[probe.type.router]\nfall = 0\n"
+            ),
             "c.toml:2: broker.embedded: 0.0.0.0:1883 is not loopback: the embedded broker knows no certificates; use mosquitto for other machines\n\
              c.toml:4: api.listen: not loopback: put a TLS proxy in front, or set insecure_listen = true\n\
              c.toml:6: fleet.silent_after: must lie between 2s and 1h\n\
              c.toml:8: probe.type.router.fall: must lie between 1 and 100"
         );
         assert_eq!(
-            mistakes("[broker]\nembedded = \"127.0.0.1:1883\"\n[fleet]\nsilent_after = \"10s\"\n"),
-            "c.toml:4: fleet: silent_after must be longer than report.heartbeat, or every branch would be silent"
+            mistakes("[broker]\nembedded = \"127.0.0.1:1883\"\n[fleet]\nsilent_after = \"10s\"\n[report]\nheartbeat = \"10s\"\n"),
+            "c.toml:3: fleet: silent_after must be longer than report.heartbeat, or every branch would be silent"
         );
         assert_eq!(mistakes(""), "c.toml:1: the file is empty");
     }

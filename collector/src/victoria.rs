@@ -64,7 +64,9 @@ impl Victoria {
     /// # Errors
     /// When the server can't be asked, with what it says.
     pub async fn points(&self, device: &DeviceId, from: Millis, to: Millis, step_ms: i64) -> anyhow::Result<Vec<Point>> {
-        let ask = |function: &'static str, metric| self.range(format!("{function}({}[{step_ms}ms])", selector(metric, device)), from, to, step_ms);
+        let ask = |function: &'static str, metric| {
+            self.range(format!("{function}({}[{step_ms}ms])", selector(metric, device)), from, to, step_ms)
+        };
         let (loss, average, min, max) = tokio::try_join!(
             ask("avg_over_time", "device_ping_packet_loss"),
             ask("avg_over_time", "device_ping_rtt_ms"),

@@ -331,7 +331,11 @@ mod tests {
     #[test]
     fn a_quiet_device_minute_takes_at_most_five_bytes() {
         let minutes: Vec<Minute> = (0..15)
-            .map(|i| Minute { sent: 30, lost: 0, rtt: Some(Rtt { min_us: 280, avg_us: 410 + i * 7, max_us: 900, jitter_us: 60 }) })
+            .map(|i| Minute {
+                sent: 30,
+                lost: 0,
+                rtt: Some(Rtt { min_us: 280, avg_us: 410 + i * 7, max_us: 900, jitter_us: 60 }),
+            })
             .collect();
         let bytes = postcard::to_stdvec(&Column::pack(device(), &minutes, 10)).expect("serialisable");
         let without_name = bytes.len() - device().as_str().len();

@@ -318,7 +318,10 @@ mod tests {
         );
         check("branch = \"vake\"\n[probe]\ninterval = \"100ms\"", "f.toml:3: probe.interval: must lie between 500ms and 1h");
         check("branch = 5\n", "f.toml:1: branch: must be a text in quotes, not integer");
-        check("branch = \"vake\"\ndevice = 5\nprobe = 6", "f.toml:2: device: must be a list of tables, [[device]]\nf.toml:3: probe: must be a table, [probe]");
+        check(
+            "branch = \"vake\"\ndevice = 5\nprobe = 6",
+            "f.toml:2: device: must be a list of tables, [[device]]\nf.toml:3: probe: must be a table, [probe]",
+        );
     }
 
     #[test]
@@ -331,7 +334,17 @@ mod tests {
 
     #[test]
     fn a_duration_has_a_unit_and_does_not_overflow() {
-        for (text, ms) in [("500ms", Some(500)), ("2s", Some(2_000)), ("1h", Some(3_600_000)), ("2", None), ("", None), ("s", None), ("-2s", None), ("9999999h", None), ("2sec", None)] {
+        for (text, ms) in [
+            ("500ms", Some(500)),
+            ("2s", Some(2_000)),
+            ("1h", Some(3_600_000)),
+            ("2", None),
+            ("", None),
+            ("s", None),
+            ("-2s", None),
+            ("9999999h", None),
+            ("2sec", None),
+        ] {
             assert_eq!(parse_duration_ms(text), ms, "{text}");
         }
     }

@@ -63,7 +63,9 @@ mod tests {
         for lane in Lane::ALL {
             assert_eq!(parse(&lane.topic(&vake)), Some((vake.clone(), lane)));
         }
-        for other in ["", "ward/1", "ward/1/vake", "ward/1/vake/up/x", "ward/2/vake/up", "ward/1//up", "ward/1/v+/up", "ward/1/vake/UP"] {
+        for other in
+            ["", "ward/1", "ward/1/vake", "ward/1/vake/up/x", "ward/2/vake/up", "ward/1//up", "ward/1/v+/up", "ward/1/vake/UP"]
+        {
             assert_eq!(parse(other), None, "{other}");
         }
     }

@@ -168,7 +168,11 @@ mod tests {
                 onset: Uptime(60_000),
                 last_ok: Some(Uptime(58_000)),
             }),
-            Body::Qualities(Qualities { first_end: Uptime(60_000), unit_us: 10, columns: vec![Column::pack(device, &minutes, 10)] }),
+            Body::Qualities(Qualities {
+                first_end: Uptime(60_000),
+                unit_us: 10,
+                columns: vec![Column::pack(device, &minutes, 10)],
+            }),
             Body::Gap(Gap {
                 span: 3,
                 from: Uptime(1),

@@ -30,7 +30,7 @@ fn a_config_with_mistakes_is_refused_with_each_line() {
         &["1: branch", "3: colour", "8: device[1].address"],
     );
     // Without TLS only on loopback.
-    check("branch = \"b1\"\nstate_dir = \"/tmp\"\n[broker]\nhost = \"10.77.0.1\"\nport = 1883\n", &["3: broker"]);
+    check("branch = \"b1\"\nstate_dir = \"/tmp\"\n[broker]\nhost = \"10.77.0.1\"\nport = 1883\n", &["4: broker.host"]);
 }
 
 #[test]

@@ -97,8 +97,9 @@ pub(super) async fn detail(
     let now = clock::now();
     let known = find(&api, &id)?;
     let from = now.plus(-OUTAGES_MS);
-    let (changes, covered) =
-        api.read(move |db| Ok((store::changes(db, known.no, from, Millis(i64::MAX))?, store::covered(db, &known.branch)?))).await?;
+    let (changes, covered) = api
+        .read(move |db| Ok((store::changes(db, known.no, from, Millis(i64::MAX))?, store::covered(db, &known.branch)?)))
+        .await?;
     let mut outages: Vec<Value> = outage::outages(&changes, &covered, from, now).iter().map(outage_json).collect();
     outages.reverse();
     let fleet = api.live.fleet();

@@ -72,7 +72,10 @@ impl Demo {
             }
             Err(error) => {
                 tracing::warn!(%error, "ICMP is not permitted: replies are simulated; to permit it: {PERMIT_HINT}");
-                (Echo::Simulated, vec![format!("ICMP is not permitted here, so replies are simulated. To permit it: {PERMIT_HINT}")])
+                (
+                    Echo::Simulated,
+                    vec![format!("ICMP is not permitted here, so replies are simulated. To permit it: {PERMIT_HINT}")],
+                )
             }
         };
         let simulated = matches!(echo, Echo::Simulated);

@@ -25,8 +25,7 @@ pub struct Changed {
 /// # Errors
 /// When an address is already taken in a branch by a device that the file doesn't name; nothing is changed then.
 pub fn import(db: &Connection, inventory: &Inventory) -> Result<Changed, StoreError> {
-    let before: HashMap<String, Device> =
-        load(db)?.0.devices.into_iter().map(|device| (device.id.to_string(), device)).collect();
+    let before: HashMap<String, Device> = load(db)?.0.devices.into_iter().map(|device| (device.id.to_string(), device)).collect();
     let mut changed = Changed::default();
     for branch in &inventory.branches {
         db.prepare_cached("insert into region values (?1, ?2) on conflict (id) do update set name = excluded.name")?
@@ -56,13 +55,7 @@ pub fn import(db: &Connection, inventory: &Inventory) -> Result<Changed, StoreEr
                  on conflict (id) do update set name = excluded.name, branch = excluded.branch,
                  device_type = excluded.device_type, ip = excluded.ip",
             )?
-            .execute(params![
-                device.id.as_str(),
-                device.name,
-                device.branch.as_str(),
-                device.device_type,
-                device.ip.to_string()
-            ]);
+            .execute(params![device.id.as_str(), device.name, device.branch.as_str(), device.device_type, device.ip.to_string()]);
         if let Err(rusqlite::Error::SqliteFailure(code, _)) = &done
             && code.code == rusqlite::ErrorCode::ConstraintViolation
         {

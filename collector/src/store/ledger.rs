@@ -104,15 +104,7 @@ pub fn put_stream(db: &Connection, row: &StreamRow) -> Result<i64, StoreError> {
              returning no",
         )?
         .query_row(
-            params![
-                row.branch,
-                row.stream.to_string(),
-                signed(row.through),
-                row.began.0,
-                row.observed.0,
-                row.boot,
-                row.version
-            ],
+            params![row.branch, row.stream.to_string(), signed(row.through), row.began.0, row.observed.0, row.boot, row.version],
             |row| row.get(0),
         )?)
 }

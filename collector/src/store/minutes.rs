@@ -69,7 +69,8 @@ pub fn add_minutes(db: &Connection, device: u32, rows: &[MinuteRow]) -> Result<(
 pub fn minutes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result<Vec<MinuteRow>, StoreError> {
     let (first, last) = (number(from.plus(Millis::MINUTE - 1)), number(to));
     let mut out = Vec::new();
-    let mut days = db.prepare_cached("select columns from minute_day where device = ?1 and day between ?2 and ?3 order by day")?;
+    let mut days =
+        db.prepare_cached("select columns from minute_day where device = ?1 and day between ?2 and ?3 order by day")?;
     let mut days = days.query(params![device, first.div_euclid(DAY_MINUTES), last.div_euclid(DAY_MINUTES)])?;
     while let Some(row) = days.next()? {
         out.extend(unpack(&row.get::<_, Vec<u8>>(0)?)?);
@@ -88,9 +89,7 @@ fn young(db: &Connection, device: u32, first: i64, last: i64) -> Result<Vec<Minu
     )?;
     let rows = rows.query_map(params![device, first, last], |row| {
         let rtt = match row.get::<_, Option<u32>>(4)? {
-            Some(avg_us) => {
-                Some(Rtt { min_us: row.get(3)?, avg_us, max_us: row.get(5)?, jitter_us: row.get(6)? })
-            }
+            Some(avg_us) => Some(Rtt { min_us: row.get(3)?, avg_us, max_us: row.get(5)?, jitter_us: row.get(6)? }),
             None => None,
         };
         let end = Millis(row.get::<_, i64>(0)?.saturating_mul(Millis::MINUTE));
@@ -108,7 +107,11 @@ pub fn seal(db: &Connection, before: Millis, limit: u32) -> Result<usize, StoreE
     for (device, day) in &due {
         let (first, last) = (day * DAY_MINUTES, (day + 1) * DAY_MINUTES - 1);
         let rows = minutes(db, *device, Millis(first * Millis::MINUTE), Millis(last * Millis::MINUTE))?;
-        db.prepare_cached("insert or replace into minute_day values (?1, ?2, ?3)")?.execute(params![device, day, pack(&rows)?])?;
+        db.prepare_cached("insert or replace into minute_day values (?1, ?2, ?3)")?.execute(params![
+            device,
+            day,
+            pack(&rows)?
+        ])?;
         db.prepare_cached("delete from minute where device = ?1 and minute between ?2 and ?3")?
             .execute(params![device, first, last])?;
     }
@@ -117,7 +120,8 @@ pub fn seal(db: &Connection, before: Millis, limit: u32) -> Result<usize, StoreE
 
 fn pack(rows: &[MinuteRow]) -> Result<Vec<u8>, StoreError> {
     let column = |values: Vec<u32>| {
-        simple_compress(&values, &pco::ChunkConfig::default()).map_err(|error| StoreError::Content(format!("a column that can't be packed: {error}")))
+        simple_compress(&values, &pco::ChunkConfig::default())
+            .map_err(|error| StoreError::Content(format!("a column that can't be packed: {error}")))
     };
     let of = |value: &dyn Fn(&Minute) -> u32| column(rows.iter().map(|row| value(&row.minute)).collect());
     let rtt = |value: &dyn Fn(&Rtt) -> u32| column(rows.iter().filter_map(|row| row.minute.rtt.as_ref()).map(value).collect());
@@ -175,9 +179,13 @@ mod tests {
         let mut store = Store::open(folder.path()).expect("a new file");
         let first = 20_000 * DAY_MINUTES;
         // Ten minutes are missing, and in ten nothing answered.
-        let rows: Vec<MinuteRow> =
-            (first..first + DAY_MINUTES).filter(|m| !(100..110).contains(&(m - first))).map(|m| row(m, if (200..210).contains(&(m - first)) { 30 } else { 1 })).collect();
-        let day = |db: &Connection| minutes(db, 7, Millis(first * Millis::MINUTE), Millis((first + DAY_MINUTES) * Millis::MINUTE)).expect("readable");
+        let rows: Vec<MinuteRow> = (first..first + DAY_MINUTES)
+            .filter(|m| !(100..110).contains(&(m - first)))
+            .map(|m| row(m, if (200..210).contains(&(m - first)) { 30 } else { 1 }))
+            .collect();
+        let day = |db: &Connection| {
+            minutes(db, 7, Millis(first * Millis::MINUTE), Millis((first + DAY_MINUTES) * Millis::MINUTE)).expect("readable")
+        };
         store.transaction(|db| add_minutes(db, 7, &rows)).expect("added");
         assert_eq!(day(store.connection()), rows);
         let tomorrow = Millis((first + DAY_MINUTES + 60) * Millis::MINUTE);
@@ -188,7 +196,8 @@ mod tests {
         store.transaction(|db| add_minutes(db, 7, &[late])).expect("added");
         assert_eq!(store.transaction(|db| seal(db, tomorrow, 100)).expect("packed"), 1);
         assert_eq!(day(store.connection()).len(), rows.len() + 1);
-        let bytes: i64 = store.connection().query_row("select sum(length(columns)) from minute_day", [], |r| r.get(0)).expect("a sum");
+        let bytes: i64 =
+            store.connection().query_row("select sum(length(columns)) from minute_day", [], |r| r.get(0)).expect("a sum");
         assert!(bytes < 4_000, "{bytes} B a device-day");
     }
 

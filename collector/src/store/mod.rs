@@ -96,7 +96,8 @@ impl Store {
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = file(data_dir);
         let at = |source| StoreError::Sqlite { path: path.display().to_string(), source };
-        std::fs::create_dir_all(data_dir).map_err(|error| at(rusqlite::Error::InvalidPath(format!("{}: {error}", data_dir.display()).into())))?;
+        std::fs::create_dir_all(data_dir)
+            .map_err(|error| at(rusqlite::Error::InvalidPath(format!("{}: {error}", data_dir.display()).into())))?;
         let mut db = Connection::open(&path).map_err(at)?;
         db.pragma_update(None, "journal_mode", "wal").map_err(at)?;
         // Each commit reaches the disk before an agent may forget what it holds.
@@ -117,7 +118,10 @@ impl Store {
     }
 
     /// Runs `work` in one transaction: all of it is durable when this returns, or none of it happened.
-    pub fn transaction<T>(&mut self, work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let begun = self.db.transaction()?;
         let answer = work(&begun)?;
         begun.commit()?;
@@ -170,7 +174,7 @@ impl Readers {
 /// Most idle connections that are kept.
 const READERS_LIMIT: usize = 8;
 
-pub use inventory::{import, load as load_inventory, config_versions, inventory_version, set_config_version};
+pub use inventory::{config_versions, import, inventory_version, load as load_inventory, set_config_version};
 pub use ledger::{add_gap, add_transition, changes, covered, gaps, open_since, put_stream, recent_changes, streams};
 pub use minutes::{add_minutes, minutes, seal};
 pub use outbox::{drop_oldest, outbox_bytes, peek, push, remove};

@@ -25,7 +25,9 @@ pub fn push(db: &Connection, samples: u64, body: &[u8]) -> Result<(), StoreError
 pub fn peek(db: &Connection, after: i64) -> Result<Option<Waiting>, StoreError> {
     let row = db
         .prepare_cached("select id, samples, body from outbox where id > ?1 order by id limit 1")?
-        .query_row([after], |row| Ok(Waiting { id: row.get(0)?, samples: row.get::<_, i64>(1)?.unsigned_abs(), body: row.get(2)? }))
+        .query_row([after], |row| {
+            Ok(Waiting { id: row.get(0)?, samples: row.get::<_, i64>(1)?.unsigned_abs(), body: row.get(2)? })
+        })
         .optional()?;
     Ok(row)
 }
