@@ -515,6 +515,16 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
             repairs.push(Write::Put(*at, bytes));
         }
     }
+    // A run's last number is written together with its last group: what lies between the two was on disk once.
+    for run in &runs {
+        let held = disk.range(Position { run: run.ordinal, seq: 0 }..=Position { run: run.ordinal, seq: u64::MAX }).next_back().filter(|(at, _)| at.run == run.ordinal);
+        if let Some((last, to)) = held.map(|(_, stored)| (stored.last, stored.to))
+            && last < run.last
+        {
+            let tail = lost_group(last + 1, run.last, to);
+            keep(&mut disk, &mut repairs, run.ordinal, &tail);
+        }
+    }
     if !repairs.is_empty() {
         store.commit(repairs)?;
     }
@@ -625,4 +635,321 @@ fn decode(bytes: &[u8]) -> Option<Group> {
         return None;
     }
     postcard::from_bytes(body).ok().filter(|group: &Group| !group.deltas.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use proptest::prelude::*;
+    use shared::{Column, Millis, Minute, Qualities, Status, Transition};
+
+    use super::*;
+    use crate::disk::Disk;
+
+    /// What a disk holds, and whether it takes anything.
+    #[derive(Default)]
+    struct Platter {
+        groups: BTreeMap<Position, Vec<u8>>,
+        runs: BTreeMap<u32, Run>,
+        broken: bool,
+    }
+
+    #[derive(Default, Clone)]
+    struct Fake(Rc<RefCell<Platter>>);
+
+    impl Store for Fake {
+        fn runs(&mut self) -> io::Result<Vec<Run>> {
+            Ok(self.0.borrow().runs.values().cloned().collect())
+        }
+        fn positions(&mut self) -> io::Result<Vec<Position>> {
+            Ok(self.0.borrow().groups.keys().copied().collect())
+        }
+        fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
+            Ok(self.0.borrow().groups.get(&at).cloned())
+        }
+        fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
+            let mut platter = self.0.borrow_mut();
+            if platter.broken {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            for write in writes {
+                match write {
+                    Write::Put(at, bytes) => drop(platter.groups.insert(at, bytes)),
+                    Write::Remove(at) => drop(platter.groups.remove(&at)),
+                    Write::Run(run) => drop(platter.runs.insert(run.ordinal, run)),
+                    Write::ForgetRun(ordinal) => drop(platter.runs.remove(&ordinal)),
+                }
+            }
+            Ok(())
+        }
+        fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
+            self.commit(writes)
+        }
+    }
+
+    const LIMIT: u64 = 1024 * 1024;
+
+    fn open<S: Store>(store: S, stream: u64) -> Buffer<S> {
+        Buffer::open(store, StreamId(stream), BootId(1), LIMIT, Uptime(0))
+    }
+
+    fn transition(at: u64) -> Body {
+        let device = "vake-atm-1".parse().expect("a valid id");
+        let to = if at.is_multiple_of(2) { Status::Up } else { Status::Down };
+        Body::Transition(Transition { device, from: Status::Up, to, onset: Uptime(at), last_ok: None })
+    }
+
+    fn qualities(minutes: usize) -> Body {
+        let column = Column::pack("vake-atm-1".parse().expect("a valid id"), &vec![Minute { sent: 30, lost: 30, rtt: None }; minutes], 10);
+        Body::Qualities(Qualities { first_end: Uptime(60_000), unit_us: 10, columns: vec![column] })
+    }
+
+    /// Everything that waits, as `run:first kinds`, without acknowledging it.
+    fn waiting<S: Store>(buffer: &mut Buffer<S>) -> String {
+        let mut after = Position::default();
+        let mut out = Vec::new();
+        while let Some(chunk) = buffer.next(after, Uptime(0)) {
+            let kinds: String = chunk
+                .group
+                .deltas
+                .iter()
+                .map(|delta| match &delta.body {
+                    Body::Boot(_) => "b".to_owned(),
+                    Body::Transition(_) => "t".to_owned(),
+                    Body::Qualities(_) => "q".to_owned(),
+                    Body::Gap(gap) => format!("g{}", gap.span),
+                })
+                .collect();
+            assert!(chunk.end > after, "the position moves on");
+            assert_eq!(chunk.end.seq, chunk.group.last());
+            out.push(format!("{}:{} {kinds}", chunk.run.ordinal, chunk.group.first));
+            after = chunk.end;
+        }
+        out.join(", ")
+    }
+
+    #[test]
+    fn what_is_acknowledged_at_once_never_touches_the_disk() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.append(qualities(1), Uptime(1));
+        buffer.tick(true, Uptime(500));
+        assert_eq!(waiting(&mut buffer), "1:1 btq");
+        buffer.ack(StreamId(1), 3, Uptime(600));
+        buffer.tick(true, Uptime(2_000));
+        assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().groups.len()), ("", 0));
+    }
+
+    #[test]
+    fn a_transition_that_must_wait_is_written_at_once_and_survives_a_power_cut() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.ack(StreamId(1), 1, Uptime(0));
+        buffer.append(qualities(1), Uptime(1));
+        buffer.tick(false, Uptime(2));
+        assert_eq!(disk.0.borrow().groups.len(), 0, "qualities wait for company");
+        buffer.append(transition(3), Uptime(3));
+        buffer.tick(false, Uptime(3));
+        drop(buffer);
+        let mut next = open(disk, 2);
+        assert_eq!(waiting(&mut next), "1:2 qt, 2:1 b");
+        let boot = next.next(Position { run: 1, seq: 3 }, Uptime(0)).expect("the boot");
+        let [Delta { body: Body::Boot(boot), .. }] = boot.group.deltas.as_slice() else { panic!("{boot:?}") };
+        assert_eq!(boot.previous, Some(Previous { stream: StreamId(1), through: 3, clean: false }));
+        next.ack(StreamId(1), 3, Uptime(0));
+        assert_eq!((waiting(&mut next).as_str(), next.older().len()), ("2:1 b", 0));
+    }
+
+    #[test]
+    fn sled_gives_back_what_an_earlier_run_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut buffer = open(Disk::new(folder.path()), 1);
+        buffer.ack(StreamId(1), 1, Uptime(0));
+        for n in 1..=3 {
+            buffer.append(transition(n), Uptime(n));
+            buffer.tick(false, Uptime(n));
+        }
+        drop(buffer);
+        let mut next = open(Disk::new(folder.path()), 2);
+        assert_eq!(waiting(&mut next), "1:2 t, 1:3 t, 1:4 t, 2:1 b");
+        // An ack for the present stream, which has nothing on disk, must not touch the earlier one.
+        next.ack(StreamId(2), 0, Uptime(5));
+        assert_eq!(waiting(&mut next), "1:2 t, 1:3 t, 1:4 t, 2:1 b");
+        next.ack(StreamId(1), 3, Uptime(5));
+        assert_eq!(waiting(&mut next), "1:4 t, 2:1 b");
+        next.close(Uptime(6));
+        drop(next);
+        let mut last = open(Disk::new(folder.path()), 3);
+        assert_eq!(waiting(&mut last), "1:4 t, 2:1 b, 3:1 b");
+        assert_eq!(last.older().iter().map(|run| run.clean).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn a_damaged_folder_is_put_aside_and_the_agent_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut buffer = open(Disk::new(folder.path()), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.close(Uptime(1));
+        drop(buffer);
+        std::fs::remove_file(folder.path().join("buffer/db")).expect("sled's file");
+        std::fs::create_dir(folder.path().join("buffer/db")).expect("made");
+        let mut next = open(Disk::new(folder.path()), 2);
+        next.append(transition(2), Uptime(2));
+        next.flush(Uptime(20_000));
+        assert!(!next.level().volatile);
+        assert!(folder.path().join("buffer.damaged-1").exists());
+    }
+
+    #[test]
+    fn a_group_that_is_not_as_it_was_written_becomes_a_gap() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        for n in 1..=3 {
+            buffer.append(transition(n), Uptime(n));
+            buffer.tick(false, Uptime(n));
+        }
+        let middle = *disk.0.borrow().groups.keys().nth(1).expect("three groups");
+        disk.0.borrow_mut().groups.get_mut(&middle).expect("there")[3] ^= 1;
+        assert_eq!(waiting(&mut buffer), "1:1 bt, 1:3 g1, 1:4 t");
+        drop(buffer);
+        disk.0.borrow_mut().groups.get_mut(&middle).expect("there")[0] ^= 1;
+        assert_eq!(waiting(&mut open(disk.clone(), 2)), "1:1 bt, 1:3 g1, 1:4 t, 2:1 b");
+        // A group that is gone altogether is a hole between its neighbours.
+        disk.0.borrow_mut().groups.remove(&middle);
+        assert_eq!(waiting(&mut open(disk.clone(), 3)), "1:1 bt, 1:3 g1, 1:4 t, 3:1 b");
+        // So is what the run is known to have written last.
+        disk.0.borrow_mut().groups.remove(&Position { run: 1, seq: 4 });
+        assert_eq!(waiting(&mut open(disk, 4)), "1:1 bt, 1:3 g1, 1:4 g1, 4:1 b");
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_leaves_everything_in_memory_until_it_heals() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        disk.0.borrow_mut().broken = true;
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        assert!(buffer.level().volatile);
+        assert_eq!(waiting(&mut buffer), "1:1 bt");
+        disk.0.borrow_mut().broken = false;
+        buffer.tick(false, Uptime(5_000));
+        assert!(buffer.level().volatile, "it is left alone for a while");
+        buffer.tick(false, Uptime(10_001));
+        assert!(!buffer.level().volatile);
+        assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().groups.len()), ("1:1 bt", 1));
+    }
+
+    #[test]
+    fn at_the_limit_the_oldest_qualities_go_first_and_transitions_last() {
+        let disk = Fake::default();
+        let mut buffer = Buffer::open(disk.clone(), StreamId(1), BootId(1), 1_500, Uptime(0));
+        let mut told = 0;
+        for n in 1..=200u64 {
+            buffer.append(if n % 10 == 0 { transition(n) } else { qualities(15) }, Uptime(n));
+            buffer.flush(Uptime(n));
+            told += 1;
+            assert!(disk.0.borrow().groups.values().map(Vec::len).sum::<usize>() <= 1_500 + 200, "after {n}");
+        }
+        let mut after = Position::default();
+        let (mut seq, mut transitions, mut lost, mut kept_minutes) = (1, 0, Dropped::default(), 0);
+        while let Some(chunk) = buffer.next(after, Uptime(0)) {
+            assert_eq!(chunk.group.first, seq, "no number is missing or comes twice");
+            for delta in &chunk.group.deltas {
+                match &delta.body {
+                    Body::Transition(_) => transitions += 1,
+                    Body::Gap(gap) => lost.add(gap.dropped),
+                    Body::Qualities(q) => kept_minutes += q.minutes(),
+                    Body::Boot(_) => {}
+                }
+            }
+            (seq, after) = (chunk.end.seq + 1, chunk.end);
+        }
+        assert_eq!(seq, told + 2, "every number is accounted for");
+        assert_eq!(transitions + lost.transitions, 20);
+        assert_eq!(lost.minutes + kept_minutes, 180 * 15);
+        assert!(lost.minutes > 0);
+        assert!(lost.transitions == 0 || kept_minutes == 0, "a transition went while qualities were left");
+    }
+
+    #[test]
+    fn an_earlier_run_of_this_boot_is_dated_with_it() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.flush(Uptime(0));
+        drop(buffer);
+        let mut next = open(disk, 2);
+        let dating = Dating::Fixed { boot_at: Millis(5), error_ms: 1 };
+        next.dated(dating);
+        assert_eq!(next.older()[0].dating, Some(dating));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Append(bool),
+        Tick(bool),
+        Ack(u64),
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => any::<bool>().prop_map(Step::Append),
+            3 => any::<bool>().prop_map(Step::Tick),
+            2 => (1u64..6).prop_map(Step::Ack),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    proptest! {
+        /// Against a plain queue: after any steps, what waits is what was appended and not acknowledged, less what a
+        /// crash took from memory; numbers neither repeat nor go missing.
+        #[test]
+        fn it_is_a_queue_that_forgets_only_what_is_acknowledged(steps in prop::collection::vec(step(), 1..80)) {
+            let disk = Fake::default();
+            let mut buffer = open(disk.clone(), 1);
+            let mut model: Vec<Position> = vec![Position { run: 1, seq: 1 }];
+            let mut now = 0;
+            for step in steps {
+                now += 700;
+                let run = buffer.run().clone();
+                match step {
+                    Step::Append(is_transition) => {
+                        buffer.append(if is_transition { transition(now) } else { qualities(1) }, Uptime(now));
+                        model.push(Position { run: run.ordinal, seq: buffer.run().last });
+                    }
+                    Step::Tick(connected) => buffer.tick(connected, Uptime(now)),
+                    Step::Ack(n) => {
+                        // The collector acknowledges in order: some entries from the oldest on.
+                        let Some(first) = model.first().copied() else { continue };
+                        let through = first.seq + n - 1;
+                        let stream = if first.run == run.ordinal { run.stream } else {
+                            buffer.older().iter().find(|older| older.ordinal == first.run).expect("it waits").stream
+                        };
+                        buffer.ack(stream, through, Uptime(now));
+                        model.retain(|at| at.run != first.run || at.seq > through);
+                    }
+                    Step::Reopen => {
+                        let durable: Vec<Position> = buffer.disk.keys().copied().collect();
+                        let ends: Vec<u64> = buffer.disk.values().map(|stored| stored.last).collect();
+                        drop(buffer);
+                        model.retain(|at| durable.iter().zip(&ends).any(|(d, end)| d.run == at.run && (d.seq..=*end).contains(&at.seq)));
+                        buffer = Buffer::open(disk.clone(), StreamId(u64::from(run.ordinal) + 1), BootId(1), LIMIT, Uptime(now));
+                        model.push(Position { run: buffer.run().ordinal, seq: 1 });
+                    }
+                }
+                let mut found = Vec::new();
+                let mut after = Position::default();
+                while let Some(chunk) = buffer.next(after, Uptime(now)) {
+                    found.extend((chunk.group.first..=chunk.group.last()).map(|seq| Position { run: chunk.run.ordinal, seq }));
+                    after = chunk.end;
+                }
+                // A group that is acknowledged in part is offered again as a whole: the collector knows what it has.
+                found.retain(|at| model.first().is_some_and(|first| at >= first));
+                prop_assert_eq!(&found, &model);
+            }
+        }
+    }
 }

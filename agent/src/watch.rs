@@ -87,6 +87,7 @@ struct Watch<P> {
     // Counts the plans, so that what was in flight under an earlier one is not taken for a target of this one.
     generation: u64,
     minute_end: Uptime,
+    minute_began: Uptime,
     first_minute: Option<Uptime>,
     reported_at: Uptime,
     told_at: Uptime,
@@ -105,6 +106,7 @@ pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationTo
         probing: FuturesUnordered::new(),
         generation: 0,
         minute_end: now.plus(MINUTE_MS),
+        minute_began: Uptime(0),
         first_minute: None,
         reported_at: now,
         told_at: now,
@@ -127,6 +129,9 @@ impl<P: Prober> Watch<P> {
     async fn step(&mut self, shutdown: &CancellationToken) {
         let now = clock::uptime();
         self.send_due(now);
+        if self.ends.dating.has_changed().unwrap_or(false) {
+            self.align_minute(now);
+        }
         if now >= self.minute_end {
             self.end_minute(now);
             if now.since(self.reported_at) + TICK_MS >= u64::from(self.ends.plan.borrow().report_ms) {
@@ -245,7 +250,18 @@ impl<P: Prober> Watch<P> {
         }
     }
 
+    /// The time has become known, or better known: the minute that runs ends where it ends in UTC. One that has only
+    /// just begun is the same one as before, read by a clock that was corrected.
+    fn align_minute(&mut self, now: Uptime) {
+        self.ends.dating.mark_unchanged();
+        let end = self.following_minute(now);
+        if end < self.minute_end && end.since(self.minute_began) >= MINUTE_MS / 2 {
+            self.minute_end = end;
+        }
+    }
+
     fn end_minute(&mut self, now: Uptime) {
+        self.minute_began = now;
         if self.slots.is_empty() {
             self.minute_end = self.following_minute(now);
             return;
