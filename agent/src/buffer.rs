@@ -273,7 +273,8 @@ impl<S: Store> Buffer<S> {
         }
     }
 
-    /// Forgets what the collector has: all entries of `stream` up to `through`.
+    /// Forgets what the collector has: all entries of `stream` up to `through`. The position before which nothing is
+    /// held any more, unless an earlier run still is.
     pub fn ack(&mut self, stream: StreamId, through: u64, now: Uptime) -> Option<Position> {
         let run = if stream == self.run.stream {
             self.run.ordinal
@@ -307,7 +308,8 @@ impl<S: Store> Buffer<S> {
         {
             self.disk_failed("forgetting what is acknowledged", &error, now);
         }
-        Some(end)
+        let earlier = self.disk.range(..Position { run, seq: 0 }).next();
+        earlier.is_none().then_some(end)
     }
 
     /// Takes out the earlier runs of which nothing is left.
@@ -775,10 +777,10 @@ mod tests {
         drop(buffer);
         let mut next = open(Disk::new(folder.path()), 2);
         assert_eq!(waiting(&mut next), "1:2 t, 1:3 t, 1:4 t, 2:1 b");
-        // An ack for the present stream, which has nothing on disk, must not touch the earlier one.
-        next.ack(StreamId(2), 0, Uptime(5));
+        // An ack for the present stream must neither touch the earlier one nor let it be passed over.
+        assert_eq!(next.ack(StreamId(2), 0, Uptime(5)), None);
         assert_eq!(waiting(&mut next), "1:2 t, 1:3 t, 1:4 t, 2:1 b");
-        next.ack(StreamId(1), 3, Uptime(5));
+        assert_eq!(next.ack(StreamId(1), 3, Uptime(5)), Some(Position { run: 1, seq: 3 }));
         assert_eq!(waiting(&mut next), "1:4 t, 2:1 b");
         next.close(Uptime(6));
         drop(next);
