@@ -21,7 +21,8 @@ use crate::{clock, link, watch};
 /// the collector has not confirmed.
 ///
 /// # Errors
-/// When the state folder can't be made or a stage panics. A broker that is away and a disk that fails are no errors.
+/// When the config file's own devices contradict one another, or a stage panics. A broker that is away and a disk that
+/// fails are no errors.
 pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let state_dir = &settings.state_dir;
     if let Err(error) = std::fs::create_dir_all(state_dir) {

@@ -129,6 +129,8 @@ pub struct Buffer<S> {
     memory_bytes: usize,
     observed_through: Uptime,
     limit_bytes: u64,
+    /// Whether it is known what earlier runs left.
+    is_loaded: bool,
     volatile_since: Option<Uptime>,
     retry_at: Uptime,
 }
@@ -138,8 +140,8 @@ impl<S: Store> Buffer<S> {
     ///
     /// A stream never outlives its process: a number that was sent but not durable could be given out again.
     pub fn open(mut store: S, stream: StreamId, boot: BootId, limit_bytes: u64, now: Uptime) -> Self {
-        let loaded = load(&mut store);
-        let failed = loaded.is_err();
+        let loaded = load(&mut store).inspect_err(|error| tracing::error!(%error, "the buffer can't be read"));
+        let is_loaded = loaded.is_ok();
         let (older, disk) = loaded.unwrap_or_default();
         let previous = older.iter().max_by_key(|run| run.ordinal);
         let ordinal = previous.map_or(1, |run| run.ordinal + 1);
@@ -158,10 +160,14 @@ impl<S: Store> Buffer<S> {
             memory_bytes: 0,
             observed_through: now,
             limit_bytes,
-            volatile_since: failed.then_some(now),
+            is_loaded,
+            volatile_since: (!is_loaded).then_some(now),
             retry_at: now,
         };
         buffer.append(Body::Boot(entry), now);
+        if !buffer.is_loaded {
+            return buffer;
+        }
         // The run must be known to the next one even if this one never has to wait for an ack.
         let begun = Run { last: 1, ..buffer.run.clone() };
         if let Err(error) = buffer.store.commit(vec![Write::Run(begun)]) {
@@ -237,6 +243,10 @@ impl<S: Store> Buffer<S> {
         if self.memory.is_empty() || now < self.retry_at {
             return;
         }
+        if let Err(error) = self.load_late() {
+            self.disk_failed("reading the buffer", &error, now);
+            return;
+        }
         let mut writes = Vec::new();
         let mut stored = Vec::new();
         for group in split(self.memory.iter()) {
@@ -258,6 +268,18 @@ impl<S: Store> Buffer<S> {
         self.memory.clear();
         self.memory_bytes = 0;
         self.enforce_limit(now);
+    }
+
+    /// Takes over what earlier runs left, if the disk couldn't be read when this one began. This run comes after them.
+    fn load_late(&mut self) -> io::Result<()> {
+        if self.is_loaded {
+            return Ok(());
+        }
+        let (older, disk) = load(&mut self.store)?;
+        self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
+        self.disk_bytes = disk.values().map(|stored| stored.bytes as u64).sum();
+        (self.older, self.disk, self.is_loaded) = (older, disk, true);
+        Ok(())
     }
 
     /// Writes the rest and marks the run as ended by itself.
@@ -519,7 +541,10 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     }
     // A run's last number is written together with its last group: what lies between the two was on disk once.
     for run in &runs {
-        let held = disk.range(Position { run: run.ordinal, seq: 0 }..=Position { run: run.ordinal, seq: u64::MAX }).next_back().filter(|(at, _)| at.run == run.ordinal);
+        let held = disk
+            .range(Position { run: run.ordinal, seq: 0 }..=Position { run: run.ordinal, seq: u64::MAX })
+            .next_back()
+            .filter(|(at, _)| at.run == run.ordinal);
         if let Some((last, to)) = held.map(|(_, stored)| (stored.last, stored.to))
             && last < run.last
         {
@@ -663,6 +688,9 @@ mod tests {
 
     impl Store for Fake {
         fn runs(&mut self) -> io::Result<Vec<Run>> {
+            if self.0.borrow().broken {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
             Ok(self.0.borrow().runs.values().cloned().collect())
         }
         fn positions(&mut self) -> io::Result<Vec<Position>> {
@@ -704,7 +732,8 @@ mod tests {
     }
 
     fn qualities(minutes: usize) -> Body {
-        let column = Column::pack("vake-atm-1".parse().expect("a valid id"), &vec![Minute { sent: 30, lost: 30, rtt: None }; minutes], 10);
+        let column =
+            Column::pack("vake-atm-1".parse().expect("a valid id"), &vec![Minute { sent: 30, lost: 30, rtt: None }; minutes], 10);
         Body::Qualities(Qualities { first_end: Uptime(60_000), unit_us: 10, columns: vec![column] })
     }
 
@@ -842,6 +871,25 @@ mod tests {
         buffer.tick(false, Uptime(10_001));
         assert!(!buffer.level().volatile);
         assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().groups.len()), ("1:1 bt", 1));
+    }
+
+    #[test]
+    fn a_disk_that_can_be_read_only_later_still_gives_what_earlier_runs_left() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        drop(buffer);
+        disk.0.borrow_mut().broken = true;
+        let mut next = open(disk.clone(), 2);
+        next.append(transition(2), Uptime(2));
+        next.tick(false, Uptime(2));
+        assert_eq!(waiting(&mut next), "1:1 bt", "only the present run is known");
+        disk.0.borrow_mut().broken = false;
+        next.tick(false, Uptime(10_002));
+        assert_eq!(waiting(&mut next), "1:1 bt, 2:1 bt");
+        drop(next);
+        assert_eq!(waiting(&mut open(disk, 3)), "1:1 bt, 2:1 bt, 3:1 b");
     }
 
     #[test]

@@ -42,6 +42,8 @@ const TICK: Duration = Duration::from_millis(200);
 const STUCK_MS: u64 = 30_000;
 /// More entries than this waiting for an ack are a backlog: the newest states then travel beside it.
 const BACKLOG_ENTRIES: u64 = 50;
+/// Most devices whose newest state travels in one heartbeat: the payload has a limit.
+const STATES_LIMIT: usize = 2_000;
 /// Time for the last entries to be acknowledged when the program ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 
@@ -199,10 +201,8 @@ impl Link {
                 connection.confirmed_at = now;
                 connection.unconfirmed = connection.unconfirmed.saturating_sub(1);
             }
-            Packet::SubAck(subscribed) => {
-                if subscribed.return_codes.iter().any(|code| matches!(code, rumqttc::SubscribeReasonCode::Failure)) {
-                    bail!("the broker refuses a subscription: its ACL must let {} read its ack and config", self.settings.branch);
-                }
+            Packet::SubAck(subscribed) if subscribed.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) => {
+                bail!("the broker refuses a subscription: its ACL must let {} read its ack and config", self.settings.branch);
             }
             Packet::Publish(publish) => match topic::parse(&publish.topic) {
                 Some((branch, Lane::Ack)) if branch == self.settings.branch => match decode::<Ack>(&publish.payload) {
@@ -324,10 +324,10 @@ impl Link {
                 buffer_volatile: standing.level.volatile,
                 ticks_missed: tally.ticks_missed,
                 send_errors: tally.send_errors,
-                receive_drops: 0,
+                receive_drops: tally.receive_drops,
                 probe_age_ms: tally.probe_age_ms,
             },
-            states: if behind { tally.states.as_ref().clone() } else { Vec::new() },
+            states: if behind { tally.states.iter().take(STATES_LIMIT).cloned().collect() } else { Vec::new() },
         };
         connection.publish(Lane::Live.topic(&self.settings.branch), QoS::AtMostOnce, &heartbeat)?;
         // Until the time is known nothing can be sent: ask again soon.

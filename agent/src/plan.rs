@@ -1,4 +1,4 @@
-//! What to probe now: the config's targets and rules, each target with the number it has while the plan is in force.
+//! What to probe now: a config that has been checked, each target with its rule.
 
 use std::net::IpAddr;
 

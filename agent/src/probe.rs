@@ -12,6 +12,9 @@ use crate::monitor::Outcome;
 pub trait Prober: Send + Sync + 'static {
     /// Sends one probe and waits for its reply, at most `timeout`.
     fn probe(&self, address: IpAddr, sequence: u16, timeout: Duration) -> impl Future<Output = Outcome> + Send;
+
+    /// Replies that were lost since the start because nobody read them in time.
+    fn receive_drops(&self) -> u64;
 }
 
 /// Bytes after the ICMP header, as ping(8) sends.
@@ -102,6 +105,25 @@ impl Prober for Icmp {
             }
         }
     }
+
+    fn receive_drops(&self) -> u64 {
+        [Some(&self.v4), self.v6.as_ref()].into_iter().flatten().map(drops).sum()
+    }
+}
+
+/// What the kernel has dropped of a client's socket, by its own tables.
+fn drops(client: &Client) -> u64 {
+    let descriptor = client.get_socket().get_native_sock();
+    let Ok(link) = std::fs::read_link(format!("/proc/self/fd/{descriptor}")) else { return 0 };
+    let inode = link.to_string_lossy().trim_start_matches("socket:[").trim_end_matches(']').to_owned();
+    let tables = ["icmp", "icmp6", "raw", "raw6"].map(|table| std::fs::read_to_string(format!("/proc/net/{table}")));
+    tables.iter().flatten().find_map(|table| drops_in(table, &inode)).unwrap_or(0)
+}
+
+/// The drop count of a socket in one of the kernel's tables: the inode is the tenth column, drops the last.
+fn drops_in(table: &str, inode: &str) -> Option<u64> {
+    let mut rows = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    rows.find(|row| row.get(9) == Some(&inode))?.last()?.parse().ok()
 }
 
 fn is_echo_reply(packet: &IcmpPacket) -> bool {
@@ -124,5 +146,32 @@ impl Prober for Simulated {
         let rtt_us = 200 + crc32fast::hash(&seed) % 800;
         tokio::time::sleep(Duration::from_micros(rtt_us.into()).min(timeout)).await;
         Outcome::Reply { rtt_us }
+    }
+
+    fn receive_drops(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_table_tells_what_a_socket_has_dropped() {
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+                        1: 00000000:0001 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 12\n";
+        assert_eq!(drops_in(table, "4711"), Some(12));
+        assert_eq!(drops_in(table, "4712"), None);
+    }
+
+    #[tokio::test]
+    async fn this_machine_answers_itself_and_what_cannot_be_sent_is_no_answer() {
+        let icmp = Icmp::open().expect("the tests need an ICMP socket: run them as root, or permit it");
+        let outcome = icmp.probe([127, 1, 2, 3].into(), 1, Duration::from_secs(2)).await;
+        assert!(matches!(outcome, Outcome::Reply { rtt_us: 1.. }), "{outcome:?}");
+        // The kernel refuses to send to everybody, which says nothing of a device.
+        assert_eq!(icmp.probe([255; 4].into(), 1, Duration::from_millis(50)).await, Outcome::SendError);
+        assert_eq!(icmp.receive_drops(), 0);
     }
 }

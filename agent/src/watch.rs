@@ -31,7 +31,7 @@ const BURST_LIMIT: usize = 100;
 const OBSERVED_MS: u64 = 500;
 /// How far, in ms, a verdict that is slow to be confirmed may hold back what counts as observed: the collector would
 /// take the whole branch for silent.
-const UNSURE_LIMIT_MS: u64 = 10_000;
+const UNSURE_LIMIT_MS: u64 = 5_000;
 /// Most entries that wait while the keeper is stuck on its disk.
 const BACKLOG_LIMIT: usize = 10_000;
 /// What one step of a round-trip time is, in µs.
@@ -48,6 +48,8 @@ pub struct Tally {
     pub ticks_missed: u64,
     /// Probes that couldn't be sent.
     pub send_errors: u64,
+    /// Replies that the kernel dropped for want of room.
+    pub receive_drops: u64,
     /// The longest that any target has waited for a probe beyond its interval, in ms.
     pub probe_age_ms: u64,
     /// Every target's newest state.
@@ -311,11 +313,11 @@ impl<P: Prober> Watch<P> {
         let _ = self.ends.entries.try_send(Command::Observed(unsure.unwrap_or(now).clamp(bound, now)));
         let age = self.slots.iter().map(|slot| now.since(slot.due).saturating_sub(slot.planned.rule.interval_ms.into()));
         self.tally.probe_age_ms = age.max().unwrap_or(0);
+        self.tally.receive_drops = self.prober.receive_drops();
         self.ends.tally.send_if_modified(|told| {
-            let news = (told.ticks_missed, told.send_errors, told.probe_age_ms)
-                != (self.tally.ticks_missed, self.tally.send_errors, self.tally.probe_age_ms);
+            // Counts travel with the next heartbeat: nobody has to be woken for them.
             *told = self.tally.clone();
-            news
+            false
         });
     }
 

@@ -71,16 +71,6 @@ impl Window {
         self.tries += 1;
         true
     }
-
-    /// The collector says that it has less than was sent: send again from there at once.
-    pub fn rewind(&mut self) {
-        self.on_the_way.clear();
-    }
-
-    /// Whether anything waits for an ack.
-    pub fn is_waiting(&self) -> bool {
-        !self.on_the_way.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -134,6 +124,5 @@ mod tests {
         window.acked(at(4), Uptime(1));
         window.acked(at(2), Uptime(2));
         assert_eq!(window.next_after(), Some(at(4)));
-        assert!(!window.is_waiting());
     }
 }

@@ -6,8 +6,8 @@ use serde_json::json;
 use shared::Millis;
 use tokio::sync::broadcast;
 
-use crate::api::json::{branch_json, device_json};
 use crate::fleet::{Fleet, Touched};
+use crate::surface::{branch_json, device_json};
 
 /// Messages that a reader may lag behind before it is dropped.
 const LAG_LIMIT: usize = 1_024;
@@ -81,7 +81,6 @@ impl Live {
             "type": "delta", "epoch": self.epoch, "seq": *seq, "now": now.0,
             "devices": touched.devices.iter().map(|at| device_json(fleet, *at)).collect::<Vec<_>>(),
             "branches": touched.branches.iter().map(|at| branch_json(fleet, *at)).collect::<Vec<_>>(),
-            "removed": [],
         });
         let _ = self.messages.send(message.to_string().into());
     }

@@ -61,6 +61,7 @@ pub struct DeviceState {
     pub quality: Option<Quality>,
     /// What surfaces show.
     pub view: View,
+    told: Option<Quality>,
     verdict: Verdict,
     live: Option<Verdict>,
     open_since: Option<Millis>,
@@ -117,6 +118,7 @@ pub struct BranchState {
     pub config: u64,
     /// The agent's version.
     pub version: String,
+    told: (u64, bool, u64),
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
@@ -341,15 +343,18 @@ impl Fleet {
         let mut touched = Touched::default();
         for (at, branch) in self.branches.iter_mut().enumerate() {
             let contact = branch.contact_at(self.silent_after_ms, now);
-            if contact != branch.contact {
+            let word = (branch.health.waiting, branch.health.buffer_volatile, branch.config);
+            if contact != branch.contact || word != branch.told {
                 branch.contact = contact;
+                branch.told = word;
                 touched.branches.push(at);
             }
         }
         for (at, device) in self.devices.iter_mut().enumerate() {
             let view = device.view_at(&self.branches[device.branch], now);
-            if view != device.view {
+            if view != device.view || device.told != device.quality {
                 device.view = view;
+                device.told = device.quality;
                 touched.devices.push(at);
             }
         }
@@ -375,6 +380,7 @@ impl BranchState {
             health: Health::default(),
             config: 0,
             version: String::new(),
+            told: (0, false, 0),
             live_observed: None,
             live_until: None,
             stream: None,
@@ -397,7 +403,18 @@ impl BranchState {
 impl DeviceState {
     fn new(no: u32, info: Device, branch: usize) -> Self {
         let view = View { status: NOTHING.status, since: None, down_since: None, last_ok: None, is_flapping: false };
-        Self { no, info, branch, quality: None, view, verdict: NOTHING, live: None, open_since: None, flips: VecDeque::new() }
+        Self {
+            no,
+            info,
+            branch,
+            quality: None,
+            view,
+            told: None,
+            verdict: NOTHING,
+            live: None,
+            open_since: None,
+            flips: VecDeque::new(),
+        }
     }
 
     fn view_at(&self, branch: &BranchState, now: Millis) -> View {

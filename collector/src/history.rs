@@ -4,8 +4,8 @@ use shared::Millis;
 
 use crate::store::MinuteRow;
 
-/// Shortest and longest range in ms.
-pub const RANGE_MS: std::ops::RangeInclusive<i64> = 1_800_000..=366 * DAY;
+/// Longest range in ms.
+pub const RANGE_LIMIT_MS: i64 = 366 * DAY;
 /// Shortest step: series have a point a minute.
 pub const STEP_MIN_MS: i64 = Millis::MINUTE;
 /// Most points of one answer.
@@ -42,13 +42,8 @@ pub fn named_range(name: &str) -> Option<i64> {
 
 /// The step for a range unless the caller sets one.
 pub fn step_for(range_ms: i64) -> i64 {
-    match range_ms {
-        ..=DAY => 5 * Millis::MINUTE,
-        ..=604_800_000 => 15 * Millis::MINUTE,
-        ..=2_592_000_000 => HOUR,
-        ..=7_776_000_000 => 3 * HOUR,
-        _ => 12 * HOUR,
-    }
+    let steps = [(DAY, 5 * Millis::MINUTE), (7 * DAY, 15 * Millis::MINUTE), (30 * DAY, HOUR), (90 * DAY, 3 * HOUR)];
+    steps.into_iter().find(|(range, _)| range_ms <= *range).map_or(12 * HOUR, |(_, step)| step)
 }
 
 /// A range widened to whole steps.

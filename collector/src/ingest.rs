@@ -11,19 +11,18 @@ use bytes::Bytes;
 use shared::message::Heartbeat;
 use shared::wire::decode;
 use shared::{Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::admission::{Admission, admit};
 use crate::clock;
 use crate::feed::Live;
 use crate::fleet::{Fleet, Quality};
-use crate::inventory::Inventory;
 use crate::metrics::Metrics;
 use crate::outage::Change;
 use crate::rollout::{self, Order};
 use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
-use crate::store::{self, Changed, GapRow, MinuteRow, Store, StoreError, StreamRow, TransitionRow};
+use crate::store::{self, GapRow, MinuteRow, Store, StoreError, StreamRow, TransitionRow};
 
 /// Most commands that wait for the thread. A broker holds back what comes beyond.
 pub const COMMANDS_LIMIT: usize = 4_096;
@@ -49,8 +48,6 @@ pub enum Command {
     Tick,
     /// The broker can be reached again: it may have forgotten what was retained.
     Republish,
-    /// Take an inventory over.
-    Import(Inventory, oneshot::Sender<Result<Changed, StoreError>>),
     /// The inventory was changed by another process.
     Reload,
     /// VictoriaMetrics has this request.
@@ -82,6 +79,9 @@ pub struct Ingest {
     refused: HashSet<(String, &'static str)>,
     sealed_at: Millis,
 }
+
+/// Why a payload is refused: a name for metrics, and a sentence.
+type Refusal = (&'static str, String);
 
 /// A batch, or a heartbeat's word, that is ready to be written.
 struct Staged {
@@ -191,10 +191,6 @@ impl Ingest {
                 Command::Payload { topic, bytes } => self.payload(&topic, &bytes, &mut staged, now),
                 Command::Tick => self.tick(now),
                 Command::Republish => self.publish_configs(now),
-                Command::Import(inventory, reply) => {
-                    // The caller may have gone; the import counts all the same.
-                    let _ = reply.send(self.import(&inventory, now));
-                }
                 Command::Reload => {
                     if let Err(error) = self.load_inventory() {
                         tracing::error!(%error, "the changed inventory can't be read: the one before stays");
@@ -223,16 +219,17 @@ impl Ingest {
             self.commit(std::mem::take(staged));
         }
         let taken = match lane {
-            Lane::Up => decode::<Batch>(bytes).map(|batch| self.batch(branch, &id, &batch, topic, now)),
-            Lane::Live => decode::<Heartbeat>(bytes).map(|heartbeat| self.heartbeat(branch, &id, &heartbeat, now)),
+            Lane::Up => decode::<Batch>(bytes).map(|batch| self.batch(branch, &id, &batch, now)),
+            Lane::Live => decode::<Heartbeat>(bytes).map(|heartbeat| Ok(self.heartbeat(branch, &id, &heartbeat, now))),
             Lane::Presence => decode::<Presence>(bytes).map(|presence| {
                 self.live.change(now, |fleet| fleet.presence(branch, presence.stream, presence.state, now));
-                None
+                Ok(None)
             }),
             Lane::Ack | Lane::Config => return,
         };
         match taken {
-            Ok(work) => {
+            Ok(Err((reason, why))) => self.refuse(topic, reason, &why),
+            Ok(Ok(work)) => {
                 self.metrics.add("ward_payloads_total", &format!("lane=\"{}\"", lane.as_str()), 1);
                 staged.extend(work);
             }
@@ -252,10 +249,10 @@ impl Ingest {
         self.streams.get(&(id.clone(), stream))
     }
 
-    fn batch(&mut self, branch: usize, id: &BranchId, batch: &Batch, topic: &str, now: Millis) -> Option<Staged> {
+    /// Weighs a batch: what is to be written of it, or why it is refused.
+    fn batch(&mut self, branch: usize, id: &BranchId, batch: &Batch, now: Millis) -> Result<Option<Staged>, Refusal> {
         if batch.branch != *id {
-            self.refuse(topic, "wrong_branch", &format!("it says that it is from {}", batch.branch));
-            return None;
+            return Err(("wrong_branch", format!("it says that it is from {}", batch.branch)));
         }
         let known = self.stream(id, batch.stream).cloned();
         let mark = known.as_ref().map_or(0, |row| row.through);
@@ -263,13 +260,9 @@ impl Ingest {
         match admit(batch, mark) {
             Admission::Known | Admission::Early => {
                 self.send(Outgoing::Ack(id.clone(), ack(mark)));
-                None
+                Ok(None)
             }
             Admission::Take { missing, entries, through } => {
-                if let Err(why) = plausible(batch, now) {
-                    self.refuse(topic, "implausible_date", &why);
-                    return None;
-                }
                 let fresh = StreamRow {
                     no: 0,
                     branch: id.to_string(),
@@ -282,12 +275,18 @@ impl Ingest {
                 };
                 let begins = known.is_none();
                 let before = known.unwrap_or(fresh);
-                let mut staged = self.stage(branch, batch, before, &entries, missing, now);
+                let mut staged = match plausible(batch, now) {
+                    Ok(()) => self.stage(branch, batch, before, &entries, missing, now),
+                    Err(why) => {
+                        tracing::error!(branch = %id, why, "entries can't be dated: they become a gap");
+                        undatable(branch, batch, before, (mark + 1, through), now)
+                    }
+                };
                 staged.begins = begins;
                 staged.row.through = through;
                 staged.ack = Some(ack(through));
                 staged.samples.extend(self.status_samples(&staged, begins));
-                Some(staged)
+                Ok(Some(staged))
             }
         }
     }
@@ -412,7 +411,7 @@ impl Ingest {
         }
         for at in minutes_between(since, staged.row.observed) {
             for device in &fleet.branches[staged.branch].devices {
-                let newest = staged.transitions.iter().filter(|(d, _, change, _)| d == device && change.onset <= at).next_back();
+                let newest = staged.transitions.iter().rfind(|(d, _, change, _)| d == device && change.onset <= at);
                 let status = match newest {
                     Some((_, _, change, _)) => change.to,
                     None if begins => shared::delta::UNOBSERVED,
@@ -564,13 +563,6 @@ impl Ingest {
         }
     }
 
-    fn import(&mut self, inventory: &Inventory, now: Millis) -> Result<Changed, StoreError> {
-        let changed = self.store.transaction(|db| store::import(db, inventory))?;
-        self.load_inventory()?;
-        self.publish_configs(now);
-        Ok(changed)
-    }
-
     fn publish_configs(&mut self, now: Millis) {
         match self.versioned_configs(now) {
             Ok(orders) => orders.into_iter().for_each(|order| self.send(Outgoing::Config(order))),
@@ -650,6 +642,35 @@ fn quality_samples(device: usize, row: &MinuteRow) -> Vec<Sample> {
 /// The date of a moment, never ahead of the collector's clock: an agent's error of some ms must not reach the future.
 fn date(dating: &Dating, at: Uptime, now: Millis) -> Millis {
     dating.date(at).0.min(now)
+}
+
+/// What is written of a batch whose dates can't be right: that it was there. Refused, it would be sent for ever, and
+/// all that comes after it would wait.
+fn undatable(branch: usize, batch: &Batch, row: StreamRow, seqs: (u64, u64), now: Millis) -> Staged {
+    let mut dropped = shared::Dropped::default();
+    for delta in &batch.group.deltas {
+        match &delta.body {
+            Body::Transition(_) => dropped.transitions += 1,
+            Body::Qualities(qualities) => dropped.minutes += qualities.minutes(),
+            Body::Gap(gap) => dropped.add(gap.dropped),
+            Body::Boot(_) => {}
+        }
+    }
+    let began = if row.began.is_plausible(now) { row.began } else { now };
+    let observed = row.observed.max(began).min(now);
+    let gap = GapRow { stream: 0, first: seqs.0, last: seqs.1, from: observed, to: now, reason: "undatable".to_owned(), dropped };
+    Staged {
+        branch,
+        row: StreamRow { began, observed, ..row },
+        begins: false,
+        transitions: Vec::new(),
+        gaps: vec![gap],
+        minutes: Vec::new(),
+        samples: Vec::new(),
+        entries: 0,
+        ack: None,
+        received: now,
+    }
 }
 
 fn plausible(batch: &Batch, now: Millis) -> Result<(), String> {

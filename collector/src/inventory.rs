@@ -14,6 +14,9 @@ pub const COLUMNS: [&str; 8] =
 /// Most devices of one estate.
 pub const DEVICES_LIMIT: usize = 1_000_000;
 
+/// Most devices of one branch: an agent takes no more.
+pub const BRANCH_LIMIT: usize = ward_agent::plan::TARGETS_LIMIT;
+
 /// Longest name or type in bytes.
 pub const TEXT_LIMIT_BYTES: usize = 200;
 
@@ -74,7 +77,7 @@ pub struct RowError {
 /// Every row that can't be taken.
 pub fn parse_csv(file: &str, text: &str) -> Result<Inventory, Vec<RowError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut rows = Rows { file, errors: Vec::new(), inventory: Inventory::default() };
+    let mut rows = Rows { file, errors: Vec::new(), inventory: Inventory::default(), sizes: HashMap::new() };
     let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let Some(columns) = rows.columns(&mut reader) else { return Err(rows.errors) };
     let mut branches = HashMap::new();
@@ -102,6 +105,7 @@ struct Rows<'a> {
     file: &'a str,
     errors: Vec<RowError>,
     inventory: Inventory,
+    sizes: HashMap<BranchId, usize>,
 }
 
 impl Rows<'_> {
@@ -184,6 +188,12 @@ impl Rows<'_> {
                 self.inventory.branches.push(described);
             }
         }
+        let size = self.sizes.entry(branch.clone()).or_default();
+        *size += 1;
+        if *size > BRANCH_LIMIT {
+            self.error(line, "branch", format!("{branch} has more than {BRANCH_LIMIT} devices"));
+            return;
+        }
         if self.inventory.devices.len() >= DEVICES_LIMIT {
             self.error(line, "device_id", format!("more than {DEVICES_LIMIT} devices"));
             return;
@@ -263,6 +273,13 @@ mod tests {
         assert!(text("").starts_with("e.csv:1: device_id: the file is empty"), "{}", text(""));
         assert_eq!(text(HEADER), "e.csv:1: device_id: the file has no devices");
         assert!(text("device_id,colour\n").starts_with("e.csv:1: colour: unknown column"));
+    }
+
+    #[test]
+    fn a_branch_with_more_devices_than_an_agent_takes_is_refused() {
+        let row = |i: usize| format!("d{i},D,vake,Vake,t,T,atm,10.{}.{}.{}\n", i >> 16, i >> 8 & 255, i & 255);
+        let rows: String = (0..=BRANCH_LIMIT).map(row).collect();
+        assert_eq!(errors(&rows), "e.csv:20002: branch: vake has more than 20000 devices");
     }
 
     #[test]

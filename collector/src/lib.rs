@@ -22,6 +22,7 @@ pub mod rollout;
 pub mod samples;
 pub mod settings;
 pub mod store;
+pub mod surface;
 pub mod victoria;
 
 /// The version that `/version` and `--version` tell.

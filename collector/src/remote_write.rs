@@ -22,6 +22,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 /// VictoriaMetrics answers before it has written: killed, it loses the newest seconds. What it took is kept for so
 /// long, in ms, and sent again after any failure; the same sample twice does no harm.
 const SETTLE_MS: i64 = 15_000;
+/// How often the server is asked when it was started, in ms: more often than what it took is let go.
+const ASK_MS: i64 = 5_000;
 
 /// Sends until the thread that owns the file is gone.
 pub async fn run(url: String, readers: Arc<Readers>, commands: mpsc::Sender<Command>, metrics: Arc<Metrics>) {
@@ -33,6 +35,9 @@ pub async fn run(url: String, readers: Arc<Readers>, commands: mpsc::Sender<Comm
         metrics,
         after: 0,
         taken: VecDeque::new(),
+        metrics_url: format!("{url}/metrics"),
+        asked_at: Millis(0),
+        server_start: None,
     };
     let mut backoff = BACKOFF.0;
     let mut said = false;
@@ -62,6 +67,10 @@ pub async fn run(url: String, readers: Arc<Readers>, commands: mpsc::Sender<Comm
                 wait
             }
         };
+        if writer.has_restarted().await {
+            tracing::warn!("VictoriaMetrics has been started anew: the newest samples are sent again");
+            writer.start_over();
+        }
         if writer.settle().await.is_err() {
             return;
         }
@@ -85,6 +94,9 @@ struct Writer {
     metrics: Arc<Metrics>,
     after: i64,
     taken: VecDeque<(i64, Millis)>,
+    metrics_url: String,
+    asked_at: Millis,
+    server_start: Option<String>,
 }
 
 impl Writer {
@@ -113,6 +125,21 @@ impl Writer {
         self.after = id;
         self.taken.push_back((id, clock::now()));
         Ok(true)
+    }
+
+    /// Whether the server has been started anew since it was last asked. A server that is killed and back between two
+    /// requests would otherwise go unnoticed; one that doesn't say when it started is believed.
+    async fn has_restarted(&mut self) -> bool {
+        let now = clock::now();
+        if self.taken.is_empty() || now.since(self.asked_at) < ASK_MS {
+            return false;
+        }
+        self.asked_at = now;
+        let Ok(response) = self.client.get(&self.metrics_url).send().await else { return false };
+        let Ok(text) = response.text().await else { return false };
+        let Some(start) = text.lines().find_map(|line| line.strip_prefix("vm_app_start_timestamp ")) else { return false };
+        let before = self.server_start.replace(start.to_owned());
+        before.is_some_and(|before| before != start)
     }
 
     fn start_over(&mut self) {

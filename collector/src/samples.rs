@@ -177,7 +177,7 @@ mod tests {
             series.extend([0x0a, label.len() as u8]);
             series.extend(label);
         }
-        series.extend([0x12, 16, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 0x80, 0xac, 0x93, 0xe2, 0xa0, 0x34]);
+        series.extend([0x12, 16, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 0x80, 0xb6, 0xd3, 0xc5, 0xa0, 0x34]);
         expected.extend([0x0a, (series.len() & 0x7f) as u8 | 0x80, (series.len() >> 7) as u8]);
         expected.extend(&series);
         assert_eq!(plain, expected);

@@ -159,7 +159,10 @@ fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
 fn rollout(root: &Section<'_>, silent_after_ms: u32) -> Option<Rollout> {
     // Whoever wants to know of silence sooner needs heartbeats sooner.
     let default = Rollout::default();
-    let default = Rollout { heartbeat_ms: default.heartbeat_ms.min(silent_after_ms / 3 * 2), ..default };
+    let default = Rollout {
+        heartbeat_ms: default.heartbeat_ms.min((silent_after_ms / 2).max(silent_after_ms.saturating_sub(10_000))),
+        ..default
+    };
     let report = root.table("report", |report| {
         let heartbeat = report.duration_ms("heartbeat", default.heartbeat_ms, 1_000..=3_600_000);
         let qualities = report.duration_ms("qualities", default.report_ms, 1_000..=3_600_000);

@@ -95,19 +95,14 @@ export class Board {
     if (message.seq !== this.seq + 1) return { effect: "gap" };
 
     this.seq = message.seq;
-    const { devices = [], branches = [], removed = [] } = message;
+    const { devices = [], branches = [] } = message;
     // Places on the grid change only when something comes, goes or moves.
     const whole =
-      removed.length > 0 ||
       branches.some((branch) => placeChanged(this.branches.get(branch.id), branch)) ||
       devices.some((device) => placeChanged(this.devices.get(device.id), device));
 
     for (const branch of branches) this.branches.set(branch.id, branch);
     for (const device of devices) this.#put(device, this.devices.get(device.id), message.now);
-    for (const id of removed) {
-      this.devices.delete(id);
-      this.recoveries.delete(id);
-    }
     const touched = { whole, devices: devices.map((d) => d.id), branches: branches.map((b) => b.id) };
     return { effect: "shown", touched };
   }

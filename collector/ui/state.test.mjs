@@ -59,13 +59,6 @@ test("a heartbeat tells of a gap when its number or epoch is not ours", () => {
   assert.equal(heartbeat("other", 3), "gap");
 });
 
-test("a removed device is gone and the grid is laid out anew", () => {
-  const board = boardOf(["a up", "b up"]);
-  const outcome = board.apply({ ...delta(1, []), removed: ["a"] });
-  assert.equal(outcome.touched.whole, true);
-  assert.deepEqual([...board.devices.keys()], ["b"]);
-});
-
 test("a new, renamed or moved device lays the grid out anew", () => {
   const board = boardOf(["a up"]);
   assert.equal(board.apply(delta(1, ["b up"])).touched.whole, true);
@@ -343,7 +336,7 @@ function snapshot({ seq = 0, devices = [] }) {
 }
 
 function delta(seq, lines) {
-  return { type: "delta", epoch: "e", seq, now: NOW, devices: devicesOf(lines), branches: [], removed: [] };
+  return { type: "delta", epoch: "e", seq, now: NOW, devices: devicesOf(lines), branches: [] };
 }
 
 function boardOf(lines, seq = 0) {

@@ -91,7 +91,7 @@ impl Payload for Presence {
 
 impl Payload for Config {
     const KIND: u8 = 5;
-    const LIMIT_BYTES: usize = 1024 * 1024;
+    const LIMIT_BYTES: usize = 2 * 1024 * 1024;
 }
 
 /// Largest packet that an MQTT client of ward sends or takes: the largest payload and its topic.
@@ -269,7 +269,7 @@ mod tests {
         assert!(matches!(decode::<Batch>(&large), Err(WireError::TooLarge { .. })));
         assert!(matches!(decode::<Ack>(&[1; 129]), Err(WireError::TooLarge { .. })));
         let mut many = config();
-        many.targets = vec![many.targets[0].clone(); 200_000];
+        many.targets = vec![many.targets[0].clone(); 400_000];
         assert!(matches!(encode(&many), Err(WireError::TooLarge { .. })));
     }
 

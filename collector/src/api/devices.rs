@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{DeviceId, Millis};
 
-use super::json::{branch_json, device_json, outage_json};
 use super::problem::Problem;
 use super::{Api, Query};
 use crate::fleet::{DeviceState, Fleet};
+use crate::surface::{branch_json, device_json, outage_json};
 use crate::{clock, outage, store};
 
 /// Devices of one page unless the caller says otherwise, and at most.

@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::BranchId;
 
-use super::json::{branch_json, counts_json};
 use super::problem::Problem;
 use super::{Api, Query};
 use crate::clock;
 use crate::fleet::Counts;
 use crate::store;
+use crate::surface::{branch_json, counts_json};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

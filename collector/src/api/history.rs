@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use shared::Millis;
 
 use super::devices::find;
-use super::json::{interval_json, outage_json};
 use super::problem::Problem;
 use super::{Api, Query};
-use crate::history::{POINTS_LIMIT, Point, RANGE_MS, STEP_MIN_MS, aligned, named_range, points, step_for};
+use crate::history::{POINTS_LIMIT, Point, RANGE_LIMIT_MS, STEP_MIN_MS, aligned, named_range, points, step_for};
+use crate::surface::{interval_json, outage_json};
 use crate::{clock, outage, store};
 
 #[derive(Deserialize)]
@@ -52,7 +52,7 @@ fn range(asked: &Asked, now: Millis) -> Result<Range, Problem> {
         return Err(Problem::field("from", "must lie between 1970 and to, and in the past"));
     }
     let length = to.since(from);
-    if length > *RANGE_MS.end() {
+    if length > RANGE_LIMIT_MS {
         return Err(Problem::field("from", "a range has at most 366 days"));
     }
     let step_ms = match &asked.step {

@@ -5,7 +5,6 @@ mod devices;
 mod fleet;
 mod health;
 mod history;
-pub mod json;
 mod pages;
 pub mod problem;
 mod socket;

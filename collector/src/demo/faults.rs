@@ -52,6 +52,13 @@ impl Prober for Faulty {
             Echo::Simulated => Simulated.probe(address, sequence, timeout).await,
         }
     }
+
+    fn receive_drops(&self) -> u64 {
+        match self.echo.as_ref() {
+            Echo::Real(icmp) => icmp.receive_drops(),
+            Echo::Simulated => Simulated.receive_drops(),
+        }
+    }
 }
 
 /// When a device of the story is silent.

@@ -36,7 +36,7 @@ fn number(end: Millis) -> i64 {
     end.0.div_euclid(Millis::MINUTE)
 }
 
-/// Adds a device's minutes. What comes twice for one minute, because a clock was corrected, is joined.
+/// Adds a device's minutes. What comes twice for one minute of a young day, because a clock was corrected, is joined.
 pub fn add_minutes(db: &Connection, device: u32, rows: &[MinuteRow]) -> Result<(), StoreError> {
     let mut insert = db.prepare_cached(
         "insert into minute values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
