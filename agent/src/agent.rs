@@ -31,20 +31,18 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
     let local = Plan::try_from(&settings.local).context("the devices of the config file")?;
     let first = link::last_good(state_dir).unwrap_or(local);
     let boot = clock::boot_id()?;
-    let keeper = Keeper::start(state_dir, StreamId(rand::random()), boot, settings.buffer_limit_bytes)?;
+    let keeper = Keeper::start(settings.branch.clone(), state_dir, StreamId(rand::random()), boot, settings.buffer_limit_bytes)?;
 
     let (plan, plan_seen) = channel::channel(Arc::new(first));
-    let (dating, dating_seen) = channel::channel(None);
     let (tally, tally_seen) = channel::channel(Tally::default());
-    let watch_ends = watch::Ends { plan: plan_seen, dating: dating_seen, entries: keeper.commands.clone(), tally };
-    let link_ends =
-        link::Ends { keeper: keeper.commands.clone(), standing: keeper.standing.clone(), tally: tally_seen, plan, dating };
+    let watch_ends = watch::Ends { plan: plan_seen, standing: keeper.standing.clone(), entries: keeper.commands.clone(), tally };
+    let link_ends = link::Ends { keeper: keeper.commands.clone(), standing: keeper.standing.clone(), tally: tally_seen, plan };
 
     // The link listens to a token of its own, so that it can still send what the watch hands over at the end.
     let link_shutdown = CancellationToken::new();
     let mut stages = JoinSet::new();
     let watching = stages.spawn(watch::run(prober, watch_ends, shutdown.clone())).id();
-    stages.spawn(link::run(settings, boot, link_ends, link_shutdown.clone()));
+    stages.spawn(link::run(settings, link_ends, link_shutdown.clone()));
     while let Some(ended) = stages.join_next_with_id().await {
         let (stage, ()) = ended.context("a stage panicked")?;
         if !shutdown.is_cancelled() {

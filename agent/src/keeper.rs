@@ -1,14 +1,15 @@
-//! The thread that owns the buffer: a slow disk stops it, and nothing else.
+//! The thread that owns the outbox and with it the disk: a slow disk stops it, and nothing else.
 
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use shared::{Body, BootId, Dating, StreamId, Uptime};
+use shared::{Ack, Batch, Body, BootId, BranchId, Dating, Heartbeat, StreamId, Uptime};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::buffer::{Buffer, Chunk, Level, Position, Run, Store};
+use crate::buffer::{Buffer, Level, Position, Store};
 use crate::clock;
 use crate::disk::Disk;
+use crate::outbox::{Outbox, Word};
 
 /// Most commands that wait for the thread.
 pub const COMMANDS_LIMIT: usize = 1_024;
@@ -20,31 +21,33 @@ pub enum Command {
     Entry(Body, Uptime),
     /// Every change before this moment has been told.
     Observed(Uptime),
-    /// The collector has this stream up to here. Answers with the position, where the stream is known.
-    Ack(StreamId, u64, oneshot::Sender<Option<Position>>),
-    /// Whether the collector can be reached.
-    Connected(bool),
-    /// The present boot is dated.
-    Dated(Dating),
-    /// Asks for the entries after a position.
-    Next(Position, oneshot::Sender<Option<Chunk>>),
-    /// Asks for the runs before the present one.
-    Older(oneshot::Sender<Vec<Run>>),
+    /// A connection has begun.
+    Connected,
+    /// The connection has ended.
+    Disconnected,
+    /// An ack has arrived.
+    Acked(Ack),
+    /// Asks for the next batch, if one may be sent.
+    Next(oneshot::Sender<Option<(Batch, Position)>>),
+    /// A batch that ends here has been handed to the connection.
+    Sent(Position),
+    /// Asks for a sign of life.
+    Heartbeat(Word, oneshot::Sender<Heartbeat>),
     /// The program ends: write everything.
     Close,
 }
 
-/// How the stream stands, for heartbeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the stream stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standing {
     /// The present stream.
     pub stream: StreamId,
     /// Its last sequence number.
     pub last: u64,
-    /// Every change before this moment is in the stream up to `last`.
-    pub observed_through: Uptime,
     /// How full the buffer is.
     pub level: Level,
+    /// How the present boot is dated, once known.
+    pub dating: Option<Dating>,
 }
 
 /// The running thread.
@@ -61,11 +64,12 @@ impl Keeper {
     ///
     /// # Errors
     /// When no thread can be started. A disk that fails is no error: the buffer goes on in memory.
-    pub fn start(state_dir: &Path, stream: StreamId, boot: BootId, limit_bytes: u64) -> std::io::Result<Self> {
+    pub fn start(branch: BranchId, state_dir: &Path, stream: StreamId, boot: BootId, limit_bytes: u64) -> std::io::Result<Self> {
         let buffer = Buffer::open(Disk::new(state_dir), stream, boot, limit_bytes, clock::uptime());
+        let outbox = Outbox::new(branch, buffer);
         let (commands, inbox) = mpsc::channel(COMMANDS_LIMIT);
-        let (told, standing) = watch::channel(standing(&buffer));
-        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(buffer, inbox, &told))?;
+        let (told, standing) = watch::channel(standing(&outbox, clock::uptime()));
+        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(outbox, inbox, &told))?;
         Ok(Self { commands, standing, thread })
     }
 
@@ -78,43 +82,40 @@ impl Keeper {
     }
 }
 
-fn standing<S: Store>(buffer: &Buffer<S>) -> Standing {
-    Standing {
-        stream: buffer.run().stream,
-        last: buffer.run().last,
-        observed_through: buffer.observed_through(),
-        level: buffer.level(),
-    }
+fn standing<S: Store>(outbox: &Outbox<S>, now: Uptime) -> Standing {
+    let run = outbox.buffer.run();
+    Standing { stream: run.stream, last: run.last, level: outbox.buffer.level(), dating: outbox.dating(now) }
 }
 
-fn keep<S: Store>(mut buffer: Buffer<S>, mut inbox: mpsc::Receiver<Command>, told: &watch::Sender<Standing>) {
-    let mut connected = false;
+/// Whoever asks may be gone with its connection: then its answer goes nowhere.
+fn answer<T>(to: oneshot::Sender<T>, what: T) {
+    let _ = to.send(what);
+}
+
+fn keep<S: Store>(mut outbox: Outbox<S>, mut inbox: mpsc::Receiver<Command>, told: &watch::Sender<Standing>) {
     while let Some(command) = inbox.blocking_recv() {
         let now = clock::uptime();
         match command {
-            Command::Entry(body, at) => buffer.append(body, at),
-            Command::Observed(moment) => buffer.observed(moment),
-            Command::Ack(stream, through, reply) => {
-                // Whoever asked may be gone with its connection.
-                let _ = reply.send(buffer.ack(stream, through, now));
-            }
-            Command::Connected(now_connected) => connected = now_connected,
-            Command::Dated(dating) => buffer.dated(dating),
-            Command::Next(after, reply) => {
-                let _ = reply.send(buffer.next(after, now));
-            }
-            Command::Older(reply) => {
-                let _ = reply.send(buffer.older().to_vec());
-            }
+            Command::Entry(body, at) => outbox.buffer.append(body, at),
+            Command::Observed(moment) => outbox.buffer.observed(moment),
+            Command::Connected => outbox.connected(now),
+            Command::Disconnected => outbox.disconnected(),
+            Command::Acked(ack) => outbox.acked(&ack, now),
+            Command::Next(reply) => answer(reply, outbox.next(now)),
+            Command::Sent(end) => outbox.sent(end, now),
+            Command::Heartbeat(word, reply) => answer(reply, outbox.heartbeat(&word, now)),
             Command::Close => {
-                buffer.close(now);
+                outbox.buffer.close(now);
                 break;
             }
         }
-        buffer.tick(connected, now);
-        told.send_if_modified(|standing_now| {
-            let next = standing(&buffer);
-            std::mem::replace(standing_now, next) != next
+        outbox.tick(now);
+        told.send_if_modified(|before| {
+            let next = standing(&outbox, now);
+            // The dating ages with every look at it: alone it is no news.
+            let news = (before.last, before.level, before.dating.is_some()) != (next.last, next.level, next.dating.is_some());
+            *before = next;
+            news
         });
     }
 }

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod keeper;
 pub mod link;
 pub mod monitor;
+pub mod outbox;
 pub mod plan;
 pub mod probe;
 pub mod schedule;

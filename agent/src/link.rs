@@ -12,18 +12,16 @@ use rand::Rng;
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS};
 use shared::message::{Health, PresenceState};
 use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
-use shared::{Ack, Batch, BootId, Config, Dating, Heartbeat, Lane, Millis, Presence, Uptime, topic};
+use shared::{Ack, Batch, Config, Lane, Presence, Uptime, topic};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{Chunk, Run};
-use crate::dating::Estimator;
 use crate::keeper::{Command, Standing};
+use crate::outbox::{BACKLOG_ENTRIES, Word};
 use crate::plan::Plan;
 use crate::settings::Settings;
 use crate::watch::Tally;
-use crate::window::Window;
 use crate::{clock, tls};
 
 /// Most publishes that wait in rumqttc: what it holds, it may lose.
@@ -40,10 +38,6 @@ const STABLE_MS: u64 = 30_000;
 const TICK: Duration = Duration::from_millis(200);
 /// A connection on which the broker has confirmed nothing for so long, with something on its way, is given up, in ms.
 const STUCK_MS: u64 = 30_000;
-/// More entries than this waiting for an ack are a backlog: the newest states then travel beside it.
-const BACKLOG_ENTRIES: u64 = 50;
-/// Most devices whose newest state travels in one heartbeat: the payload has a limit.
-const STATES_LIMIT: usize = 2_000;
 /// Time for the last entries to be acknowledged when the program ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 
@@ -57,8 +51,6 @@ pub struct Ends {
     pub tally: watch::Receiver<Tally>,
     /// Where a config from the collector goes.
     pub plan: watch::Sender<Arc<Plan>>,
-    /// Where the dating of this boot goes.
-    pub dating: watch::Sender<Option<Dating>>,
 }
 
 /// The last good config of a state folder, if there is one.
@@ -74,21 +66,18 @@ fn config_path(state_dir: &Path) -> PathBuf {
 
 struct Link {
     settings: Settings,
-    boot: BootId,
     ends: Ends,
-    window: Window,
-    estimator: Estimator,
 }
 
 /// Keeps a connection to the broker until `shutdown`, then says goodbye.
-pub async fn run(settings: Settings, boot: BootId, ends: Ends, shutdown: CancellationToken) {
-    let mut link = Link { settings, boot, ends, window: Window::default(), estimator: Estimator::default() };
+pub async fn run(settings: Settings, ends: Ends, shutdown: CancellationToken) {
+    let mut link = Link { settings, ends };
     let mut backoff_ms = BACKOFF_MS.0;
     let mut said = false;
     while !shutdown.is_cancelled() {
         let began = clock::uptime();
         let outcome = link.connect_once(&shutdown).await;
-        link.tell_connected(false).await;
+        link.command(Command::Disconnected).await;
         let Err(error) = outcome else { return };
         if clock::uptime().since(began) >= STABLE_MS {
             (backoff_ms, said) = (BACKOFF_MS.0, false);
@@ -141,10 +130,8 @@ impl Link {
             connection = tokio::time::timeout(CONNECT_LIMIT, self.connect()) => connection.context("the broker doesn't answer")??,
         };
         tracing::info!(host = %self.settings.broker.host, port = self.settings.broker.port, "connected to the broker");
-        self.tell_connected(true).await;
-        let now = clock::uptime();
-        self.window.connected(now);
-        self.heartbeat(&mut connection, now)?;
+        self.command(Command::Connected).await;
+        self.heartbeat(&mut connection).await?;
         let mut tick = tokio::time::interval(TICK);
         let mut standing = self.ends.standing.clone();
         let mut tally = self.ends.tally.clone();
@@ -159,7 +146,7 @@ impl Link {
                     None => bail!("{:#}", (&mut connection.poller).await.unwrap_or_else(|error| anyhow!(error))),
                 },
                 Ok(()) = standing.changed() => {}
-                Ok(()) = tally.changed() => self.tell_newest(&mut connection)?,
+                Ok(()) = tally.changed() => self.tell_newest(&mut connection).await?,
                 _ = tick.tick() => {}
             }
             self.send_due(&mut connection).await?;
@@ -206,7 +193,7 @@ impl Link {
             }
             Packet::Publish(publish) => match topic::parse(&publish.topic) {
                 Some((branch, Lane::Ack)) if branch == self.settings.branch => match decode::<Ack>(&publish.payload) {
-                    Ok(ack) => self.acked(ack, now).await,
+                    Ok(ack) => self.command(Command::Acked(ack)).await,
                     Err(error) => tracing::warn!(%error, "an ack can't be read"),
                 },
                 Some((branch, Lane::Config)) if branch == self.settings.branch => self.configure(&publish.payload),
@@ -215,23 +202,6 @@ impl Link {
             _ => {}
         }
         Ok(())
-    }
-
-    async fn acked(&mut self, ack: Ack, now: Uptime) {
-        if let Some(echo) = ack.echo {
-            self.estimator.on_ack(ack.now, echo, now);
-            let dating = self.estimator.dating(now);
-            if let Some(dating) = dating
-                && self.ends.dating.send_replace(Some(dating)) != Some(dating)
-            {
-                self.command(Command::Dated(dating)).await;
-            }
-        }
-        let (reply, position) = oneshot::channel();
-        self.command(Command::Ack(ack.stream, ack.through, reply)).await;
-        if let Ok(Some(position)) = position.await {
-            self.window.acked(position, now);
-        }
     }
 
     fn configure(&self, payload: &[u8]) {
@@ -257,89 +227,44 @@ impl Link {
             bail!("the broker has confirmed nothing for {} s", STUCK_MS / 1000);
         }
         if now >= connection.heartbeat_at {
-            self.heartbeat(connection, now)?;
+            self.heartbeat(connection).await?;
         }
-        if self.window.expired(now) {
-            tracing::debug!("no ack: sending again");
-        }
-        let Some(present) = self.estimator.dating(now) else { return Ok(()) };
-        while let Some(after) = self.window.next_after() {
-            let (reply, chunk) = oneshot::channel();
-            self.command(Command::Next(after, reply)).await;
-            let Ok(Some(chunk)) = chunk.await else { break };
-            let dating = self.dating_of(&chunk, present).await;
-            let end = chunk.end;
-            let batch = self.batch(chunk, dating, now);
-            if !connection.publish(Lane::Up.topic(&self.settings.branch), QoS::AtLeastOnce, &batch)? {
+        while let Some((batch, end)) = self.ask(Command::Next).await.flatten() {
+            if !connection.publish::<Batch>(Lane::Up.topic(&self.settings.branch), QoS::AtLeastOnce, &batch)? {
                 break;
             }
             if connection.unconfirmed == 0 {
                 connection.confirmed_at = now;
             }
             connection.unconfirmed += 1;
-            self.window.sent(end, now);
+            self.command(Command::Sent(end)).await;
         }
         Ok(())
     }
 
-    async fn dating_of(&self, chunk: &Chunk, present: Dating) -> Dating {
-        if chunk.run.boot == self.boot {
-            return present;
-        }
-        if let Some(dating) = chunk.run.dating {
-            return dating;
-        }
-        let (reply, older) = oneshot::channel();
-        self.command(Command::Older(reply)).await;
-        bounds(&chunk.run, &older.await.unwrap_or_default(), present)
-    }
-
-    fn batch(&self, chunk: Chunk, dating: Dating, now: Uptime) -> Batch {
-        Batch {
-            branch: self.settings.branch.clone(),
-            stream: chunk.run.stream,
-            dating,
-            oldest: chunk.oldest,
-            sent: (chunk.run.boot == self.boot).then_some(now),
-            observed_through: chunk.observed_through,
-            group: chunk.group,
-        }
-    }
-
-    fn heartbeat(&mut self, connection: &mut Connection, now: Uptime) -> anyhow::Result<()> {
-        let standing = *self.ends.standing.borrow();
+    async fn heartbeat(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         let plan = Arc::clone(&self.ends.plan.borrow());
         let tally = self.ends.tally.borrow().clone();
-        let behind = standing.level.waiting > BACKLOG_ENTRIES;
-        let heartbeat = Heartbeat {
-            stream: standing.stream,
-            sent: now,
-            dating: self.estimator.dating(now),
-            last: standing.last,
-            observed_through: standing.observed_through,
-            config: plan.version,
-            health: Health {
-                waiting: standing.level.waiting,
-                buffer_bytes: standing.level.bytes,
-                buffer_volatile: standing.level.volatile,
-                ticks_missed: tally.ticks_missed,
-                send_errors: tally.send_errors,
-                receive_drops: tally.receive_drops,
-                probe_age_ms: tally.probe_age_ms,
-            },
-            states: if behind { tally.states.iter().take(STATES_LIMIT).cloned().collect() } else { Vec::new() },
+        let health = Health {
+            ticks_missed: tally.ticks_missed,
+            send_errors: tally.send_errors,
+            receive_drops: tally.receive_drops,
+            probe_age_ms: tally.probe_age_ms,
+            ..Health::default()
         };
+        let word = Word { config: plan.version, health, states: tally.states };
+        let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, reply)).await else { return Ok(()) };
         connection.publish(Lane::Live.topic(&self.settings.branch), QoS::AtMostOnce, &heartbeat)?;
         // Until the time is known nothing can be sent: ask again soon.
         let wait = if heartbeat.dating.is_some() { u64::from(plan.heartbeat_ms) } else { 1_000 };
-        connection.heartbeat_at = now.plus(wait);
+        connection.heartbeat_at = clock::uptime().plus(wait);
         Ok(())
     }
 
     /// While the stream is behind, a change travels beside it.
-    fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+    async fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         if self.ends.standing.borrow().level.waiting > BACKLOG_ENTRIES {
-            self.heartbeat(connection, clock::uptime())?;
+            self.heartbeat(connection).await?;
         }
         Ok(())
     }
@@ -371,13 +296,16 @@ impl Link {
         let _ = tokio::time::timeout(Duration::from_secs(1), &mut connection.poller).await;
     }
 
-    async fn tell_connected(&self, connected: bool) {
-        self.command(Command::Connected(connected)).await;
-    }
-
     async fn command(&self, command: Command) {
         // The keeper only goes when the program ends.
         let _ = self.ends.keeper.send(command).await;
+    }
+
+    /// Asks the keeper something; `None` when the program ends.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.command(command(reply)).await;
+        answer.await.ok()
     }
 }
 
@@ -393,17 +321,6 @@ async fn poll(mut events: EventLoop, packets: mpsc::Sender<Packet>) -> anyhow::E
             Err(error) => return anyhow!(error),
         }
     }
-}
-
-/// Between which dates a boot lay that never heard the time: after the latest earlier boot, before this one.
-fn bounds(run: &Run, older: &[Run], present: Dating) -> Dating {
-    let began = |dating: &Dating| match dating {
-        Dating::Fixed { boot_at, .. } => *boot_at,
-        Dating::Bounds { not_before, .. } => *not_before,
-    };
-    let before = older.iter().filter(|other| other.ordinal < run.ordinal).filter_map(|other| other.dating.as_ref()).map(began);
-    let not_after = began(&present);
-    Dating::Bounds { not_before: before.max().unwrap_or(Millis::EARLIEST).min(not_after), not_after }
 }
 
 /// Keeps a config so that a power cut leaves either the old one or the new one.

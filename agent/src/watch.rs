@@ -11,12 +11,12 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use shared::message::Live;
-use shared::{Body, Column, Dating, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Transition, Uptime};
+use shared::{Body, Column, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Transition, Uptime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::keeper::Command;
+use crate::keeper::{Command, Standing};
 use crate::monitor::{Change, Monitor, Outcome};
 use crate::plan::{Plan, Planned};
 use crate::probe::Prober;
@@ -61,7 +61,7 @@ pub struct Ends {
     /// What to probe.
     pub plan: watch::Receiver<Arc<Plan>>,
     /// How the boot is dated, so that minutes end on full minutes.
-    pub dating: watch::Receiver<Option<Dating>>,
+    pub standing: watch::Receiver<Standing>,
     /// Where entries go.
     pub entries: mpsc::Sender<Command>,
     /// Where counts and newest states go.
@@ -131,7 +131,7 @@ impl<P: Prober> Watch<P> {
     async fn step(&mut self, shutdown: &CancellationToken) {
         let now = clock::uptime();
         self.send_due(now);
-        if self.ends.dating.has_changed().unwrap_or(false) {
+        if self.ends.standing.has_changed().unwrap_or(false) {
             self.align_minute(now);
         }
         if now >= self.minute_end {
@@ -246,7 +246,7 @@ impl<P: Prober> Watch<P> {
 
     /// The end of the minute after `now`: a full minute of UTC where the time is known.
     fn following_minute(&self, now: Uptime) -> Uptime {
-        match *self.ends.dating.borrow() {
+        match self.ends.standing.borrow().dating {
             Some(dating) => now.plus(Plan::until_minute_ends(dating.date(now).0)),
             None => now.plus(MINUTE_MS),
         }
@@ -255,7 +255,7 @@ impl<P: Prober> Watch<P> {
     /// The time has become known, or better known: the minute that runs ends where it ends in UTC. One that has only
     /// just begun is the same one as before, read by a clock that was corrected.
     fn align_minute(&mut self, now: Uptime) {
-        self.ends.dating.mark_unchanged();
+        self.ends.standing.mark_unchanged();
         let end = self.following_minute(now);
         if end < self.minute_end && end.since(self.minute_began) >= MINUTE_MS / 2 {
             self.minute_end = end;

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::settings::{BrokerChoice, Settings};
 use crate::store::{Readers, Store};
 use crate::victoria::Victoria;
-use crate::{broker, bus, remote_write};
+use crate::{broker, bus, clock, remote_write};
 
 /// How often the file is looked at for an inventory that another process has imported.
 const INVENTORY_EVERY: Duration = Duration::from_secs(1);
@@ -57,7 +57,8 @@ impl Collector {
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
         let queue = settings.victoria_metrics.as_ref().map(|victoria| victoria.queue_limit_bytes);
-        let ingest = Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue)?;
+        let ingest =
+            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
         Ok(Self { settings, listener, token, live, metrics, readers, ingest, outgoing })
     }

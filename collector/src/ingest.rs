@@ -109,6 +109,7 @@ impl Ingest {
         outgoing: mpsc::Sender<Outgoing>,
         rollout: Rollout,
         queue_limit_bytes: Option<u64>,
+        now: Millis,
     ) -> Result<Self, StoreError> {
         let mut ingest = Self {
             store,
@@ -122,20 +123,20 @@ impl Ingest {
             refused: HashSet::new(),
             sealed_at: Millis(0),
         };
-        ingest.load_inventory()?;
-        ingest.load_ledger()?;
+        ingest.load_inventory(now)?;
+        ingest.load_ledger(now)?;
         Ok(ingest)
     }
 
-    fn load_inventory(&mut self) -> Result<(), StoreError> {
+    fn load_inventory(&mut self, now: Millis) -> Result<(), StoreError> {
         let (inventory, numbers) = store::load_inventory(self.store.connection())?;
-        self.live.replace(clock::now(), |fleet| fleet.set_inventory(&inventory, &numbers));
+        self.live.replace(now, |fleet| fleet.set_inventory(&inventory, &numbers));
         Ok(())
     }
 
     /// Rebuilds the fleet from the ledger. Nothing of it is shown before the branch has been heard again, unless what
     /// was last observed is still current.
-    fn load_ledger(&mut self) -> Result<(), StoreError> {
+    fn load_ledger(&mut self, now: Millis) -> Result<(), StoreError> {
         let rows = store::streams(self.store.connection())?;
         let devices: Vec<(usize, u32)> = self.live.fleet().devices.iter().map(|device| device.no).enumerate().collect();
         let mut histories = Vec::with_capacity(devices.len());
@@ -143,7 +144,6 @@ impl Ingest {
             let db = self.store.connection();
             histories.push((at, store::recent_changes(db, no, RECENT_CHANGES)?, store::open_since(db, no)?));
         }
-        let now = clock::now();
         self.live.change(now, |fleet| {
             let mut began: HashMap<usize, Millis> = HashMap::new();
             for row in &rows {
@@ -175,24 +175,23 @@ impl Ingest {
             {
                 group.push(next);
             }
-            if !self.handle(group) {
+            if !self.handle(group, clock::now()) {
                 return;
             }
         }
     }
 
     /// Handles commands that arrived together; `false` when one of them was to close.
-    fn handle(&mut self, group: Vec<Command>) -> bool {
+    pub fn handle(&mut self, group: Vec<Command>, now: Millis) -> bool {
         let mut staged: Vec<Staged> = Vec::new();
         let mut open = true;
         for command in group {
-            let now = clock::now();
             match command {
                 Command::Payload { topic, bytes } => self.payload(&topic, &bytes, &mut staged, now),
                 Command::Tick => self.tick(now),
                 Command::Republish => self.publish_configs(now),
                 Command::Reload => {
-                    if let Err(error) = self.load_inventory() {
+                    if let Err(error) = self.load_inventory(now) {
                         tracing::error!(%error, "the changed inventory can't be read: the one before stays");
                     }
                     self.publish_configs(now);
@@ -205,7 +204,7 @@ impl Ingest {
                 Command::Close => open = false,
             }
         }
-        self.commit(staged);
+        self.commit(staged, now);
         open
     }
 
@@ -216,7 +215,7 @@ impl Ingest {
         };
         // One batch a branch and commit: the next one is weighed against what this one leaves.
         if staged.iter().any(|other| other.branch == branch) {
-            self.commit(std::mem::take(staged));
+            self.commit(std::mem::take(staged), now);
         }
         let taken = match lane {
             Lane::Up => decode::<Batch>(bytes).map(|batch| self.batch(branch, &id, &batch, now)),
@@ -459,26 +458,26 @@ impl Ingest {
     }
 
     /// Writes, then shows, then acknowledges.
-    fn commit(&mut self, mut staged: Vec<Staged>) {
+    fn commit(&mut self, mut staged: Vec<Staged>, now: Millis) {
         if staged.is_empty() {
             return;
         }
-        let now = clock::now();
+        let began = clock::now();
         if let Err(error) = self.write(&mut staged, now) {
             self.metrics.add("ward_ledger_errors_total", "", 1);
             tracing::error!(%error, batches = staged.len(), "the ledger can't be written: nothing is acknowledged, agents send again");
             return;
         }
+        self.metrics.set("ward_ledger_commit_ms", "", clock::now().since(began) as f64);
         self.live.change(now, |fleet| staged.iter().for_each(|work| show(fleet, work, now)));
         for work in staged {
             self.metrics.add("ward_deltas_total", "", work.entries);
             self.metrics.add("ward_gaps_total", "", work.gaps.len() as u64);
-            self.metrics.set("ward_ledger_lag_ms", "", clock::now().since(work.received) as f64);
             let Ok(id) = work.row.branch.parse::<BranchId>() else { continue };
             self.streams.insert((id.clone(), work.row.stream), work.row);
             if let Some(ack) = work.ack {
                 self.acked_at.insert(id.clone(), now);
-                self.send(Outgoing::Ack(id, Ack { now: clock::now(), ..ack }));
+                self.send(Outgoing::Ack(id, ack));
             }
         }
     }

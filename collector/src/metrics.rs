@@ -18,7 +18,7 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_gaps_total", "counter", "Gaps that were recorded."),
     ("ward_unknown_devices_total", "counter", "Entries about devices that the inventory doesn't know."),
     ("ward_ledger_errors_total", "counter", "Commits that failed: what they held is sent again."),
-    ("ward_ledger_lag_ms", "gauge", "Time from a batch's arrival to its commit, newest."),
+    ("ward_ledger_commit_ms", "gauge", "How long the newest commit took."),
     ("ward_remote_write_samples_total", "counter", "Samples that VictoriaMetrics has taken."),
     ("ward_remote_write_errors_total", "counter", "Tries to write to VictoriaMetrics that failed."),
     ("ward_remote_write_rejected_total", "counter", "Samples that VictoriaMetrics refused for good."),

@@ -1,6 +1,6 @@
 //! The ledger's rows: streams, transitions and gaps. Rows are added, never changed; only a stream's mark moves on.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use shared::{Cause, Millis, Status, StreamId};
 
 use super::StoreError;
@@ -136,9 +136,9 @@ pub fn streams(db: &Connection) -> Result<Vec<StreamRow>, StoreError> {
 pub fn add_transition(db: &Connection, row: &TransitionRow) -> Result<(), StoreError> {
     db.prepare_cached("insert or ignore into transition values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
         row.device,
-        row.change.onset.0,
-        signed(row.seq),
         row.stream,
+        signed(row.seq),
+        row.change.onset.0,
         status_code(row.from),
         status_code(row.change.to),
         row.change.last_ok.map(|at| at.0),
@@ -175,26 +175,31 @@ fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
     })
 }
 
-/// A device's transitions before `to`, in order. Of those before `from` only what still counts at `from`: the last one,
-/// and all back to the beginning of an outage that may still be open there.
+/// A device's transitions before `to`, in the order in which they were told. Of those before `from` only what still
+/// counts at `from`: all back to the last time that it was up.
+///
+/// The order is that of the streams, not of the dates: two runs of an agent may be dated by different errors, and what
+/// came later must not be taken for what came before. A date that contradicts the order is moved into it.
 pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result<Vec<Change>, StoreError> {
     let up_before = db
         .prepare_cached("select max(onset_ms) from transition where device = ?1 and onset_ms < ?2 and to_status = 1")?
         .query_row(params![device, from.0], |row| row.get::<_, Option<i64>>(0))?;
-    let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by onset_ms, stream, seq"))?;
+    let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by stream, seq"))?;
     let mut rows = rows.query(params![device, up_before.unwrap_or(i64::MIN), to.0])?;
-    let mut out = Vec::new();
+    let mut out: Vec<Change> = Vec::new();
     while let Some(row) = rows.next()? {
-        out.push(change(row)?);
+        let mut next = change(row)?;
+        next.onset = out.last().map_or(next.onset, |before| next.onset.max(before.onset));
+        out.push(next);
     }
     Ok(out)
 }
 
-/// A device's newest transitions with what it was before, oldest first, at most `limit` of each.
+/// A device's newest transitions with what it was before, in the order in which they were told, at most `limit`.
 pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Vec<(Status, Change)>, StoreError> {
     let mut rows = db.prepare_cached(
         "select onset_ms, to_status, last_ok_ms, error_ms, from_status from transition where device = ?1
-         order by onset_ms desc, stream desc, seq desc limit ?2",
+         order by stream desc, seq desc limit ?2",
     )?;
     let mut rows = rows.query(params![device, limit])?;
     let mut out = Vec::new();
@@ -207,12 +212,20 @@ pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Vec<(S
 
 /// When the outage began that is open at the end of a device's transitions: its first down after the last up.
 pub fn open_since(db: &Connection, device: u32) -> Result<Option<Millis>, StoreError> {
+    let last_up = db
+        .prepare_cached(
+            "select stream, seq from transition where device = ?1 and to_status = 1 order by stream desc, seq desc limit 1",
+        )?
+        .query_row([device], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+        .optional()?
+        .unwrap_or((-1, -1));
     let since = db
         .prepare_cached(
-            "select min(onset_ms) from transition where device = ?1 and to_status = 0 and onset_ms >
-             (select coalesce(max(onset_ms), -1) from transition where device = ?1 and to_status = 1)",
+            "select onset_ms from transition where device = ?1 and to_status = 0 and (stream, seq) > (?2, ?3)
+             order by stream, seq limit 1",
         )?
-        .query_row([device], |row| row.get::<_, Option<i64>>(0))?;
+        .query_row(params![device, last_up.0, last_up.1], |row| row.get(0))
+        .optional()?;
     Ok(since.map(Millis))
 }
 

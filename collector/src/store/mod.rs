@@ -65,10 +65,11 @@ create table stream (
     unique (branch, stream)
 ) strict;
 create table transition (
-    device integer not null, onset_ms integer not null, seq integer not null, stream integer not null,
+    device integer not null, stream integer not null, seq integer not null, onset_ms integer not null,
     from_status integer not null, to_status integer not null, last_ok_ms integer, error_ms integer not null,
-    received_ms integer not null, primary key (device, onset_ms, stream, seq)
+    received_ms integer not null, primary key (device, stream, seq)
 ) strict, without rowid;
+create index transition_by_onset on transition (device, onset_ms);
 create table gap (
     stream integer not null, first_seq integer not null, last_seq integer not null, from_ms integer not null,
     to_ms integer not null, reason text not null, transitions integer not null, minutes integer not null,

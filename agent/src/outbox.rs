@@ -1,0 +1,141 @@
+//! What goes to the collector next: the buffer, what of it is on its way, and how it is dated.
+//!
+//! Pure but for the buffer's disk: it is told what arrives and says what to send.
+
+use shared::message::Health;
+use shared::{Ack, Batch, BranchId, Dating, Heartbeat, Live, Millis, Uptime};
+
+use crate::buffer::{Buffer, Level, Position, Run, Store};
+use crate::dating::Estimator;
+use crate::window::Window;
+
+/// More entries than this waiting for an ack are a backlog: the newest states then travel beside it.
+pub const BACKLOG_ENTRIES: u64 = 50;
+/// Most devices whose newest state travels in one heartbeat: the payload has a limit.
+const STATES_LIMIT: usize = 2_000;
+
+/// See the module.
+pub struct Outbox<S> {
+    branch: BranchId,
+    /// What waits.
+    pub buffer: Buffer<S>,
+    window: Window,
+    estimator: Estimator,
+    is_connected: bool,
+}
+
+/// What a heartbeat tells beside the stream.
+#[derive(Debug, Clone, Default)]
+pub struct Word {
+    /// Version of the config in force.
+    pub config: u64,
+    /// How the agent is; the buffer's part is filled in here.
+    pub health: Health,
+    /// Every target's newest state.
+    pub states: std::sync::Arc<Vec<Live>>,
+}
+
+impl<S: Store> Outbox<S> {
+    /// An outbox of a branch that has no connection yet.
+    pub fn new(branch: BranchId, buffer: Buffer<S>) -> Self {
+        Self { branch, buffer, window: Window::default(), estimator: Estimator::default(), is_connected: false }
+    }
+
+    /// A connection has begun: nothing that was on its way counts.
+    pub fn connected(&mut self, now: Uptime) {
+        self.is_connected = true;
+        self.window.connected(now);
+    }
+
+    /// The connection has ended.
+    pub fn disconnected(&mut self) {
+        self.is_connected = false;
+    }
+
+    /// Writes what has waited long enough.
+    pub fn tick(&mut self, now: Uptime) {
+        self.buffer.tick(self.is_connected, now);
+    }
+
+    /// How the present boot is dated, once known.
+    pub fn dating(&self, now: Uptime) -> Option<Dating> {
+        self.estimator.dating(now)
+    }
+
+    /// An ack has arrived.
+    pub fn acked(&mut self, ack: &Ack, now: Uptime) {
+        if let Some(echo) = ack.echo {
+            self.estimator.on_ack(ack.now, echo, now);
+            if let Some(dating) = self.estimator.dating(now) {
+                self.buffer.dated(dating);
+            }
+        }
+        if let Some(position) = self.buffer.ack(ack.stream, ack.through, now) {
+            self.window.acked(position, now);
+        }
+    }
+
+    /// The next batch to send, if there is one, the time is known, and not too much is on its way; with the position
+    /// to tell [`Self::sent`].
+    pub fn next(&mut self, now: Uptime) -> Option<(Batch, Position)> {
+        let present = self.estimator.dating(now).filter(|_| self.is_connected)?;
+        if self.window.expired(now) {
+            tracing::debug!("no ack: sending again");
+        }
+        let chunk = self.buffer.next(self.window.next_after()?, now)?;
+        let same_boot = chunk.run.boot == self.buffer.run().boot;
+        let dating = match chunk.run.dating {
+            _ if same_boot => present,
+            Some(dating) => dating,
+            None => bounds(&chunk.run, self.buffer.older(), present),
+        };
+        let batch = Batch {
+            branch: self.branch.clone(),
+            stream: chunk.run.stream,
+            dating,
+            oldest: chunk.oldest,
+            sent: same_boot.then_some(now),
+            observed_through: chunk.observed_through,
+            group: chunk.group,
+        };
+        Some((batch, chunk.end))
+    }
+
+    /// A batch that ends at `end` has been handed to the connection.
+    pub fn sent(&mut self, end: Position, now: Uptime) {
+        self.window.sent(end, now);
+    }
+
+    /// A sign of life.
+    pub fn heartbeat(&self, word: &Word, now: Uptime) -> Heartbeat {
+        let Level { waiting, bytes, volatile } = self.buffer.level();
+        let states =
+            if waiting > BACKLOG_ENTRIES { word.states.iter().take(STATES_LIMIT).cloned().collect() } else { Vec::new() };
+        Heartbeat {
+            stream: self.buffer.run().stream,
+            sent: now,
+            dating: self.estimator.dating(now),
+            last: self.buffer.run().last,
+            observed_through: self.buffer.observed_through(),
+            config: word.config,
+            health: Health { waiting, buffer_bytes: bytes, buffer_volatile: volatile, ..word.health.clone() },
+            states,
+        }
+    }
+}
+
+/// Between which dates a boot lay that never heard the time: after the latest earlier boot, before this one.
+fn bounds(run: &Run, older: &[Run], present: Dating) -> Dating {
+    let before = older.iter().filter(|other| other.ordinal < run.ordinal).filter_map(|other| other.dating);
+    let not_after = spread(present).1;
+    let not_before = before.map(|dating| spread(dating).0).max().unwrap_or(Millis::EARLIEST);
+    Dating::Bounds { not_before: not_before.min(not_after), not_after }
+}
+
+/// The earliest and the latest date at which a boot can have begun.
+fn spread(dating: Dating) -> (Millis, Millis) {
+    match dating {
+        Dating::Fixed { boot_at, error_ms } => (boot_at.plus(-i64::from(error_ms)), boot_at.plus(error_ms.into())),
+        Dating::Bounds { not_before, not_after } => (not_before, not_after),
+    }
+}
