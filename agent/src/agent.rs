@@ -43,6 +43,9 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
     let mut stages = JoinSet::new();
     let watching = stages.spawn(watch::run(prober, watch_ends, shutdown.clone())).id();
     stages.spawn(link::run(settings, link_ends, link_shutdown.clone()));
+    // A keeper that panics leaves nobody to write or to send: better to end, and be started again.
+    let kept = keeper.commands.clone();
+    let keeping = stages.spawn(async move { kept.closed().await });
     while let Some(ended) = stages.join_next_with_id().await {
         let (stage, ()) = ended.context("a stage panicked")?;
         if !shutdown.is_cancelled() {
@@ -50,6 +53,9 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
         }
         if stage == watching {
             link_shutdown.cancel();
+        } else {
+            keeping.abort();
+            break;
         }
     }
     let _ = keeper.commands.send(Command::Close).await;

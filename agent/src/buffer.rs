@@ -20,8 +20,9 @@ const MEMORY_LIMIT_BYTES: usize = 1024 * 1024;
 const VOLATILE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 /// Most bytes of one group: it travels in one payload.
 const GROUP_LIMIT_BYTES: usize = 32 * 1024;
-/// Longest time in ms from the first sign of a change to its entry.
-const CONFIRMATION_LIMIT_MS: u64 = 60_000;
+/// How far, in ms, an entry's moment may lie beyond the first sign of a change that is told later. The same bound holds
+/// for what counts as observed.
+pub const CONFIRMATION_LIMIT_MS: u64 = 5_000;
 /// How long to leave a disk alone that has just failed, in ms.
 const RETRY_MS: u64 = 10_000;
 
@@ -152,7 +153,8 @@ impl<S: Store> Buffer<S> {
         };
         let mut buffer = Self {
             store,
-            run: Run { ordinal, stream, boot, last: 0, clean: false, dating: None },
+            // What an earlier run of this boot has learnt of the time still holds.
+            run: Run { ordinal, stream, boot, last: 0, clean: false, dating: dating_of(&older, boot) },
             disk_bytes: disk.values().map(|stored| stored.bytes as u64).sum(),
             older,
             disk,
@@ -201,11 +203,21 @@ impl<S: Store> Buffer<S> {
         self.observed_through
     }
 
-    /// Tells how boots are dated: the present one, and with it all runs of the same boot.
-    pub fn dated(&mut self, dating: Dating) {
-        self.run.dating = Some(dating);
+    /// Tells how boots are dated: the present one, and with it all runs of the same boot. The first time it is written
+    /// down: should this run end before it can send what it holds, the next one could not date it.
+    pub fn dated(&mut self, dating: Dating, now: Uptime) {
+        let is_first = self.run.dating.replace(dating).is_none();
         let boot = self.run.boot;
         self.older.iter_mut().filter(|run| run.boot == boot).for_each(|run| run.dating = Some(dating));
+        if !is_first || !self.is_loaded || now < self.retry_at {
+            return;
+        }
+        // A run's last number on disk never runs ahead of its groups there.
+        let here = Position { run: self.run.ordinal, seq: 0 }..;
+        let last = self.disk.range(here).next_back().map_or(1, |(_, stored)| stored.last);
+        if let Err(error) = self.store.commit(vec![Write::Run(Run { last, ..self.run.clone() })]) {
+            self.disk_failed("remembering the time", &error, now);
+        }
     }
 
     /// The runs before this one that still have entries, oldest first.
@@ -277,6 +289,7 @@ impl<S: Store> Buffer<S> {
         }
         let (older, disk) = load(&mut self.store)?;
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
+        self.run.dating = self.run.dating.or(dating_of(&older, self.run.boot));
         self.disk_bytes = disk.values().map(|stored| stored.bytes as u64).sum();
         (self.older, self.disk, self.is_loaded) = (older, disk, true);
         Ok(())
@@ -334,10 +347,13 @@ impl<S: Store> Buffer<S> {
         earlier.is_none().then_some(end)
     }
 
-    /// Takes out the earlier runs of which nothing is left.
+    /// Takes out the earlier runs of which nothing is left, but for the newest: what it knew of the time bounds the
+    /// boots after it.
     fn drained_runs(&mut self) -> Vec<u32> {
+        let newest = self.older.iter().map(|run| run.ordinal).max();
         let held = |run: u32| self.disk.range(Position { run, seq: 0 }..=Position { run, seq: u64::MAX }).next().is_some();
-        let (kept, drained): (Vec<_>, Vec<_>) = std::mem::take(&mut self.older).into_iter().partition(|run| held(run.ordinal));
+        let (kept, drained): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.older).into_iter().partition(|run| held(run.ordinal) || Some(run.ordinal) == newest);
         self.older = kept;
         drained.into_iter().map(|run| run.ordinal).collect()
     }
@@ -377,13 +393,11 @@ impl<S: Store> Buffer<S> {
         };
         let end = Position { run: ordinal, seq: group.last() };
         // Only the newest entry can vouch for the time after it. Before it, a change may still be told by a later
-        // entry: as long as its confirmation takes. A run that has ended tells nothing more.
+        // entry, or by none if the run has ended: as long as its confirmation takes.
         let end_at = group.deltas.last().map_or(Uptime(0), |delta| delta.at);
-        let observed_through = match present {
-            true if end.seq == self.run.last => self.observed_through,
-            true => Uptime(end_at.0.saturating_sub(CONFIRMATION_LIMIT_MS)),
-            false => end_at,
-        };
+        let is_newest = present && end.seq == self.run.last;
+        let observed_through =
+            if is_newest { self.observed_through } else { Uptime(end_at.0.saturating_sub(CONFIRMATION_LIMIT_MS)) };
         Some(Chunk { run: run.clone(), present, group, end, oldest, observed_through })
     }
 
@@ -501,6 +515,10 @@ impl<S: Store> Buffer<S> {
             tracing::info!("the buffer can be written again");
         }
     }
+}
+
+fn dating_of(runs: &[Run], boot: BootId) -> Option<Dating> {
+    runs.iter().rev().filter(|run| run.boot == boot).find_map(|run| run.dating)
 }
 
 type Loaded = (Vec<Run>, BTreeMap<Position, Stored>);
@@ -791,7 +809,7 @@ mod tests {
         let [Delta { body: Body::Boot(boot), .. }] = boot.group.deltas.as_slice() else { panic!("{boot:?}") };
         assert_eq!(boot.previous, Some(Previous { stream: StreamId(1), through: 3, clean: false }));
         next.ack(StreamId(1), 3, Uptime(0));
-        assert_eq!((waiting(&mut next).as_str(), next.older().len()), ("2:1 b", 0));
+        assert_eq!((waiting(&mut next).as_str(), next.older().len()), ("2:1 b", 1));
     }
 
     #[test]
@@ -930,10 +948,13 @@ mod tests {
         let mut buffer = open(disk.clone(), 1);
         buffer.flush(Uptime(0));
         drop(buffer);
-        let mut next = open(disk, 2);
+        let mut next = open(disk.clone(), 2);
         let dating = Dating::Fixed { boot_at: Millis(5), error_ms: 1 };
-        next.dated(dating);
+        next.dated(dating, Uptime(0));
         assert_eq!(next.older()[0].dating, Some(dating));
+        drop(next);
+        // Killed at once, it has left what it knew to the next run of the boot.
+        assert_eq!(open(disk, 3).run().dating, Some(dating));
     }
 
     #[derive(Debug, Clone)]

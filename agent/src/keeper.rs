@@ -48,6 +48,8 @@ pub struct Standing {
     pub level: Level,
     /// How the present boot is dated, once known.
     pub dating: Option<Dating>,
+    /// How often the collector has asked for every state anew.
+    pub restatements: u64,
 }
 
 /// The running thread.
@@ -84,7 +86,13 @@ impl Keeper {
 
 fn standing<S: Store>(outbox: &Outbox<S>, now: Uptime) -> Standing {
     let run = outbox.buffer.run();
-    Standing { stream: run.stream, last: run.last, level: outbox.buffer.level(), dating: outbox.dating(now) }
+    Standing {
+        stream: run.stream,
+        last: run.last,
+        level: outbox.buffer.level(),
+        dating: outbox.dating(now),
+        restatements: outbox.restatements(),
+    }
 }
 
 /// Whoever asks may be gone with its connection: then its answer goes nowhere.
@@ -113,7 +121,8 @@ fn keep<S: Store>(mut outbox: Outbox<S>, mut inbox: mpsc::Receiver<Command>, tol
         told.send_if_modified(|before| {
             let next = standing(&outbox, now);
             // The dating ages with every look at it: alone it is no news.
-            let news = (before.last, before.level, before.dating.is_some()) != (next.last, next.level, next.dating.is_some());
+            let told = |standing: &Standing| (standing.last, standing.level, standing.dating.is_some(), standing.restatements);
+            let news = told(before) != told(&next);
             *before = next;
             news
         });

@@ -22,6 +22,7 @@ pub struct Outbox<S> {
     window: Window,
     estimator: Estimator,
     is_connected: bool,
+    restatements: u64,
 }
 
 /// What a heartbeat tells beside the stream.
@@ -38,7 +39,7 @@ pub struct Word {
 impl<S: Store> Outbox<S> {
     /// An outbox of a branch that has no connection yet.
     pub fn new(branch: BranchId, buffer: Buffer<S>) -> Self {
-        Self { branch, buffer, window: Window::default(), estimator: Estimator::default(), is_connected: false }
+        Self { branch, buffer, window: Window::default(), estimator: Estimator::default(), is_connected: false, restatements: 0 }
     }
 
     /// A connection has begun: nothing that was on its way counts.
@@ -54,7 +55,12 @@ impl<S: Store> Outbox<S> {
 
     /// Writes what has waited long enough.
     pub fn tick(&mut self, now: Uptime) {
+        let ordinal = self.buffer.run().ordinal;
         self.buffer.tick(self.is_connected, now);
+        if self.buffer.run().ordinal != ordinal {
+            // Earlier runs have come to light, which the window would pass over.
+            self.window = Window::default();
+        }
     }
 
     /// How the present boot is dated, once known.
@@ -62,12 +68,18 @@ impl<S: Store> Outbox<S> {
         self.estimator.dating(now)
     }
 
+    /// How often the collector has asked for every state anew.
+    pub fn restatements(&self) -> u64 {
+        self.restatements
+    }
+
     /// An ack has arrived.
     pub fn acked(&mut self, ack: &Ack, now: Uptime) {
+        self.restatements += u64::from(ack.restate && ack.stream == self.buffer.run().stream);
         if let Some(echo) = ack.echo {
             self.estimator.on_ack(ack.now, echo, now);
             if let Some(dating) = self.estimator.dating(now) {
-                self.buffer.dated(dating);
+                self.buffer.dated(dating, now);
             }
         }
         if let Some(position) = self.buffer.ack(ack.stream, ack.through, now) {
@@ -83,6 +95,11 @@ impl<S: Store> Outbox<S> {
             tracing::debug!("no ack: sending again");
         }
         let chunk = self.buffer.next(self.window.next_after()?, now)?;
+        // What a run has told must be there before the next run speaks: the collector could not tell which of two states
+        // is the newer one.
+        if self.window.oldest().is_some_and(|waiting| waiting.run != chunk.end.run) {
+            return None;
+        }
         let same_boot = chunk.run.boot == self.buffer.run().boot;
         let dating = match chunk.run.dating {
             _ if same_boot => present,

@@ -15,6 +15,7 @@ use shared::{Body, Column, DeviceId, Dropped, Gap, GapReason, Minute, Qualities,
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::buffer::CONFIRMATION_LIMIT_MS;
 use crate::clock;
 use crate::keeper::{Command, Standing};
 use crate::monitor::{Change, Monitor, Outcome};
@@ -29,15 +30,12 @@ const TICK_MS: u64 = 10;
 const BURST_LIMIT: usize = 100;
 /// How often the keeper is told how far everything has been observed, in ms.
 const OBSERVED_MS: u64 = 500;
-/// How far, in ms, a verdict that is slow to be confirmed may hold back what counts as observed: the collector would
-/// take the whole branch for silent.
-const UNSURE_LIMIT_MS: u64 = 5_000;
 /// Most entries that wait while the keeper is stuck on its disk.
 const BACKLOG_LIMIT: usize = 10_000;
 /// What one step of a round-trip time is, in µs.
 const UNIT_US: u16 = 10;
-/// Most devices in one block of qualities.
-const COLUMNS_LIMIT: usize = 256;
+/// Most device-minutes in one block of qualities: it travels in one payload.
+const BLOCK_LIMIT_MINUTES: usize = 4_096;
 /// Length of a minute in ms.
 const MINUTE_MS: u64 = 60_000;
 
@@ -90,6 +88,7 @@ struct Watch<P> {
     generation: u64,
     minute_end: Uptime,
     minute_began: Uptime,
+    restatements: u64,
     first_minute: Option<Uptime>,
     reported_at: Uptime,
     told_at: Uptime,
@@ -109,6 +108,7 @@ pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationTo
         generation: 0,
         minute_end: now.plus(MINUTE_MS),
         minute_began: Uptime(0),
+        restatements: 0,
         first_minute: None,
         reported_at: now,
         told_at: now,
@@ -133,6 +133,7 @@ impl<P: Prober> Watch<P> {
         self.send_due(now);
         if self.ends.standing.has_changed().unwrap_or(false) {
             self.align_minute(now);
+            self.restate_if_asked(now);
         }
         if now >= self.minute_end {
             self.end_minute(now);
@@ -207,6 +208,25 @@ impl<P: Prober> Watch<P> {
         self.backlog.push_back((Body::Transition(Transition { device, from, to, onset, last_ok }), now));
         self.tell(now);
         self.tell_tally();
+    }
+
+    /// The collector doesn't have all that was told: it hears every verdict anew.
+    fn restate_if_asked(&mut self, now: Uptime) {
+        let asked = self.ends.standing.borrow().restatements;
+        if std::mem::replace(&mut self.restatements, asked) == asked {
+            return;
+        }
+        tracing::warn!("the collector has lost something: telling every state anew");
+        for slot in self.slots.iter().filter(|slot| slot.monitor.status() != shared::delta::UNOBSERVED) {
+            let transition = Transition {
+                device: slot.planned.device.clone(),
+                from: shared::delta::UNOBSERVED,
+                to: slot.monitor.status(),
+                onset: slot.monitor.since(),
+                last_ok: None,
+            };
+            self.backlog.push_back((Body::Transition(transition), now));
+        }
     }
 
     fn take_plan(&mut self, now: Uptime) {
@@ -287,6 +307,7 @@ impl<P: Prober> Watch<P> {
     fn report_qualities(&mut self, now: Uptime) {
         self.reported_at = now;
         let Some(first_end) = self.first_minute.take() else { return };
+        let longest = self.slots.iter().map(|slot| slot.minutes.len()).max().unwrap_or(0);
         let columns: Vec<Column> = self
             .slots
             .iter_mut()
@@ -294,7 +315,7 @@ impl<P: Prober> Watch<P> {
             .filter(|(_, minutes)| minutes.iter().any(|minute| minute.sent > 0))
             .map(|(device, minutes)| Column::pack(device, &minutes, UNIT_US))
             .collect();
-        for block in columns.chunks(COLUMNS_LIMIT) {
+        for block in columns.chunks((BLOCK_LIMIT_MINUTES / longest.max(1)).max(1)) {
             let qualities = Qualities { first_end, unit_us: UNIT_US, columns: block.to_vec() };
             self.backlog.push_back((Body::Qualities(qualities), now));
         }
@@ -308,7 +329,8 @@ impl<P: Prober> Watch<P> {
             return;
         }
         let unsure = self.slots.iter().flat_map(|slot| [slot.in_flight, slot.monitor.pending_since()]).flatten().min();
-        let bound = Uptime(now.0.saturating_sub(UNSURE_LIMIT_MS));
+        // A verdict that is slow to be confirmed must not make the collector take the whole branch for silent.
+        let bound = Uptime(now.0.saturating_sub(CONFIRMATION_LIMIT_MS));
         // The keeper being stuck is told by the entries that pile up, not by this.
         let _ = self.ends.entries.try_send(Command::Observed(unsure.unwrap_or(now).clamp(bound, now)));
         let age = self.slots.iter().map(|slot| now.since(slot.due).saturating_sub(slot.planned.rule.interval_ms.into()));

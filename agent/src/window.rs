@@ -60,6 +60,11 @@ impl Window {
         self.tries = 0;
     }
 
+    /// The end of the oldest chunk on its way.
+    pub fn oldest(&self) -> Option<Position> {
+        self.on_the_way.front().copied()
+    }
+
     /// Whether it is time to send everything again that isn't acknowledged. When it is, sending starts from there.
     pub fn expired(&mut self, now: Uptime) -> bool {
         let wait = (ACK_WAIT_MS << self.tries.min(8)).min(ACK_WAIT_LIMIT_MS);

@@ -122,6 +122,7 @@ pub struct BranchState {
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
+    began: Option<Millis>,
     gone_at: Option<Millis>,
 }
 
@@ -229,14 +230,29 @@ impl Fleet {
         }
     }
 
-    /// A run of a branch's agent began: it knows nothing of its devices yet.
+    /// A run of a branch's agent began: it knows nothing of its devices yet. One that began before the present run is
+    /// history that comes late.
     pub fn begin(&mut self, branch: usize, stream: StreamId, version: &str, began: Millis) {
         let state = &mut self.branches[branch];
+        if state.began.is_some_and(|present| began < present) {
+            return;
+        }
         state.stream = Some(stream);
+        state.began = Some(began);
         version.clone_into(&mut state.version);
         for device in &state.devices {
             self.devices[*device].verdict = Verdict { since: Some(began), ..NOTHING };
         }
+    }
+
+    /// The stream of the present run of a branch's agent, as far as it is known.
+    pub fn present(&self, branch: usize) -> Option<StreamId> {
+        self.branches[branch].stream
+    }
+
+    /// Whether a stream is that of the present run, as far as it is known.
+    pub fn is_present(&self, branch: usize, stream: StreamId) -> bool {
+        self.branches[branch].stream == Some(stream)
     }
 
     /// A device changed.
@@ -259,22 +275,36 @@ impl Fleet {
         }
     }
 
-    /// Takes over what the ledger holds of a device: its newest changes, the start of an open outage, and when the
-    /// present run of its branch's agent began. A verdict of an earlier run is no verdict now.
-    pub fn restore(&mut self, device: usize, history: &[(Status, Change)], open_since: Option<Millis>, began: Option<Millis>) {
+    /// Takes over what the ledger holds of a device: its newest changes, the start of an open outage, and whether the
+    /// last change was told by the present run of its branch's agent. A verdict of an earlier run is no verdict now.
+    pub fn restore(&mut self, device: usize, history: &[(Status, Change)], open_since: Option<Millis>, is_present: bool) {
+        self.devices[device].flips.clear();
         for (from, change) in history {
             self.change(device, *from, change);
         }
+        let began = self.branches[self.devices[device].branch].began;
         let device = &mut self.devices[device];
         device.open_since = open_since;
-        if device.verdict.since < began {
+        if !is_present {
             device.verdict = Verdict { since: began, ..NOTHING };
         }
     }
 
-    /// What the ledger says of a device, whether or not its branch can be heard.
-    pub fn logged(&self, device: usize) -> Status {
-        self.devices[device].verdict.status
+    /// What the ledger says of a device, whether or not its branch can be heard, and since when.
+    pub fn logged(&self, device: usize) -> (Status, Option<Millis>) {
+        (self.devices[device].verdict.status, self.devices[device].verdict.since)
+    }
+
+    /// Entries of a branch's present run are lost: nobody can say what its devices are until its agent tells again.
+    pub fn doubt(&mut self, branch: usize, since: Millis) {
+        for device in &self.branches[branch].devices {
+            self.devices[*device].verdict = Verdict { since: Some(since), ..NOTHING };
+        }
+    }
+
+    /// Whether a branch has a device without a verdict.
+    pub fn has_doubts(&self, branch: usize) -> bool {
+        self.branches[branch].devices.iter().any(|device| self.devices[*device].verdict.status == NOTHING.status)
     }
 
     /// A minute of a device is known.
@@ -290,7 +320,9 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
-        state.observed = state.observed.max(Some(observed.min(now)));
+        // Ahead of our clock it was dated by another one: ours was set since.
+        let known = state.observed.filter(|known| *known <= now);
+        state.observed = known.max(Some(observed.min(now)));
         if state.live_until.is_some_and(|(live, last)| live == stream && through >= last) {
             state.live_until = None;
             state.live_observed = None;
@@ -308,7 +340,9 @@ impl Fleet {
         state.health = heartbeat.health.clone();
         state.config = heartbeat.config;
         let Some(dating) = heartbeat.dating else { return };
-        let observed = dating.date(heartbeat.observed_through).0.min(now);
+        // A date that may be off must not make old states look fresh.
+        let (observed, error_ms) = dating.date(heartbeat.observed_through);
+        let observed = observed.plus(-i64::from(error_ms)).min(now);
         if through >= heartbeat.last {
             self.observed(branch, heartbeat.stream, through, observed, now);
             return;
@@ -384,6 +418,7 @@ impl BranchState {
             live_observed: None,
             live_until: None,
             stream: None,
+            began: None,
             gone_at: None,
         }
     }
@@ -396,7 +431,9 @@ impl BranchState {
     fn contact_at(&self, silent_after_ms: i64, now: Millis) -> Contact {
         let Some(known) = self.known_through() else { return Contact::Never };
         let lost = self.gone_at.is_some_and(|gone| now.since(gone) >= LOST_GRACE_MS);
-        if lost || now.since(known) > silent_after_ms { Contact::Silent } else { Contact::Connected }
+        // A date ahead of now is of a clock that has been set: it says nothing.
+        let is_fresh = |at: Millis| (0..=silent_after_ms).contains(&now.since(at));
+        if !lost && is_fresh(known) && self.last_contact.is_some_and(is_fresh) { Contact::Connected } else { Contact::Silent }
     }
 }
 

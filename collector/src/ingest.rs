@@ -76,6 +76,8 @@ pub struct Ingest {
     queue_limit_bytes: Option<u64>,
     streams: HashMap<(BranchId, StreamId), StreamRow>,
     acked_at: HashMap<BranchId, Millis>,
+    /// Streams of which entries are lost, with how often their agents may still be asked for their states.
+    doubts: HashMap<(BranchId, StreamId), u8>,
     refused: HashSet<(String, &'static str)>,
     sealed_at: Millis,
 }
@@ -95,6 +97,14 @@ struct Staged {
     entries: u64,
     ack: Option<Ack>,
     received: Millis,
+}
+
+impl Staged {
+    /// Until when entries of this stream are lost that may have been transitions.
+    fn doubt(&self) -> Option<Millis> {
+        let lost = |gap: &&GapRow| gap.stream == 0 && (gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
+        self.gaps.iter().filter(lost).map(|gap| gap.to).max()
+    }
 }
 
 impl Ingest {
@@ -120,6 +130,7 @@ impl Ingest {
             queue_limit_bytes,
             streams: HashMap::new(),
             acked_at: HashMap::new(),
+            doubts: HashMap::new(),
             refused: HashSet::new(),
             sealed_at: Millis(0),
         };
@@ -145,16 +156,21 @@ impl Ingest {
             histories.push((at, store::recent_changes(db, no, RECENT_CHANGES)?, store::open_since(db, no)?));
         }
         self.live.change(now, |fleet| {
-            let mut began: HashMap<usize, Millis> = HashMap::new();
             for row in &rows {
                 let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
                 fleet.begin(branch, row.stream, &row.version, row.began);
-                fleet.observed(branch, row.stream, row.through, row.observed, row.observed);
-                began.insert(branch, row.began);
+                let surely = row.observed.plus(-i64::from(row.error_ms));
+                if fleet.is_present(branch, row.stream) {
+                    fleet.observed(branch, row.stream, row.through, surely, surely);
+                }
             }
-            for (device, history, open_since) in &histories {
-                let began = began.get(&fleet.devices[*device].branch).copied();
-                fleet.restore(*device, history, *open_since, began);
+            for (device, recent, open_since) in &histories {
+                let branch = fleet.devices[*device].branch;
+                let present = fleet.present(branch).and_then(|stream| {
+                    let id = fleet.branches[branch].info.id.as_str();
+                    rows.iter().find(|row| row.stream == stream && row.branch == id).map(|row| row.no)
+                });
+                fleet.restore(*device, &recent.changes, *open_since, recent.stream.is_some() && recent.stream == present);
             }
         });
         for row in rows {
@@ -191,6 +207,8 @@ impl Ingest {
                 Command::Tick => self.tick(now),
                 Command::Republish => self.publish_configs(now),
                 Command::Reload => {
+                    // What is staged speaks of devices by their present places.
+                    self.commit(std::mem::take(&mut staged), now);
                     if let Err(error) = self.load_inventory(now) {
                         tracing::error!(%error, "the changed inventory can't be read: the one before stays");
                     }
@@ -218,7 +236,10 @@ impl Ingest {
             self.commit(std::mem::take(staged), now);
         }
         let taken = match lane {
-            Lane::Up => decode::<Batch>(bytes).map(|batch| self.batch(branch, &id, &batch, now)),
+            Lane::Up => decode::<Batch>(bytes).map(|mut batch| {
+                batch.dating = self.tightened(&id, &batch);
+                self.batch(branch, &id, &batch, now)
+            }),
             Lane::Live => decode::<Heartbeat>(bytes).map(|heartbeat| Ok(self.heartbeat(branch, &id, &heartbeat, now))),
             Lane::Presence => decode::<Presence>(bytes).map(|presence| {
                 self.live.change(now, |fleet| fleet.presence(branch, presence.stream, presence.state, now));
@@ -244,18 +265,56 @@ impl Ingest {
         }
     }
 
+    /// Whether a branch's agent has to tell its states anew. It is asked a few times, should the asking be lost; a device
+    /// that it has no verdict on stays unknown.
+    fn wants_restatement(&mut self, branch: usize, stream: StreamId) -> bool {
+        let fleet = self.live.fleet();
+        let Some(left) = self.doubts.get_mut(&(fleet.branches[branch].info.id.clone(), stream)) else { return false };
+        if *left == 0 || !fleet.has_doubts(branch) {
+            return false;
+        }
+        *left -= 1;
+        true
+    }
+
     fn stream(&self, id: &BranchId, stream: StreamId) -> Option<&StreamRow> {
         self.streams.get(&(id.clone(), stream))
     }
 
+    /// What an agent can only bound, the ledger may bound better: a boot begins after what is known of the run before.
+    fn tightened(&self, id: &BranchId, batch: &Batch) -> Dating {
+        let Dating::Bounds { not_before, not_after } = batch.dating else { return batch.dating };
+        let known = match (self.stream(id, batch.stream), batch.group.deltas.first().map(|delta| &delta.body)) {
+            (Some(row), _) => row.not_before,
+            (None, Some(Body::Boot(boot))) => {
+                let previous = boot.previous.as_ref().and_then(|previous| self.stream(id, previous.stream));
+                let dated = previous.filter(|row| row.error_ms < u32::MAX && row.boot != boot.boot.to_string());
+                dated.map(|row| row.observed.plus(-i64::from(row.error_ms)))
+            }
+            (None, _) => None,
+        };
+        let known = known.filter(|known| *known <= not_after).unwrap_or(not_before);
+        Dating::Bounds { not_before: not_before.max(known), not_after }
+    }
+
     /// Weighs a batch: what is to be written of it, or why it is refused.
     fn batch(&mut self, branch: usize, id: &BranchId, batch: &Batch, now: Millis) -> Result<Option<Staged>, Refusal> {
+        if !batch.group.is_sound() {
+            return Err(("malformed", "its numbers can't be counted".to_owned()));
+        }
         if batch.branch != *id {
             return Err(("wrong_branch", format!("it says that it is from {}", batch.branch)));
         }
         let known = self.stream(id, batch.stream).cloned();
         let mark = known.as_ref().map_or(0, |row| row.through);
-        let ack = |through| Ack { stream: batch.stream, through, now, echo: batch.sent };
+        let restate = self.wants_restatement(branch, batch.stream);
+        let ack = |through| Ack { stream: batch.stream, through, now, echo: batch.sent, restate };
+        if batch.sent.is_some() && is_ahead(batch, now) {
+            // Our clock or the agent's was set: with this ack it learns ours, and dates its entries anew.
+            self.metrics.add("ward_batches_redated_total", "", 1);
+            self.send(Outgoing::Ack(id.clone(), ack(mark)));
+            return Ok(None);
+        }
         match admit(batch, mark) {
             Admission::Known | Admission::Early => {
                 self.send(Outgoing::Ack(id.clone(), ack(mark)));
@@ -269,6 +328,11 @@ impl Ingest {
                     through: 0,
                     began: date(&batch.dating, entries.first().map_or(Uptime(0), |(_, delta)| delta.at), now),
                     observed: Millis(0),
+                    error_ms: 0,
+                    not_before: match batch.dating {
+                        Dating::Fixed { .. } => None,
+                        Dating::Bounds { not_before, .. } => Some(not_before),
+                    },
                     boot: String::new(),
                     version: String::new(),
                 };
@@ -300,6 +364,11 @@ impl Ingest {
         now: Millis,
     ) -> Staged {
         let observed = date(&batch.dating, batch.observed_through, now);
+        let error_ms = batch.dating.date(batch.observed_through).1;
+        let known_through = if row.observed > Millis(0) { row.observed } else { row.began };
+        // Each date keeps the error that it was made with.
+        let (observed_through, error_ms) =
+            if observed >= row.observed { (observed, error_ms) } else { (row.observed, row.error_ms) };
         let mut staged = Staged {
             branch,
             begins: false,
@@ -310,13 +379,12 @@ impl Ingest {
             entries: entries.len() as u64,
             ack: None,
             received: now,
-            row: StreamRow { observed: row.observed.max(observed).max(row.began), ..row },
+            row: StreamRow { observed: observed_through.max(row.began), error_ms, ..row },
         };
         if let Some((first, last)) = missing {
-            let from = if staged.begins { staged.row.began } else { staged.row.observed.min(observed) };
             let dropped = shared::Dropped { unreadable: last - first + 1, ..shared::Dropped::default() };
             let first_date = date(&batch.dating, entries.first().map_or(Uptime(0), |(_, delta)| delta.at), now);
-            let from = from.min(first_date);
+            let from = known_through.min(first_date);
             staged.gaps.push(GapRow { stream: 0, first, last, from, to: first_date, reason: "never_arrived".into(), dropped });
         }
         for (seq, delta) in entries {
@@ -403,6 +471,9 @@ impl Ingest {
         let id = &fleet.branches[staged.branch].info.id;
         let since = self.stream(id, staged.row.stream).map_or(staged.row.began, |row| row.observed);
         let since = since.max(staged.row.observed.plus(-FILL_LIMIT_MS));
+        // Across lost entries nobody knows what the devices were.
+        let doubt = staged.doubt();
+        let since = since.max(doubt.unwrap_or(since));
         let mut out = Vec::new();
         for (device, _, change, _) in &staged.transitions {
             let value = status_value(change.to);
@@ -411,13 +482,15 @@ impl Ingest {
         for at in minutes_between(since, staged.row.observed) {
             for device in &fleet.branches[staged.branch].devices {
                 let newest = staged.transitions.iter().rfind(|(d, _, change, _)| d == device && change.onset <= at);
+                let logged = fleet.logged(*device);
                 let status = match newest {
-                    Some((_, _, change, _)) => change.to,
-                    None if begins => shared::delta::UNOBSERVED,
-                    None => fleet.logged(*device),
+                    Some((_, _, change, _)) => Some(change.to),
+                    None if begins || doubt.is_some() => None,
+                    // A verdict that began later says nothing of this minute.
+                    None => Some(logged.0).filter(|_| logged.1.is_none_or(|began| began <= at)),
                 };
                 out.push(Sample { device: *device, metric: Metric::Info, at, value: 1.0 });
-                let value = status_value(status);
+                let value = status.and_then(status_value);
                 out.extend(value.map(|value| Sample { device: *device, metric: Metric::Status, at, value }));
             }
         }
@@ -427,15 +500,18 @@ impl Ingest {
     fn heartbeat(&mut self, branch: usize, id: &BranchId, heartbeat: &Heartbeat, now: Millis) -> Option<Staged> {
         let known = self.stream(id, heartbeat.stream).cloned();
         let through = known.as_ref().map_or(0, |row| row.through);
-        self.live.change(now, |fleet| fleet.heartbeat(branch, heartbeat, through, now));
+        let is_dated = heartbeat.dating.is_some_and(|dating| dating.date(heartbeat.observed_through).0.is_plausible(now));
+        let believed = Heartbeat { dating: heartbeat.dating.filter(|_| is_dated), ..heartbeat.clone() };
+        self.live.change(now, |fleet| fleet.heartbeat(branch, &believed, through, now));
+        let restate = self.wants_restatement(branch, heartbeat.stream);
         let due = self.acked_at.get(id).is_none_or(|at| now.since(*at) >= CLOCK_ACK_MS);
         // An agent that doesn't know the time, or is not sure what has arrived, waits for this.
-        if heartbeat.dating.is_none() || due {
+        if !is_dated || restate || due {
             self.acked_at.insert(id.clone(), now);
-            let ack = Ack { stream: heartbeat.stream, through, now, echo: Some(heartbeat.sent) };
+            let ack = Ack { stream: heartbeat.stream, through, now, echo: Some(heartbeat.sent), restate };
             self.send(Outgoing::Ack(id.clone(), ack));
         }
-        let (Some(row), Some(dating)) = (known, heartbeat.dating) else { return None };
+        let (Some(row), Some(dating)) = (known, believed.dating) else { return None };
         let observed = date(&dating, heartbeat.observed_through, now);
         // Once a minute is enough for the file: a heartbeat that nobody wrote down only costs coverage at a crash.
         if through < heartbeat.last || minutes_between(row.observed, observed).next().is_none() || !observed.is_plausible(now) {
@@ -443,7 +519,7 @@ impl Ingest {
         }
         let mut staged = Staged {
             branch,
-            row: StreamRow { observed, ..row },
+            row: StreamRow { observed, error_ms: dating.date(heartbeat.observed_through).1, ..row },
             begins: false,
             transitions: Vec::new(),
             gaps: Vec::new(),
@@ -470,14 +546,43 @@ impl Ingest {
         }
         self.metrics.set("ward_ledger_commit_ms", "", clock::now().since(began) as f64);
         self.live.change(now, |fleet| staged.iter().for_each(|work| show(fleet, work, now)));
+        self.show_late_history(&staged, now);
         for work in staged {
             self.metrics.add("ward_deltas_total", "", work.entries);
             self.metrics.add("ward_gaps_total", "", work.gaps.len() as u64);
             let Ok(id) = work.row.branch.parse::<BranchId>() else { continue };
-            self.streams.insert((id.clone(), work.row.stream), work.row);
+            let (stream, work_doubt) = (work.row.stream, work.doubt().is_some());
+            self.streams.insert((id.clone(), stream), work.row);
+            if work_doubt {
+                self.doubts.insert((id.clone(), stream), RESTATEMENTS);
+            }
             if let Some(ack) = work.ack {
                 self.acked_at.insert(id.clone(), now);
-                self.send(Outgoing::Ack(id, ack));
+                let restate = work_doubt && self.wants_restatement(work.branch, stream);
+                self.send(Outgoing::Ack(id, Ack { restate, ..ack }));
+            }
+        }
+    }
+
+    /// What an earlier run tells after the present one has begun is history: it changes no verdict, but it may tell when
+    /// an outage began that is still open.
+    fn show_late_history(&self, staged: &[Staged], now: Millis) {
+        let late = staged.iter().filter(|work| !self.live.fleet().is_present(work.branch, work.row.stream));
+        let devices: Vec<usize> = late.flat_map(|work| &work.transitions).map(|(device, ..)| *device).collect();
+        for device in devices {
+            let (no, present) = {
+                let fleet = self.live.fleet();
+                let (no, branch) = (fleet.devices[device].no, fleet.devices[device].branch);
+                let present = fleet.present(branch).and_then(|stream| self.stream(&fleet.branches[branch].info.id, stream));
+                (no, present.map(|row| row.no))
+            };
+            let db = self.store.connection();
+            match (store::recent_changes(db, no, RECENT_CHANGES), store::open_since(db, no)) {
+                (Ok(recent), Ok(open_since)) => self.live.change(now, |fleet| {
+                    let is_present = recent.stream.is_some() && recent.stream == present;
+                    fleet.restore(device, &recent.changes, open_since, is_present);
+                }),
+                (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "a device's history can't be read"),
             }
         }
     }
@@ -597,12 +702,16 @@ impl Ingest {
     }
 }
 
+/// How often an agent is asked for its states after entries were lost.
+const RESTATEMENTS: u8 = 5;
 /// Changes of each device that are remembered over a restart, for flapping.
 const RECENT_CHANGES: u32 = 16;
 /// Most refusals that are logged one by one.
 const REFUSALS_LOGGED: usize = 1_000;
 /// Most samples of one remote-write request.
 const REQUEST_LIMIT_SAMPLES: usize = 20_000;
+/// Widest bounds, in ms, within which entries are dated: wider, and they say only that something happened.
+const BOUNDS_LIMIT_MS: i64 = 30 * 24 * 3_600_000;
 /// How often finished days are packed, in ms.
 const SEAL_EVERY_MS: i64 = 600_000;
 /// How long a day stays open after its end, in ms.
@@ -613,7 +722,11 @@ fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
     if work.begins {
         fleet.begin(work.branch, work.row.stream, &work.row.version, work.row.began);
     }
-    for (device, from, change, _) in &work.transitions {
+    let is_present = fleet.is_present(work.branch, work.row.stream);
+    if let Some(doubt) = work.doubt().filter(|_| is_present) {
+        fleet.doubt(work.branch, doubt);
+    }
+    for (device, from, change, _) in work.transitions.iter().filter(|_| is_present) {
         fleet.change(*device, *from, change);
     }
     for (device, rows) in &work.minutes {
@@ -623,7 +736,11 @@ fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
             fleet.measure(*device, Quality { at: row.end, rtt_us, loss: 100.0 * lost / sent });
         }
     }
-    fleet.observed(work.branch, work.row.stream, work.row.through, work.row.observed, now);
+    // A date that may be off must not make old states look fresh.
+    let surely = work.row.observed.plus(-i64::from(work.row.error_ms));
+    if is_present {
+        fleet.observed(work.branch, work.row.stream, work.row.through, surely, now);
+    }
 }
 
 fn quality_samples(device: usize, row: &MinuteRow) -> Vec<Sample> {
@@ -660,7 +777,7 @@ fn undatable(branch: usize, batch: &Batch, row: StreamRow, seqs: (u64, u64), now
     let gap = GapRow { stream: 0, first: seqs.0, last: seqs.1, from: observed, to: now, reason: "undatable".to_owned(), dropped };
     Staged {
         branch,
-        row: StreamRow { began, observed, ..row },
+        row: StreamRow { began, observed, error_ms: u32::MAX, ..row },
         begins: false,
         transitions: Vec::new(),
         gaps: vec![gap],
@@ -672,10 +789,30 @@ fn undatable(branch: usize, batch: &Batch, row: StreamRow, seqs: (u64, u64), now
     }
 }
 
+/// Whether a batch tells of what has not happened yet, by our clock.
+fn is_ahead(batch: &Batch, now: Millis) -> bool {
+    moments(batch).any(|at| batch.dating.date(at).0.since(now) > Millis::AHEAD_LIMIT_MS)
+}
+
+/// Every moment that a batch names, but for the spread of its minutes.
+fn moments(batch: &Batch) -> impl Iterator<Item = Uptime> {
+    let named = batch.group.deltas.iter().flat_map(|delta| match &delta.body {
+        Body::Transition(transition) => [delta.at, transition.onset],
+        Body::Qualities(qualities) => [delta.at, qualities.first_end],
+        Body::Gap(gap) => [gap.from, gap.to],
+        Body::Boot(_) => [delta.at, delta.at],
+    });
+    named.chain([batch.observed_through])
+}
+
 fn plausible(batch: &Batch, now: Millis) -> Result<(), String> {
-    let moments = batch.group.deltas.iter().map(|delta| delta.at).chain([batch.observed_through]);
-    let dates = moments.map(|at| batch.dating.date(at).0);
-    match dates.into_iter().find(|date| !date.is_plausible(now)) {
+    if let Dating::Bounds { not_before, not_after } = batch.dating
+        && not_after.since(not_before) > BOUNDS_LIMIT_MS
+    {
+        return Err(format!("it lies somewhere between {not_before} and {not_after}"));
+    }
+    let mut dates = moments(batch).map(|at| batch.dating.date(at).0);
+    match dates.find(|date| !date.is_plausible(now)) {
         Some(date) => Err(format!("{date} can't be the date of something that has happened")),
         None => Ok(()),
     }

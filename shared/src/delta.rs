@@ -275,9 +275,9 @@ pub struct Dropped {
 impl Dropped {
     /// Adds another loss to this one.
     pub fn add(&mut self, other: Self) {
-        self.transitions += other.transitions;
-        self.minutes += other.minutes;
-        self.unreadable += other.unreadable;
+        self.transitions = self.transitions.saturating_add(other.transitions);
+        self.minutes = self.minutes.saturating_add(other.minutes);
+        self.unreadable = self.unreadable.saturating_add(other.unreadable);
     }
 }
 

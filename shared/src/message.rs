@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BranchId, Dating, Delta, DeviceId, Millis, Status, StreamId, Uptime};
 
+/// Greatest sequence number: at a thousand entries a second a run would take nine thousand years to get there.
+pub const SEQ_LIMIT: u64 = 1 << 48;
+
 /// Entries of one stream that follow one another without a hole.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
@@ -18,12 +21,19 @@ pub struct Group {
 impl Group {
     /// Sequence number of the last entry.
     pub fn last(&self) -> u64 {
-        (self.first + self.span()).saturating_sub(1)
+        self.first.saturating_add(self.span()).saturating_sub(1)
     }
 
     /// How many sequence numbers the group stands for.
     pub fn span(&self) -> u64 {
-        self.deltas.iter().map(Delta::span).sum()
+        self.deltas.iter().fold(0, |sum, delta| sum.saturating_add(delta.span()))
+    }
+
+    /// Whether its numbers can be counted: it begins at 1 or later, each entry stands for a number, and none is beyond
+    /// what a stream can reach.
+    pub fn is_sound(&self) -> bool {
+        let spans = self.deltas.iter().all(|delta| (1..=SEQ_LIMIT).contains(&delta.span()));
+        spans && !self.deltas.is_empty() && self.first >= 1 && self.last() <= SEQ_LIMIT
     }
 }
 
@@ -108,6 +118,8 @@ pub struct Ack {
     pub now: Millis,
     /// The `sent` of what this answers.
     pub echo: Option<Uptime>,
+    /// What the agent told before is not all there: it has to tell every device's state anew.
+    pub restate: bool,
 }
 
 /// Topic `presence`, retained: whether the agent is connected, by its own word or by its last will.

@@ -179,8 +179,10 @@ impl Dating {
         match *self {
             Self::Fixed { boot_at, error_ms } => (boot_at.plus(i64::try_from(at.0).unwrap_or(i64::MAX)), error_ms),
             Self::Bounds { not_before, not_after } => {
+                // The boot is taken to have begun in the middle: what happened in it keeps its distances.
                 let half = not_after.since(not_before).max(0) / 2;
-                (not_before.plus(half), u32::try_from(half).unwrap_or(u32::MAX))
+                let date = not_before.plus(half).plus(i64::try_from(at.0).unwrap_or(i64::MAX));
+                (date.min(not_after), u32::try_from(half).unwrap_or(u32::MAX))
             }
         }
     }
@@ -240,7 +242,8 @@ mod tests {
     #[test]
     fn a_boot_that_never_heard_the_time_is_dated_by_its_bounds() {
         let dating = Dating::Bounds { not_before: Millis(1_000), not_after: Millis(5_000) };
-        assert_eq!(dating.date(Uptime(99)), (Millis(3_000), 2_000));
+        assert_eq!(dating.date(Uptime(99)), (Millis(3_099), 2_000));
+        assert_eq!(dating.date(Uptime(9_000)), (Millis(5_000), 2_000));
         let fixed = Dating::Fixed { boot_at: Millis(1_000), error_ms: 7 };
         assert_eq!(fixed.date(Uptime(99)), (Millis(1_099), 7));
     }

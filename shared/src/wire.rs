@@ -233,7 +233,8 @@ mod tests {
         check_golden(&batch(), include_str!("../golden/v1-batch.hex"));
         check_golden(&heartbeat(), include_str!("../golden/v1-heartbeat.hex"));
         check_golden(&config(), include_str!("../golden/v1-config.hex"));
-        let ack = Ack { stream: StreamId(1), through: 4, now: Millis(1_795_442_400_000), echo: Some(Uptime(61_500)) };
+        let ack =
+            Ack { stream: StreamId(1), through: 4, now: Millis(1_795_442_400_000), echo: Some(Uptime(61_500)), restate: false };
         check_golden(&ack, include_str!("../golden/v1-ack.hex"));
         let presence = Presence { stream: StreamId(1), state: PresenceState::Lost };
         check_golden(&presence, include_str!("../golden/v1-presence.hex"));

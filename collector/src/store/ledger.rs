@@ -21,6 +21,10 @@ pub struct StreamRow {
     pub began: Millis,
     /// Every change before this moment is here.
     pub observed: Millis,
+    /// How far these two dates may be off, in ms; the greatest value where nothing can be said.
+    pub error_ms: u32,
+    /// Before which its boot can't have begun, where that is all that is known of its dates.
+    pub not_before: Option<Millis>,
     /// The boot it ran in.
     pub boot: String,
     /// The agent's version.
@@ -98,13 +102,24 @@ fn signed(n: u64) -> i64 {
 pub fn put_stream(db: &Connection, row: &StreamRow) -> Result<i64, StoreError> {
     Ok(db
         .prepare_cached(
-            "insert into stream (branch, stream, through, began_ms, observed_ms, boot, version)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-             on conflict (branch, stream) do update set through = excluded.through, observed_ms = excluded.observed_ms
+            "insert into stream (branch, stream, through, began_ms, observed_ms, error_ms, not_before_ms, boot, version)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+             on conflict (branch, stream) do update set through = excluded.through, observed_ms = excluded.observed_ms,
+             error_ms = excluded.error_ms
              returning no",
         )?
         .query_row(
-            params![row.branch, row.stream.to_string(), signed(row.through), row.began.0, row.observed.0, row.boot, row.version],
+            params![
+                row.branch,
+                row.stream.to_string(),
+                signed(row.through),
+                row.began.0,
+                row.observed.0,
+                row.error_ms,
+                row.not_before.map(|at| at.0),
+                row.boot,
+                row.version
+            ],
             |row| row.get(0),
         )?)
 }
@@ -112,7 +127,7 @@ pub fn put_stream(db: &Connection, row: &StreamRow) -> Result<i64, StoreError> {
 /// All streams in the order in which they were first heard of.
 pub fn streams(db: &Connection) -> Result<Vec<StreamRow>, StoreError> {
     let mut rows =
-        db.prepare("select no, branch, stream, through, began_ms, observed_ms, boot, version from stream order by no")?;
+        db.prepare("select no, branch, stream, through, began_ms, observed_ms, error_ms, not_before_ms, boot, version from stream order by no")?;
     let mut rows = rows.query([])?;
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {
@@ -125,8 +140,10 @@ pub fn streams(db: &Connection) -> Result<Vec<StreamRow>, StoreError> {
             through: row.get::<_, i64>(3)?.unsigned_abs(),
             began: Millis(row.get(4)?),
             observed: Millis(row.get(5)?),
-            boot: row.get(6)?,
-            version: row.get(7)?,
+            error_ms: row.get(6)?,
+            not_before: row.get::<_, Option<i64>>(7)?.map(Millis),
+            boot: row.get(8)?,
+            version: row.get(9)?,
         });
     }
     Ok(out)
@@ -164,7 +181,8 @@ pub fn add_gap(db: &Connection, row: &GapRow) -> Result<(), StoreError> {
     Ok(())
 }
 
-const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, error_ms from transition where device = ?1";
+const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, t.error_ms, from_status, s.no
+    from transition t join stream s on s.no = t.stream where device = ?1";
 
 fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
     Ok(Change {
@@ -175,17 +193,21 @@ fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
     })
 }
 
-/// A device's transitions before `to`, in the order in which they were told. Of those before `from` only what still
-/// counts at `from`: all back to the last time that it was up.
+/// A device's transitions from `from` to `to`, in the order in which they were told, and around them what still counts
+/// there: back to the last time that it was up before, and on to the first time that it is up after.
 ///
-/// The order is that of the streams, not of the dates: two runs of an agent may be dated by different errors, and what
+/// The order is that of the runs, not of the dates: two runs of an agent may be dated by different errors, and what
 /// came later must not be taken for what came before. A date that contradicts the order is moved into it.
 pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result<Vec<Change>, StoreError> {
     let up_before = db
         .prepare_cached("select max(onset_ms) from transition where device = ?1 and onset_ms < ?2 and to_status = 1")?
         .query_row(params![device, from.0], |row| row.get::<_, Option<i64>>(0))?;
-    let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by stream, seq"))?;
-    let mut rows = rows.query(params![device, up_before.unwrap_or(i64::MIN), to.0])?;
+    let up_after = db
+        .prepare_cached("select min(onset_ms) from transition where device = ?1 and onset_ms >= ?2 and to_status = 1")?
+        .query_row(params![device, to.0], |row| row.get::<_, Option<i64>>(0))?;
+    let end = up_after.map_or(i64::MAX, |up| up.saturating_add(1));
+    let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by began_ms, s.no, seq"))?;
+    let mut rows = rows.query(params![device, up_before.unwrap_or(i64::MIN), end])?;
     let mut out: Vec<Change> = Vec::new();
     while let Some(row) = rows.next()? {
         let mut next = change(row)?;
@@ -195,36 +217,41 @@ pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result
     Ok(out)
 }
 
+/// A device's newest transitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recent {
+    /// Each with what the device was before, in the order in which they were told.
+    pub changes: Vec<(Status, Change)>,
+    /// Number of the stream that the last of them came from.
+    pub stream: Option<i64>,
+}
+
 /// A device's newest transitions with what it was before, in the order in which they were told, at most `limit`.
-pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Vec<(Status, Change)>, StoreError> {
-    let mut rows = db.prepare_cached(
-        "select onset_ms, to_status, last_ok_ms, error_ms, from_status from transition where device = ?1
-         order by stream desc, seq desc limit ?2",
-    )?;
+pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Recent, StoreError> {
+    let mut rows = db.prepare_cached(&format!("{CHANGE} order by began_ms desc, s.no desc, seq desc limit ?2"))?;
     let mut rows = rows.query(params![device, limit])?;
-    let mut out = Vec::new();
+    let mut recent = Recent { changes: Vec::new(), stream: None };
     while let Some(row) = rows.next()? {
-        out.push((status(row.get(4)?)?, change(row)?));
+        recent.stream.get_or_insert(row.get(5)?);
+        recent.changes.push((status(row.get(4)?)?, change(row)?));
     }
-    out.reverse();
-    Ok(out)
+    recent.changes.reverse();
+    Ok(recent)
 }
 
 /// When the outage began that is open at the end of a device's transitions: its first down after the last up.
 pub fn open_since(db: &Connection, device: u32) -> Result<Option<Millis>, StoreError> {
+    let place = "select began_ms, s.no, seq from transition t join stream s on s.no = t.stream where device = ?1";
     let last_up = db
-        .prepare_cached(
-            "select stream, seq from transition where device = ?1 and to_status = 1 order by stream desc, seq desc limit 1",
-        )?
-        .query_row([device], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+        .prepare_cached(&format!("{place} and to_status = 1 order by began_ms desc, s.no desc, seq desc limit 1"))?
+        .query_row([device], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
         .optional()?
-        .unwrap_or((-1, -1));
+        .unwrap_or((i64::MIN, -1, -1));
     let since = db
-        .prepare_cached(
-            "select onset_ms from transition where device = ?1 and to_status = 0 and (stream, seq) > (?2, ?3)
-             order by stream, seq limit 1",
-        )?
-        .query_row(params![device, last_up.0, last_up.1], |row| row.get(0))
+        .prepare_cached(&format!(
+            "{CHANGE} and to_status = 0 and (began_ms, s.no, seq) > (?2, ?3, ?4) order by began_ms, s.no, seq limit 1"
+        ))?
+        .query_row(params![device, last_up.0, last_up.1, last_up.2], |row| row.get(0))
         .optional()?;
     Ok(since.map(Millis))
 }
@@ -238,12 +265,13 @@ pub fn covered(db: &Connection, branch: &str) -> Result<Vec<Covered>, StoreError
     for span in rows {
         let span = span?;
         match out.last_mut() {
-            Some(last) if span.from < last.to => last.to = last.to.min(span.from),
-            Some(_) | None => {}
+            _ if span.to <= span.from => continue,
+            // Another agent spoke for the branch for a while: the one that goes on is the one to believe.
+            Some(last) if span.to <= last.to => continue,
+            Some(last) => last.to = last.to.min(span.from),
+            None => {}
         }
-        if span.to > span.from {
-            out.push(span);
-        }
+        out.push(span);
     }
     let lost = gaps(db, branch)?.into_iter().filter(|gap| gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
     for gap in lost {

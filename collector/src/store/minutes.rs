@@ -47,7 +47,7 @@ pub fn add_minutes(db: &Connection, device: u32, rows: &[MinuteRow]) -> Result<(
            min_us = min(coalesce(min_us, excluded.min_us), coalesce(excluded.min_us, min_us)),
            max_us = max(coalesce(max_us, excluded.max_us), coalesce(excluded.max_us, max_us)),
            jitter_us = max(coalesce(jitter_us, excluded.jitter_us), coalesce(excluded.jitter_us, jitter_us)),
-           sent = sent + excluded.sent, lost = lost + excluded.lost",
+           sent = min(65535, sent + excluded.sent), lost = min(65535, lost + excluded.lost)",
     )?;
     for MinuteRow { end, minute } in rows.iter().filter(|row| row.minute.sent > 0) {
         let rtt = minute.rtt;

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use rusqlite::Connection;
 
 pub use inventory::Changed;
-pub use ledger::{GapRow, StreamRow, TransitionRow};
+pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
 pub use outbox::Waiting;
 
@@ -61,7 +61,8 @@ create table device (
 ) strict;
 create table stream (
     no integer primary key, branch text not null, stream text not null, through integer not null,
-    began_ms integer not null, observed_ms integer not null, boot text not null, version text not null,
+    began_ms integer not null, observed_ms integer not null, error_ms integer not null, not_before_ms integer,
+    boot text not null, version text not null,
     unique (branch, stream)
 ) strict;
 create table transition (
