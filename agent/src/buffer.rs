@@ -815,14 +815,27 @@ mod tests {
     #[test]
     fn sled_gives_back_what_an_earlier_run_left() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut buffer = open(Disk::new(folder.path()), 1);
+        // sled lets go of its lock a moment after it was dropped.
+        let disk = || {
+            let mut disk = Disk::new(folder.path());
+            (0..100)
+                .find(|_| {
+                    disk.runs().is_ok() || {
+                        std::thread::yield_now();
+                        false
+                    }
+                })
+                .expect("the lock is free");
+            disk
+        };
+        let mut buffer = open(disk(), 1);
         buffer.ack(StreamId(1), 1, Uptime(0));
         for n in 1..=3 {
             buffer.append(transition(n), Uptime(n));
             buffer.tick(false, Uptime(n));
         }
         drop(buffer);
-        let mut next = open(Disk::new(folder.path()), 2);
+        let mut next = open(disk(), 2);
         assert_eq!(waiting(&mut next), "1:2 t, 1:3 t, 1:4 t, 2:1 b");
         // An ack for the present stream must neither touch the earlier one nor let it be passed over.
         assert_eq!(next.ack(StreamId(2), 0, Uptime(5)), None);
@@ -831,7 +844,7 @@ mod tests {
         assert_eq!(waiting(&mut next), "1:4 t, 2:1 b");
         next.close(Uptime(6));
         drop(next);
-        let mut last = open(Disk::new(folder.path()), 3);
+        let mut last = open(disk(), 3);
         assert_eq!(waiting(&mut last), "1:4 t, 2:1 b, 3:1 b");
         assert_eq!(last.older().iter().map(|run| run.clean).collect::<Vec<_>>(), [false, true]);
     }

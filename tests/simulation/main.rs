@@ -222,7 +222,9 @@ impl World {
         if !is_calm && self.rng.random_bool(self.weather.loss) {
             return;
         }
-        let arrives = self.now + self.rng.random_range(1..=self.weather.delay_ms);
+        // A connection that holds keeps the order.
+        let delay_ms = if is_calm { self.weather.delay_ms } else { self.rng.random_range(1..=self.weather.delay_ms) };
+        let arrives = self.now + delay_ms;
         if !is_calm && self.rng.random_bool(self.weather.duplication) {
             let again = match &content {
                 Content::Up(lane, bytes) => Content::Up(*lane, bytes.clone()),
