@@ -303,9 +303,6 @@ impl World {
             let covered = store::covered(store.connection(), branch.id.as_str()).expect("readable");
             let streams = store::streams(store.connection()).expect("readable");
             let errors = streams.iter().filter(|row| row.branch == branch.id.as_str() && row.error_ms < u32::MAX);
-            if std::env::var("SIM_TRACE").is_ok() {
-                eprintln!("{streams:#?}");
-            }
             let cover_error = errors.map(|row| i64::from(row.error_ms)).max().unwrap_or(0);
             compare(&recorded(store.connection(), branch.id.as_str()), &branch.seen, &covered, cover_error);
             let fleet = live.fleet();
