@@ -1,5 +1,7 @@
 //! The whole life of an agent: its stages in the order in which they start, and in which they end.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -21,13 +23,14 @@ use crate::{clock, link, watch};
 /// the collector has not confirmed.
 ///
 /// # Errors
-/// When the config file's own devices contradict one another, or a stage panics. A broker that is away and a disk that
+/// When another agent uses the state folder, the config file's own devices contradict one another, or a stage panics. A broker that is away and a disk that
 /// fails are no errors.
 pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let state_dir = &settings.state_dir;
     if let Err(error) = std::fs::create_dir_all(state_dir) {
         tracing::error!(%error, folder = %state_dir.display(), "the state folder can't be made: going on in memory");
     }
+    let _lock = lock(state_dir)?;
     let local = Plan::try_from(&settings.local).context("the devices of the config file")?;
     let first = link::last_good(state_dir).unwrap_or(local);
     let boot = clock::boot_id()?;
@@ -60,4 +63,30 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
     }
     let _ = keeper.commands.send(Command::Close).await;
     tokio::task::spawn_blocking(move || keeper.join()).await.context("closing the buffer")
+}
+
+/// Keeps a second agent from this state folder: two would speak for one branch.
+fn lock(state_dir: &Path) -> anyhow::Result<Option<File>> {
+    // A disk that takes no file is no reason not to probe.
+    let Ok(file) = File::create(state_dir.join("lock")) else { return Ok(None) };
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!("another ward-agent runs with the state folder {}", state_dir.display()),
+        Ok(()) | Err(_) => Ok(Some(file)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_agent_is_kept_from_the_same_state_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = lock(folder.path()).expect("free");
+        assert!(first.is_some());
+        let error = lock(folder.path()).expect_err("taken").to_string();
+        assert!(error.starts_with("another ward-agent runs with the state folder"), "{error}");
+        drop(first);
+        assert!(lock(folder.path()).is_ok());
+    }
 }

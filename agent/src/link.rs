@@ -31,7 +31,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// MQTT keep-alive. The collector notices silence by heartbeats, long before.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// First and longest wait before the next try to connect, in ms; the real one is jittered.
-const BACKOFF_MS: (u64, u64) = (500, 60_000);
+const BACKOFF_MS: (u64, u64) = (500, 8_000);
 /// How long a connection must hold before the wait starts from the shortest again, in ms.
 const STABLE_MS: u64 = 30_000;
 /// How often timers are looked at.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use shared::message::{Config, ProbeRule, Target};
+use shared::message::{Config, ProbeRule, Target, check_address};
 use shared::settings::{Mistakes, Section, read};
 use shared::{BranchId, DeviceId};
 
@@ -83,10 +83,10 @@ fn broker(root: &Section<'_>) -> Option<Broker> {
     }
     root.table("broker", |broker| {
         let host = broker.required::<String>("host");
-        let tls = if broker.has("tls") { Some(broker.table("tls", tls)?) } else { None };
-        let port = broker.whole("port", if tls.is_some() { 8883u16 } else { 1883 }, 1..=65_535);
+        let tls = broker.table("tls", tls);
+        let port = broker.whole("port", if broker.has("tls") { 8883u16 } else { 1883 }, 1..=65_535);
         let host = host?;
-        if tls.is_none() && !is_loopback(&host) {
+        if !broker.has("tls") && !is_loopback(&host) {
             broker.mistake("host", format!("{host} is not on this machine, so [broker.tls] is needed: ca, certificate, key"));
             return None;
         }
@@ -133,6 +133,9 @@ fn devices(root: &Section<'_>) -> Vec<Target> {
         let device = section.required::<DeviceId>("id");
         let address = section.required::<IpAddr>("address");
         let (device, address) = (device?, address?);
+        if let Err(what) = check_address(address) {
+            section.mistake("address", format!("{address} {what}"));
+        }
         if seen.iter().any(|other| other.device == device) {
             section.mistake("id", format!("{device} is listed twice"));
         } else if let Some(other) = seen.iter().find(|other| other.address == address) {

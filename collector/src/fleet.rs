@@ -245,6 +245,14 @@ impl Fleet {
         }
     }
 
+    /// A run that another had followed speaks again: two agents stand for one branch. The one that speaks now counts,
+    /// and nothing that the other told.
+    pub fn resume(&mut self, branch: usize, stream: StreamId, began: Millis, now: Millis) {
+        let state = &mut self.branches[branch];
+        (state.stream, state.began) = (Some(stream), Some(began));
+        self.doubt(branch, now);
+    }
+
     /// The stream of the present run of a branch's agent, as far as it is known.
     pub fn present(&self, branch: usize) -> Option<StreamId> {
         self.branches[branch].stream
@@ -344,6 +352,10 @@ impl Fleet {
         let (observed, error_ms) = dating.date(heartbeat.observed_through);
         let observed = observed.plus(-i64::from(error_ms)).min(now);
         if through >= heartbeat.last {
+            // Another agent has spoken for the branch since: this one's word says nothing of the states shown.
+            if state.stream != Some(heartbeat.stream) {
+                return;
+            }
             self.observed(branch, heartbeat.stream, through, observed, now);
             return;
         }

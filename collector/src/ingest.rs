@@ -78,6 +78,9 @@ pub struct Ingest {
     acked_at: HashMap<BranchId, Millis>,
     /// Streams of which entries are lost, with how often their agents may still be asked for their states.
     doubts: HashMap<(BranchId, StreamId), u8>,
+    /// How far streams were observed since that was written, with the dates' errors.
+    progress: HashMap<(BranchId, StreamId), (Millis, u32)>,
+    progress_at: Millis,
     refused: HashSet<(String, &'static str)>,
     sealed_at: Millis,
 }
@@ -131,6 +134,8 @@ impl Ingest {
             streams: HashMap::new(),
             acked_at: HashMap::new(),
             doubts: HashMap::new(),
+            progress: HashMap::new(),
+            progress_at: Millis(0),
             refused: HashSet::new(),
             sealed_at: Millis(0),
         };
@@ -497,10 +502,27 @@ impl Ingest {
         out
     }
 
+    /// Notices that an agent speaks whose run another had followed, as when a card was copied to a second machine.
+    fn resume(&mut self, branch: usize, id: &BranchId, heartbeat: &Heartbeat, began: Millis, now: Millis) {
+        let other = self.live.fleet().present(branch).filter(|present| *present != heartbeat.stream);
+        let newest = self.live.fleet().branches[branch].observed;
+        let spoke = heartbeat.dating.map(|dating| date(&dating, heartbeat.observed_through, now));
+        if other.is_none() || spoke <= newest {
+            return;
+        }
+        self.metrics.add("ward_agents_contending_total", "", 1);
+        tracing::error!(branch = %id, "two agents speak for this branch: its devices are unknown until one of them has told its states");
+        self.live.change(now, |fleet| fleet.resume(branch, heartbeat.stream, began, now));
+        self.doubts.insert((id.clone(), heartbeat.stream), RESTATEMENTS);
+    }
+
     fn heartbeat(&mut self, branch: usize, id: &BranchId, heartbeat: &Heartbeat, now: Millis) -> Option<Staged> {
         let known = self.stream(id, heartbeat.stream).cloned();
         let through = known.as_ref().map_or(0, |row| row.through);
         let is_dated = heartbeat.dating.is_some_and(|dating| dating.date(heartbeat.observed_through).0.is_plausible(now));
+        if let Some(row) = known.as_ref().filter(|_| is_dated) {
+            self.resume(branch, id, heartbeat, row.began, now);
+        }
         let believed = Heartbeat { dating: heartbeat.dating.filter(|_| is_dated), ..heartbeat.clone() };
         self.live.change(now, |fleet| fleet.heartbeat(branch, &believed, through, now));
         let restate = self.wants_restatement(branch, heartbeat.stream);
@@ -513,13 +535,17 @@ impl Ingest {
         }
         let (Some(row), Some(dating)) = (known, believed.dating) else { return None };
         let observed = date(&dating, heartbeat.observed_through, now);
-        // Once a minute is enough for the file: a heartbeat that nobody wrote down only costs coverage at a crash.
-        if through < heartbeat.last || minutes_between(row.observed, observed).next().is_none() || !observed.is_plausible(now) {
+        if through < heartbeat.last || observed <= row.observed {
+            return None;
+        }
+        let error_ms = dating.date(heartbeat.observed_through).1;
+        if minutes_between(row.observed, observed).next().is_none() {
+            self.progress.insert((id.clone(), heartbeat.stream), (observed, error_ms));
             return None;
         }
         let mut staged = Staged {
             branch,
-            row: StreamRow { observed, error_ms: dating.date(heartbeat.observed_through).1, ..row },
+            row: StreamRow { observed, error_ms, ..row },
             begins: false,
             transitions: Vec::new(),
             gaps: Vec::new(),
@@ -647,8 +673,33 @@ impl Ingest {
         let age = oldest.map_or(0, |at| now.since(at).max(0));
         self.metrics.set("ward_oldest_observation_seconds", "", age as f64 / 1000.0);
         drop(fleet);
-        if now.since(self.sealed_at) >= SEAL_EVERY_MS {
+        if now.since(self.progress_at).abs() >= PROGRESS_EVERY_MS {
+            self.progress_at = now;
+            self.write_progress();
+        }
+        if now.since(self.sealed_at).abs() >= SEAL_EVERY_MS {
             self.seal(now);
+        }
+    }
+
+    /// Writes down how far quiet streams were observed: what a heartbeat has vouched for is known for good.
+    fn write_progress(&mut self) {
+        let mut rows = Vec::new();
+        for (key, (observed, error_ms)) in std::mem::take(&mut self.progress) {
+            // A batch or a full minute may have told more since.
+            if let Some(row) = self.streams.get(&key).filter(|row| row.observed < observed) {
+                rows.push((key, StreamRow { observed, error_ms, ..row.clone() }));
+            }
+        }
+        if rows.is_empty() {
+            return;
+        }
+        match self.store.transaction(|db| rows.iter().try_for_each(|(_, row)| store::put_stream(db, row).map(drop))) {
+            Ok(()) => self.streams.extend(rows),
+            Err(error) => {
+                self.metrics.add("ward_ledger_errors_total", "", 1);
+                tracing::error!(%error, "how far branches were observed can't be written");
+            }
         }
     }
 
@@ -712,6 +763,8 @@ const REFUSALS_LOGGED: usize = 1_000;
 const REQUEST_LIMIT_SAMPLES: usize = 20_000;
 /// Widest bounds, in ms, within which entries are dated: wider, and they say only that something happened.
 const BOUNDS_LIMIT_MS: i64 = 30 * 24 * 3_600_000;
+/// How often the progress of quiet streams is written, in ms.
+const PROGRESS_EVERY_MS: i64 = 5_000;
 /// How often finished days are packed, in ms.
 const SEAL_EVERY_MS: i64 = 600_000;
 /// How long a day stays open after its end, in ms.

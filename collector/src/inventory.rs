@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use shared::message::check_address;
 use shared::{BranchId, DeviceId};
 
 /// Columns that a CSV must have, in any order.
@@ -149,7 +150,7 @@ impl Rows<'_> {
     ) {
         let line = record.position().map_or(0, csv::Position::line);
         if record.len() != COLUMNS.len() {
-            self.error(line, "", format!("{} fields where the header has {}", record.len(), COLUMNS.len()));
+            self.error(line, "row", format!("{} fields where the header has {}", record.len(), COLUMNS.len()));
             return;
         }
         let errors_before = self.errors.len();
@@ -168,6 +169,10 @@ impl Rows<'_> {
         let (Some(id), Some(branch), Some(region), Some(device_type), Some(ip)) = (id, branch, region, device_type, ip) else {
             return;
         };
+        if let Err(what) = check_address(ip) {
+            self.error(line, "ip", format!("{ip} {what}"));
+            return;
+        }
         if let Some(first) = devices.insert(id.clone(), line) {
             self.error(line, "device_id", format!("{id} already stands in line {first}"));
             return;
@@ -261,10 +266,18 @@ mod tests {
             "e.csv:2: ip: \"10.0.0.300\": invalid IP address syntax\n\
              e.csv:3: device_id: \"b/x\": an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'\n\
              e.csv:3: branch_name: empty\n\
-             e.csv:4: : 7 fields where the header has 8\n\
+             e.csv:4: row: 7 fields where the header has 8\n\
              e.csv:6: device_id: c already stands in line 5\n\
              e.csv:7: branch: vake has another name or region in line 5"
         );
+    }
+
+    #[test]
+    fn an_address_of_nobody_or_of_many_is_no_devices() {
+        for address in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"] {
+            let text = errors(&format!("a,A,vake,Vake,t,T,atm,{address}\n"));
+            assert!(text.starts_with(&format!("e.csv:2: ip: {address} stands for")), "{text}");
+        }
     }
 
     #[test]

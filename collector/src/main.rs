@@ -16,7 +16,7 @@ use ward_collector::demo::Demo;
 use ward_collector::feed::Notes;
 use ward_collector::inventory::parse_csv;
 use ward_collector::settings::Settings;
-use ward_collector::store::{self, Store};
+use ward_collector::store::{Store, import_with_progress};
 
 #[derive(Parser)]
 #[command(name = "ward-collector", version, about = "Keeps the ledger of a fleet's devices and answers for it")]
@@ -115,10 +115,18 @@ fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
         Ok(inventory) => inventory,
         Err(errors) => {
             errors.iter().for_each(|error| eprintln!("{error}"));
-            anyhow::bail!("{} mistakes: nothing was imported", errors.len());
+            anyhow::bail!("nothing was imported; mistakes: {}", errors.len());
         }
     };
-    let changed = Store::open(&settings.data_dir)?.transaction(|db| store::import(db, &inventory))?;
+    // A bar on a terminal, plain lines elsewhere.
+    let bar = indicatif::ProgressBar::new(inventory.devices.len() as u64);
+    if bar.is_hidden() {
+        eprintln!("importing {} devices", inventory.devices.len());
+    }
+    let mut store = Store::open(&settings.data_dir)?;
+    let imported = store.transaction(|db| import_with_progress(db, &inventory, &mut |done| bar.set_position(done as u64)));
+    bar.finish_and_clear();
+    let changed = imported.with_context(|| format!("{}: nothing was imported", file.display()))?;
     println!(
         "{} devices added, {} changed, {} as before; {} others are not in the file and stay",
         changed.added, changed.updated, changed.unchanged, changed.not_in_file
@@ -128,6 +136,10 @@ fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
 
 fn demo(listen: SocketAddr, token: Option<&str>) -> anyhow::Result<()> {
     let token = token.map(Token::chosen).transpose()?;
+    anyhow::ensure!(
+        listen.ip().is_loopback(),
+        "{listen} is not on loopback: the demo's token would cross the network in the clear"
+    );
     begin("warn,ward_agent=error,ward_collector=warn,rumqttd=off")?.block_on(async {
         let shutdown = stop_on_signal()?;
         let demo = Demo::prepare(listen, token).await?;

@@ -87,7 +87,7 @@ impl Settings {
             }
             let broker = root.table("broker", broker);
             let api = if root.has("api") { root.table("api", api) } else { Some(default_api()) };
-            let victoria = if root.has("victoria_metrics") { Some(root.table("victoria_metrics", victoria)?) } else { None };
+            let victoria = root.table("victoria_metrics", victoria);
             let silent = root.table("fleet", |fleet| fleet.duration_ms("silent_after", SILENT_AFTER_MS, 2_000..=3_600_000));
             let silent_after_ms = silent.unwrap_or(SILENT_AFTER_MS);
             let rollout = rollout(root, silent_after_ms);
@@ -124,10 +124,10 @@ fn broker(section: &Section<'_>) -> Option<BrokerChoice> {
         return Some(BrokerChoice::Embedded(listen));
     }
     let host = section.required::<String>("host");
-    let tls = if section.has("tls") { Some(section.table("tls", tls)?) } else { None };
-    let port = section.whole("port", if tls.is_some() { 8883u16 } else { 1883 }, 1..=65_535);
+    let tls = section.table("tls", tls);
+    let port = section.whole("port", if section.has("tls") { 8883u16 } else { 1883 }, 1..=65_535);
     let host = host?;
-    if tls.is_none() && !is_loopback(&host) {
+    if !section.has("tls") && !is_loopback(&host) {
         section.mistake("host", format!("{host} is not on this machine, so [broker.tls] is needed: ca, certificate, key"));
         return None;
     }
@@ -135,10 +135,11 @@ fn broker(section: &Section<'_>) -> Option<BrokerChoice> {
 }
 
 fn api(section: &Section<'_>) -> Option<Api> {
-    let listen = if section.has("listen") { section.parsed("listen")? } else { default_api().listen };
+    let listen = if section.has("listen") { section.parsed("listen") } else { Some(default_api().listen) };
     let token_file = section.text("token_file").map(PathBuf::from);
     // There is no TLS here yet: a token must not cross a network in the clear unless somebody says so.
-    let insecure = section.flag("insecure_listen", false)?;
+    let insecure = section.flag("insecure_listen", false);
+    let (listen, insecure): (SocketAddr, bool) = (listen?, insecure?);
     if !listen.ip().is_loopback() && !insecure {
         section.mistake("listen", "not loopback: put a TLS proxy in front, or set insecure_listen = true");
         return None;
@@ -147,8 +148,9 @@ fn api(section: &Section<'_>) -> Option<Api> {
 }
 
 fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
-    let url = section.required::<String>("url")?;
-    let queue_mb = section.whole("queue_limit_mb", 1_024u32, 1..=1_048_576)?;
+    let url = section.required::<String>("url");
+    let queue_mb = section.whole("queue_limit_mb", 1_024u32, 1..=1_048_576);
+    let (url, queue_mb) = (url?, queue_mb?);
     if !url.starts_with("http://") && !url.starts_with("https://") {
         section.mistake("url", "must begin with http:// or https://");
         return None;
@@ -245,6 +247,15 @@ mod tests {
         assert_eq!(
             mistakes("[broker]\nembedded = \"127.0.0.1:1883\"\n[fleet]\nsilent_after = \"10s\"\n[report]\nheartbeat = \"10s\"\n"),
             "c.toml:3: fleet: silent_after must be longer than report.heartbeat, or every branch would be silent"
+        );
+        assert_eq!(
+            mistakes(
+                "[broker]\nhost = \"10.0.0.1\"\nport = 0\n[broker.tls]\nca = \"a\"\n[victoria_metrics]\nurl = \"ftp://x\"\n[probe]\ninterval = \"1s\"\n"
+            ),
+            "c.toml:3: broker.port: must lie between 1 and 65535\n\
+             c.toml:4: broker.tls.certificate: missing\n\
+             c.toml:4: broker.tls.key: missing\n\
+             c.toml:7: victoria_metrics.url: must begin with http:// or https://"
         );
         assert_eq!(mistakes(""), "c.toml:1: the file is empty");
     }

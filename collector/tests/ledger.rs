@@ -201,6 +201,49 @@ fn yesterdays_stream_that_comes_late_changes_nothing_of_today() {
     assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("down", "up"));
 }
 
+fn heartbeat(stream: u64, boot_at: i64, last: u64, at: u64) -> Command {
+    let heartbeat = Heartbeat {
+        stream: StreamId(stream),
+        sent: Uptime(at),
+        dating: Some(Dating::Fixed { boot_at: Millis(boot_at), error_ms: 10 }),
+        last,
+        observed_through: Uptime(at),
+        config: 0,
+        health: shared::message::Health::default(),
+        states: Vec::new(),
+    };
+    payload(Lane::Live, encode(&heartbeat).expect("small"))
+}
+
+#[test]
+fn of_two_agents_of_one_branch_the_one_that_speaks_counts_and_has_to_tell_its_states() {
+    let mut desk = heard();
+    // A second one comes for a moment, sees m1 up, and is gone.
+    desk.now = BOOT + 12_000;
+    desk.take(&batch(2, BOOT, 1, 12_000, vec![boot(2), change("m1", Status::Up, 11_000)]));
+    assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("up", "unknown(never_observed)"));
+    // The first one goes on, and has seen m1 fail in between.
+    desk.now = BOOT + 14_000;
+    desk.take(&batch(1, BOOT, 4, 11_500, vec![change("m1", Status::Down, 10_500)]));
+    let ack = desk.handle(vec![heartbeat(1, BOOT, 4, 14_000)]).expect("it is asked for its states");
+    assert!(ack.restate);
+    assert_eq!(desk.shown("m1"), "unknown(never_observed)");
+    desk.take(&batch(1, BOOT, 5, 14_000, vec![change("m1", Status::Down, 10_500), change("m2", Status::Up, 1_000)]));
+    assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("down", "up"));
+}
+
+#[test]
+fn what_a_heartbeat_has_vouched_for_is_known_after_a_power_cut_in_the_branch() {
+    let mut desk = heard();
+    desk.now = BOOT + 25_000;
+    desk.handle(vec![heartbeat(1, BOOT, 3, 25_000)]);
+    desk.now += 6_000;
+    desk.tick();
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let covered = store::covered(store.connection(), "m").expect("readable");
+    assert_eq!(covered.last().map(|span| span.to.0), Some(BOOT + 25_000));
+}
+
 #[test]
 fn a_restart_keeps_verdicts_and_the_start_of_an_outage() {
     let mut desk = heard();
@@ -227,17 +270,7 @@ fn a_silent_branch_stays_silent_when_the_clock_is_set_back() {
     desk.tick();
     assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
     // A heartbeat dated by the clock before is answered, and says nothing.
-    let heartbeat = Heartbeat {
-        stream: StreamId(1),
-        sent: Uptime(11_000),
-        dating: Some(Dating::Fixed { boot_at: Millis(BOOT), error_ms: 10 }),
-        last: 3,
-        observed_through: Uptime(11_000),
-        config: 0,
-        health: shared::message::Health::default(),
-        states: Vec::new(),
-    };
-    let ack = desk.handle(vec![payload(Lane::Live, encode(&heartbeat).expect("small"))]);
+    let ack = desk.handle(vec![heartbeat(1, BOOT, 3, 11_000)]);
     assert_eq!(ack.and_then(|ack| ack.echo), Some(Uptime(11_000)));
     assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
 }

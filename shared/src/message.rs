@@ -168,6 +168,19 @@ pub struct Target {
     pub rule: u16,
 }
 
+/// Whether an address can be that of one device.
+///
+/// # Errors
+/// What it stands for instead.
+pub fn check_address(address: IpAddr) -> Result<(), &'static str> {
+    match address {
+        _ if address.is_unspecified() => Err("stands for no address"),
+        _ if address.is_multicast() => Err("stands for a group, not for a device"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Err("stands for everybody, not for a device"),
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(()),
+    }
+}
+
 /// How to probe, and when to believe it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeRule {

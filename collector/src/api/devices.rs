@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use shared::{DeviceId, Millis};
 
 use super::problem::Problem;
-use super::{Api, Query};
+use super::{Api, Query, up_to_date};
 use crate::fleet::{DeviceState, Fleet};
 use crate::surface::{branch_json, device_json, outage_json};
 use crate::{clock, outage, store};
@@ -29,7 +29,7 @@ pub(super) struct Filter {
     device_type: Option<String>,
     status: Option<String>,
     q: Option<String>,
-    limit: Option<usize>,
+    limit: Option<String>,
     cursor: Option<String>,
 }
 
@@ -43,13 +43,16 @@ impl Filter {
         if self.q.as_ref().is_some_and(|q| q.chars().count() > SEARCH_LIMIT) {
             return Err(Problem::field("q", format!("has at most {SEARCH_LIMIT} characters")));
         }
-        if self.limit.is_some_and(|limit| !(1..=PAGE.1).contains(&limit)) {
-            return Err(Problem::field("limit", format!("must lie between 1 and {}", PAGE.1)));
-        }
         if self.cursor.as_ref().is_some_and(|cursor| cursor.parse::<DeviceId>().is_err()) {
             return Err(Problem::field("cursor", "is no cursor that was handed out"));
         }
         Ok(())
+    }
+
+    fn page(&self) -> Result<usize, Problem> {
+        let Some(text) = &self.limit else { return Ok(PAGE.0) };
+        let limit = text.parse().ok().filter(|limit| (1..=PAGE.1).contains(limit));
+        limit.ok_or_else(|| Problem::field("limit", format!("must be a whole number between 1 and {}", PAGE.1)))
     }
 
     fn takes(&self, fleet: &Fleet, device: &DeviceState, search: Option<&str>) -> bool {
@@ -69,6 +72,7 @@ impl Filter {
 /// Devices by id, a page at a time.
 pub(super) async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> Result<Json<Value>, Problem> {
     filter.check()?;
+    let page = filter.page()?;
     let search = filter.q.as_ref().map(|q| q.to_lowercase());
     let fleet = api.live.fleet();
     let all = 0..fleet.devices.len();
@@ -77,7 +81,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filte
     let total = found.len();
     let after = filter.cursor.as_deref().unwrap_or_default();
     let first = found.partition_point(|at| fleet.devices[*at].info.id.as_str() <= after);
-    let page = &found[first..found.len().min(first + filter.limit.unwrap_or(PAGE.0))];
+    let page = &found[first..found.len().min(first + page)];
     let more = first + page.len() < total;
     let next = page.last().filter(|_| more).map(|at| fleet.devices[*at].info.id.as_str());
     let devices: Vec<Value> = page.iter().map(|at| device_json(&fleet, *at)).collect();
@@ -97,9 +101,11 @@ pub(super) async fn detail(
     let now = clock::now();
     let known = find(&api, &id)?;
     let from = now.plus(-OUTAGES_MS);
-    let (changes, covered) = api
-        .read(move |db| Ok((store::changes(db, known.no, from, Millis(i64::MAX))?, store::covered(db, &known.branch)?)))
-        .await?;
+    let (no, branch) = (known.no, known.branch.clone());
+    let ledger =
+        move |db: &rusqlite::Connection| Ok((store::changes(db, no, from, Millis(i64::MAX))?, store::covered(db, &branch)?));
+    let (changes, covered) = api.read(ledger).await?;
+    let covered = up_to_date(&api, &known.branch, covered);
     let mut outages: Vec<Value> = outage::outages(&changes, &covered, from, now).iter().map(outage_json).collect();
     outages.reverse();
     let fleet = api.live.fleet();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use shared::BranchId;
 
 use super::problem::Problem;
-use super::{Api, Query};
+use super::{Api, Query, up_to_date};
 use crate::clock;
 use crate::fleet::Counts;
 use crate::store;
@@ -74,6 +74,7 @@ pub(super) async fn coverage(
     let Some(id) = known else { return Err(Problem::not_found("there is no such branch")) };
     let name = id.to_string();
     let (covered, gaps) = api.read(move |db| Ok((store::covered(db, &name)?, store::gaps(db, &name)?))).await?;
+    let covered = up_to_date(&api, id.as_str(), covered);
     let covered: Vec<Value> = covered.iter().map(|span| json!({ "from_ms": span.from.0, "to_ms": span.to.0 })).collect();
     let gaps: Vec<Value> = gaps
         .iter()

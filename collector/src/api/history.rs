@@ -10,7 +10,7 @@ use shared::Millis;
 
 use super::devices::find;
 use super::problem::Problem;
-use super::{Api, Query};
+use super::{Api, Query, up_to_date};
 use crate::history::{POINTS_LIMIT, Point, RANGE_LIMIT_MS, STEP_MIN_MS, aligned, named_range, points, step_for};
 use crate::surface::{interval_json, outage_json};
 use crate::{clock, outage, store};
@@ -90,12 +90,13 @@ pub(super) async fn history(
     let (no, branch) = (known.no, known.branch.clone());
     let ledger = move |db: &rusqlite::Connection| Ok((store::changes(db, no, from, to)?, store::covered(db, &branch)?));
     let (changes, covered) = api.read(ledger).await?;
+    let covered = up_to_date(&api, &known.branch, covered);
     let (source, points) = match &api.victoria {
         Some(victoria) => {
             let asked = victoria.points(&known.id, first, last, step_ms).await;
             let points = asked.map_err(|error| {
                 tracing::warn!(error = format!("{error:#}"), "VictoriaMetrics can't be asked");
-                Problem::unavailable(format!("the series can't be read now: {error:#}"))
+                Problem::unavailable("the series can't be read now: VictoriaMetrics doesn't answer")
             })?;
             ("victoria_metrics", points)
         }

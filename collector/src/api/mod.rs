@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::feed::Live;
 use crate::metrics::Metrics;
+use crate::outage::Covered;
 use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use auth::Token;
@@ -56,6 +57,16 @@ impl Api {
         let readers = Arc::clone(&self.readers);
         tokio::task::spawn_blocking(move || readers.read(ask)).await.map_err(Problem::internal)?.map_err(Problem::internal)
     }
+}
+
+/// A branch's coverage, up to what its agent has vouched for since the file was written.
+fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered> {
+    let fleet = api.live.fleet();
+    let known = branch.parse().ok().and_then(|id| fleet.branch(&id)).and_then(|at| fleet.branches[at].observed);
+    if let (Some(last), Some(known)) = (covered.last_mut(), known) {
+        last.to = last.to.max(known);
+    }
+    covered
 }
 
 /// Query parameters; what isn't known is refused by name.

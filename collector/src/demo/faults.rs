@@ -13,8 +13,8 @@ use ward_agent::probe::{Icmp, Prober, Simulated};
 use crate::clock;
 use crate::inventory::{Device, Inventory};
 
-/// Length of the story in ms.
-const STORY_MS: i64 = 240_000;
+/// Length of the story in ms: longer than the time in which changes count towards flapping.
+const STORY_MS: i64 = 360_000;
 /// Every so many devices, one has been dead for long.
 const LONG_DEAD_EVERY: usize = 60;
 /// Half a period of the flapping device in ms.

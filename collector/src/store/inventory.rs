@@ -25,6 +25,11 @@ pub struct Changed {
 /// # Errors
 /// When an address is already taken in a branch by a device that the file doesn't name; nothing is changed then.
 pub fn import(db: &Connection, inventory: &Inventory) -> Result<Changed, StoreError> {
+    import_with_progress(db, inventory, &mut |_| {})
+}
+
+/// As [`import`], and tells after each device how many are done.
+pub fn import_with_progress(db: &Connection, inventory: &Inventory, told: &mut dyn FnMut(usize)) -> Result<Changed, StoreError> {
     let before: HashMap<String, Device> = load(db)?.0.devices.into_iter().map(|device| (device.id.to_string(), device)).collect();
     let mut changed = Changed::default();
     for branch in &inventory.branches {
@@ -40,7 +45,8 @@ pub fn import(db: &Connection, inventory: &Inventory) -> Result<Changed, StoreEr
     for device in inventory.devices.iter().filter(|d| before.get(d.id.as_str()).is_some_and(|old| old.ip != d.ip)) {
         db.prepare_cached("update device set ip = 'moving ' || no where id = ?1")?.execute([device.id.as_str()])?;
     }
-    for device in &inventory.devices {
+    for (done, device) in inventory.devices.iter().enumerate() {
+        told(done + 1);
         match before.get(device.id.as_str()) {
             Some(old) if old == device => {
                 changed.unchanged += 1;
