@@ -48,6 +48,7 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "buffer_volatile": branch.health.buffer_volatile,
         "ticks_missed": branch.health.ticks_missed,
         "send_errors": branch.health.send_errors,
+        "receive_drops": branch.health.receive_drops,
         "probe_age_ms": branch.health.probe_age_ms,
     })
 }
