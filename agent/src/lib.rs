@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod buffer;
 pub mod clock;
+pub mod command;
 pub mod dating;
 pub mod disk;
 pub mod keeper;

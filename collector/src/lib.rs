@@ -9,6 +9,7 @@ pub mod broker;
 pub mod bus;
 pub mod clock;
 pub mod collector;
+pub mod command;
 pub mod demo;
 pub mod feed;
 pub mod fleet;

@@ -1,0 +1,152 @@
+//! The commands of `ward-collector`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its terminal")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::api::auth::Token;
+use crate::collector::Collector;
+use crate::demo::Demo;
+use crate::feed::Notes;
+use crate::inventory::parse_csv;
+use crate::settings::Settings;
+use crate::store::{Store, import_with_progress};
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(name = "ward-collector", version, about = "Keeps the ledger of a fleet's devices and answers for it")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Collect and answer until told to stop.
+    Run {
+        /// Config file.
+        #[arg(long, default_value = "/etc/ward/collector.toml")]
+        config: PathBuf,
+    },
+    /// Name each mistake in a config file; exit 1 if there is any.
+    Check {
+        /// Config file.
+        file: PathBuf,
+    },
+    /// Take an inventory over from a CSV, as a whole or not at all. A running collector follows.
+    Import {
+        /// Config file.
+        #[arg(long, default_value = "/etc/ward/collector.toml")]
+        config: PathBuf,
+        /// The CSV.
+        file: PathBuf,
+    },
+    /// Show everything in one process: nothing to install, an estate under real ICMP, faults by a script.
+    Demo {
+        /// Where the page and the API listen.
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        /// API token for scripts; without it the demo makes one.
+        #[arg(long)]
+        token: Option<String>,
+    },
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run { config } => run(&config),
+        Command::Check { file } => settings(&file).map(|_| println!("{}: good", file.display())),
+        Command::Import { config, file } => import(&config, &file),
+        Command::Demo { listen, token } => demo(listen, token.as_deref()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(file: &Path) -> anyhow::Result<Settings> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(Settings::parse(&file.display().to_string(), &text)?)
+}
+
+fn begin(quiet: &str) -> anyhow::Result<tokio::runtime::Runtime> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
+}
+
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        stop.cancel();
+    });
+    Ok(shutdown)
+}
+
+fn run(config: &Path) -> anyhow::Result<()> {
+    let settings = settings(config)?;
+    // The embedded broker logs each connection at INFO.
+    begin("info,rumqttd=warn")?.block_on(async {
+        let shutdown = stop_on_signal()?;
+        let collector = Collector::bind(settings, None, Notes::default()).await?;
+        tracing::info!(api = %collector.address()?, "ward-collector begins");
+        collector.run(shutdown).await?;
+        tracing::info!("ward-collector has ended");
+        Ok(())
+    })
+}
+
+fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
+    let settings = settings(config)?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let inventory = match parse_csv(&file.display().to_string(), &text) {
+        Ok(inventory) => inventory,
+        Err(errors) => {
+            errors.iter().for_each(|error| eprintln!("{error}"));
+            anyhow::bail!("nothing was imported; mistakes: {}", errors.len());
+        }
+    };
+    // A bar on a terminal, plain lines elsewhere.
+    let bar = indicatif::ProgressBar::new(inventory.devices.len() as u64);
+    if bar.is_hidden() {
+        eprintln!("importing {} devices", inventory.devices.len());
+    }
+    let mut store = Store::open(&settings.data_dir)?;
+    let imported = store.transaction(|db| import_with_progress(db, &inventory, &mut |done| bar.set_position(done as u64)));
+    bar.finish_and_clear();
+    let changed = imported.with_context(|| format!("{}: nothing was imported", file.display()))?;
+    println!(
+        "{} devices added, {} changed, {} as before; {} others are not in the file and stay",
+        changed.added, changed.updated, changed.unchanged, changed.not_in_file
+    );
+    Ok(())
+}
+
+fn demo(listen: SocketAddr, token: Option<&str>) -> anyhow::Result<()> {
+    let token = token.map(Token::chosen).transpose()?;
+    anyhow::ensure!(
+        listen.ip().is_loopback(),
+        "{listen} is not on loopback: the demo's token would cross the network in the clear"
+    );
+    begin("warn,ward_agent=error,ward_collector=warn,rumqttd=off")?.block_on(async {
+        let shutdown = stop_on_signal()?;
+        let demo = Demo::prepare(listen, token).await?;
+        println!("ward's demo is running. Open this link:\n\n    {}\n", demo.link()?);
+        demo.story().iter().for_each(|note| println!("  - {note}"));
+        println!("\nCtrl-C ends it.");
+        demo.run(shutdown).await
+    })
+}
