@@ -51,7 +51,8 @@ pub fn main() -> ExitCode {
 }
 
 fn settings(file: &Path) -> anyhow::Result<Settings> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let text = shared::settings::text(&file.display().to_string(), bytes)?;
     Ok(Settings::parse(&file.display().to_string(), &text)?)
 }
 

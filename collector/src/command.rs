@@ -11,7 +11,7 @@ use crate::demo::Demo;
 use crate::feed::Notes;
 use crate::inventory::parse_csv;
 use crate::settings::Settings;
-use crate::store::{Store, import_with_progress};
+use crate::store::{Store, StoreError, import_with_progress};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,7 +75,8 @@ pub fn main() -> ExitCode {
 }
 
 fn settings(file: &Path) -> anyhow::Result<Settings> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let text = shared::settings::text(&file.display().to_string(), bytes)?;
     Ok(Settings::parse(&file.display().to_string(), &text)?)
 }
 
@@ -111,7 +112,8 @@ fn run(config: &Path) -> anyhow::Result<()> {
 
 fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
     let settings = settings(config)?;
-    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let text = shared::settings::text(&file.display().to_string(), bytes)?;
     let inventory = match parse_csv(&file.display().to_string(), &text) {
         Ok(inventory) => inventory,
         Err(errors) => {
@@ -127,7 +129,14 @@ fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
     let mut store = Store::open(&settings.data_dir)?;
     let imported = store.transaction(|db| import_with_progress(db, &inventory, &mut |done| bar.set_position(done as u64)));
     bar.finish_and_clear();
-    let changed = imported.with_context(|| format!("{}: nothing was imported", file.display()))?;
+    let changed = match imported {
+        Ok(changed) => changed,
+        Err(error @ StoreError::Taken { index, .. }) => {
+            let line = inventory.lines.get(index).copied().unwrap_or_default();
+            anyhow::bail!("{}:{line}: ip: {error}: nothing was imported", file.display());
+        }
+        Err(error) => return Err(error).with_context(|| format!("{}: nothing was imported", file.display())),
+    };
     println!(
         "{} devices added, {} changed, {} as before; {} others are not in the file and stay",
         changed.added, changed.updated, changed.unchanged, changed.not_in_file

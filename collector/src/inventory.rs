@@ -56,6 +56,8 @@ pub struct Inventory {
     pub branches: Vec<Branch>,
     /// Devices by id.
     pub devices: Vec<Device>,
+    /// The line of each device in the file that it was read from; empty where it was not read from one.
+    pub lines: Vec<u64>,
 }
 
 /// One row that can't be taken.
@@ -203,6 +205,7 @@ impl Rows<'_> {
             self.error(line, "device_id", format!("more than {DEVICES_LIMIT} devices"));
             return;
         }
+        self.inventory.lines.push(line);
         self.inventory.devices.push(Device { id, name, branch, device_type: device_type.to_string(), ip });
     }
 

@@ -49,6 +49,19 @@ impl fmt::Display for Mistakes {
     }
 }
 
+/// The text of a file's bytes.
+///
+/// # Errors
+/// Where the first byte stands that is no UTF-8.
+pub fn text(file: &str, bytes: Vec<u8>) -> Result<String, Mistakes> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let mistake = Mistake { line, key: String::new(), message: "this line is not UTF-8 text".to_owned() };
+        Mistakes { file: file.to_owned(), list: vec![mistake] }
+    })
+}
+
 struct Notes<'a> {
     text: &'a str,
     list: RefCell<Vec<Mistake>>,
@@ -330,6 +343,13 @@ mod tests {
         check("# only a comment\n", "f.toml:1: the file is empty");
         let broken = read("f.toml", "branch = \"vake\"\nport = \n", |_| Some(())).expect_err("not TOML");
         assert_eq!(broken.list[0].line, 2, "{broken}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_named_with_their_line() {
+        assert_eq!(text("f", b"a = 1\n".to_vec()).as_deref(), Ok("a = 1\n"));
+        let error = text("f.csv", b"a\nb\n\xff\n".to_vec()).expect_err("no text").to_string();
+        assert_eq!(error, "f.csv:3: this line is not UTF-8 text");
     }
 
     #[test]

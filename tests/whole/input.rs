@@ -49,6 +49,7 @@ fn an_inventory_is_imported_whole_or_not_at_all_and_reaches_the_agent() {
             (with("b1/d90,New,b1,Branch b1,r1,Region 1,atm,192.168.1.99"), "estate.csv:6"),
             (with("b1-d90,New,b1"), "estate.csv:6"),
             (good.replacen("device_type", "kind", 1), "estate.csv:1"),
+            (good.replacen("b1-d00,", "b1-other,", 1), "estate.csv:2: ip: 192.168.1.10"),
             (String::new(), "estate.csv"),
         ];
         for (csv, place) in bad {

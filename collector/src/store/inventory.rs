@@ -45,8 +45,8 @@ pub fn import_with_progress(db: &Connection, inventory: &Inventory, told: &mut d
     for device in inventory.devices.iter().filter(|d| before.get(d.id.as_str()).is_some_and(|old| old.ip != d.ip)) {
         db.prepare_cached("update device set ip = 'moving ' || no where id = ?1")?.execute([device.id.as_str()])?;
     }
-    for (done, device) in inventory.devices.iter().enumerate() {
-        told(done + 1);
+    for (index, device) in inventory.devices.iter().enumerate() {
+        told(index + 1);
         match before.get(device.id.as_str()) {
             Some(old) if old == device => {
                 changed.unchanged += 1;
@@ -55,22 +55,19 @@ pub fn import_with_progress(db: &Connection, inventory: &Inventory, told: &mut d
             Some(_) => changed.updated += 1,
             None => changed.added += 1,
         }
-        let done = db
+        let written = db
             .prepare_cached(
                 "insert into device (id, name, branch, device_type, ip) values (?1, ?2, ?3, ?4, ?5)
                  on conflict (id) do update set name = excluded.name, branch = excluded.branch,
                  device_type = excluded.device_type, ip = excluded.ip",
             )?
             .execute(params![device.id.as_str(), device.name, device.branch.as_str(), device.device_type, device.ip.to_string()]);
-        if let Err(rusqlite::Error::SqliteFailure(code, _)) = &done
+        if let Err(rusqlite::Error::SqliteFailure(code, _)) = &written
             && code.code == rusqlite::ErrorCode::ConstraintViolation
         {
-            return Err(StoreError::Content(format!(
-                "another device at {} in branch {}, which the file doesn't name, so {} can't have that address",
-                device.ip, device.branch, device.id
-            )));
+            return Err(StoreError::Taken { index, ip: device.ip, branch: device.branch.to_string() });
         }
-        done?;
+        written?;
     }
     db.execute("update inventory_version set version = version + 1", [])?;
     changed.not_in_file = before.len() - changed.updated - changed.unchanged;

@@ -35,6 +35,16 @@ pub enum StoreError {
         /// Its schema.
         found: i64,
     },
+    /// A device's address is another's in its branch, and the import doesn't name that one.
+    #[error("{ip} is already the address of another device in branch {branch}, which this file doesn't name")]
+    Taken {
+        /// Index of the device in the inventory.
+        index: usize,
+        /// The address.
+        ip: std::net::IpAddr,
+        /// The branch.
+        branch: String,
+    },
     /// The file holds something that this version can't have written.
     #[error("the collector's file holds {0}")]
     Content(String),
