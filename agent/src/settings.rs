@@ -81,26 +81,29 @@ fn broker(root: &Section<'_>) -> Option<Broker> {
     if !root.has("broker") {
         root.mistake("broker", "missing: [broker] with host and port");
     }
-    root.table("broker", |broker| {
-        let host = broker.required::<String>("host");
-        let tls = broker.table("tls", tls);
-        let port = broker.whole("port", if broker.has("tls") { 8883u16 } else { 1883 }, 1..=65_535);
-        let host = host?;
-        if !broker.has("tls") && !is_loopback(&host) {
-            broker.mistake("host", format!("{host} is not on this machine, so [broker.tls] is needed: ca, certificate, key"));
-            return None;
-        }
-        Some(Broker { host, port: port?, tls })
-    })
+    root.table("broker", external_broker)
+}
+
+/// Reads a broker's host, port and certificates. Without certificates only this machine is spoken to.
+pub fn external_broker(section: &Section<'_>) -> Option<Broker> {
+    let host = section.required::<String>("host");
+    let tls = section.table("tls", tls);
+    let port = section.whole("port", if section.has("tls") { 8883u16 } else { 1883 }, 1..=65_535);
+    let host = host?;
+    if !section.has("tls") && !is_loopback(&host) {
+        section.mistake("host", format!("{host} is not on this machine, so [broker.tls] is needed: ca, certificate, key"));
+        return None;
+    }
+    Some(Broker { host, port: port?, tls })
 }
 
 /// Whether a host is this machine for certain.
-pub fn is_loopback(host: &str) -> bool {
+fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Reads a table of TLS files.
-pub fn tls(section: &Section<'_>) -> Option<TlsFiles> {
+fn tls(section: &Section<'_>) -> Option<TlsFiles> {
     let path = |key| section.required::<PathBuf>(key);
     let (ca, certificate, key) = (path("ca"), path("certificate"), path("key"));
     Some(TlsFiles { ca: ca?, certificate: certificate?, key: key? })

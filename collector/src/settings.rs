@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use shared::message::ProbeRule;
 use shared::settings::{Mistakes, Section, read};
-use ward_agent::settings::{Broker, is_loopback, rule_from, tls};
+use ward_agent::settings::{Broker, external_broker, rule_from};
 
 /// What `collector.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -123,15 +123,7 @@ fn broker(section: &Section<'_>) -> Option<BrokerChoice> {
         }
         return Some(BrokerChoice::Embedded(listen));
     }
-    let host = section.required::<String>("host");
-    let tls = section.table("tls", tls);
-    let port = section.whole("port", if section.has("tls") { 8883u16 } else { 1883 }, 1..=65_535);
-    let host = host?;
-    if !section.has("tls") && !is_loopback(&host) {
-        section.mistake("host", format!("{host} is not on this machine, so [broker.tls] is needed: ca, certificate, key"));
-        return None;
-    }
-    Some(BrokerChoice::External(Broker { host, port: port?, tls }))
+    external_broker(section).map(BrokerChoice::External)
 }
 
 fn api(section: &Section<'_>) -> Option<Api> {

@@ -18,11 +18,6 @@ impl Problem {
         Self { status: StatusCode::BAD_REQUEST, detail: detail.into(), field: Some(field.to_owned()) }
     }
 
-    /// The request can't be taken.
-    pub fn bad(detail: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, detail: detail.into(), field: None }
-    }
-
     /// There is no such thing.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, detail: detail.into(), field: None }
