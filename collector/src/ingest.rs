@@ -103,6 +103,22 @@ struct Staged {
 }
 
 impl Staged {
+    /// A stream's new standing, with no entries yet.
+    fn of(branch: usize, row: StreamRow, received: Millis) -> Self {
+        Self {
+            branch,
+            row,
+            begins: false,
+            transitions: Vec::new(),
+            gaps: Vec::new(),
+            minutes: Vec::new(),
+            samples: Vec::new(),
+            entries: 0,
+            ack: None,
+            received,
+        }
+    }
+
     /// Until when entries of this stream are lost that may have been transitions.
     fn doubt(&self) -> Option<Millis> {
         let lost = |gap: &&GapRow| gap.stream == 0 && (gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
@@ -375,16 +391,8 @@ impl Ingest {
         let (observed_through, error_ms) =
             if observed >= row.observed { (observed, error_ms) } else { (row.observed, row.error_ms) };
         let mut staged = Staged {
-            branch,
-            begins: false,
-            transitions: Vec::new(),
-            gaps: Vec::new(),
-            minutes: Vec::new(),
-            samples: Vec::new(),
             entries: entries.len() as u64,
-            ack: None,
-            received: now,
-            row: StreamRow { observed: observed_through.max(row.began), error_ms, ..row },
+            ..Staged::of(branch, StreamRow { observed: observed_through.max(row.began), error_ms, ..row }, now)
         };
         if let Some((first, last)) = missing {
             let dropped = shared::Dropped { unreadable: last - first + 1, ..shared::Dropped::default() };
@@ -543,18 +551,7 @@ impl Ingest {
             self.progress.insert((id.clone(), heartbeat.stream), (observed, error_ms));
             return None;
         }
-        let mut staged = Staged {
-            branch,
-            row: StreamRow { observed, error_ms, ..row },
-            begins: false,
-            transitions: Vec::new(),
-            gaps: Vec::new(),
-            minutes: Vec::new(),
-            samples: Vec::new(),
-            entries: 0,
-            ack: None,
-            received: now,
-        };
+        let mut staged = Staged::of(branch, StreamRow { observed, error_ms, ..row }, now);
         staged.samples = self.status_samples(&staged, false);
         Some(staged)
     }
@@ -828,18 +825,7 @@ fn undatable(branch: usize, batch: &Batch, row: StreamRow, seqs: (u64, u64), now
     let began = if row.began.is_plausible(now) { row.began } else { now };
     let observed = row.observed.max(began).min(now);
     let gap = GapRow { stream: 0, first: seqs.0, last: seqs.1, from: observed, to: now, reason: "undatable".to_owned(), dropped };
-    Staged {
-        branch,
-        row: StreamRow { began, observed, error_ms: u32::MAX, ..row },
-        begins: false,
-        transitions: Vec::new(),
-        gaps: vec![gap],
-        minutes: Vec::new(),
-        samples: Vec::new(),
-        entries: 0,
-        ack: None,
-        received: now,
-    }
+    Staged { gaps: vec![gap], ..Staged::of(branch, StreamRow { began, observed, error_ms: u32::MAX, ..row }, now) }
 }
 
 /// Whether a batch tells of what has not happened yet, by our clock.
