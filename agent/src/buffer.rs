@@ -3,7 +3,7 @@
 //! The only queue between a verdict and the collector. Entries leave on an ack and in no other way; what doesn't fit is
 //! replaced by a gap that says how much. It reads no clock and touches the disk only through a [`Store`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,7 @@ pub trait Store {
 }
 
 /// What the buffer knows of a group on disk without reading it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Stored {
     last: u64,
     bytes: usize,
@@ -88,6 +88,43 @@ struct Stored {
     minutes: u64,
     from: Uptime,
     to: Uptime,
+}
+
+/// The groups on disk by position, with their sums.
+#[derive(Debug, Default)]
+struct Index {
+    groups: BTreeMap<Position, Stored>,
+    bytes: u64,
+    entries: u64,
+}
+
+impl Index {
+    fn insert(&mut self, at: Position, stored: Stored) {
+        self.remove(at);
+        self.bytes += stored.bytes as u64;
+        self.entries += stored.last - at.seq + 1;
+        self.groups.insert(at, stored);
+    }
+
+    fn remove(&mut self, at: Position) {
+        if let Some(stored) = self.groups.remove(&at) {
+            self.bytes -= stored.bytes as u64;
+            self.entries -= stored.last - at.seq + 1;
+        }
+    }
+
+    /// The groups of one run, oldest first.
+    fn of_run(&self, run: u32) -> btree_map::Range<'_, Position, Stored> {
+        self.groups.range(Position { run, seq: 0 }..=Position { run, seq: u64::MAX })
+    }
+
+    /// The first group that ends after a position.
+    fn beyond(&self, after: Position) -> Option<(Position, Stored)> {
+        // The group that the position lies in begins at or before it.
+        let from = self.groups.range(..=after).next_back().map_or(after, |(at, _)| *at);
+        let mut groups = self.groups.range(from..);
+        groups.find(|(at, stored)| Position { seq: stored.last, ..**at } > after).map(|(at, stored)| (*at, *stored))
+    }
 }
 
 /// Entries on their way to the collector.
@@ -112,8 +149,10 @@ pub struct Chunk {
 pub struct Level {
     /// Entries that wait for an ack.
     pub waiting: u64,
-    /// Bytes of them on disk.
+    /// Bytes of those on disk.
     pub bytes: u64,
+    /// Bytes of those in memory only.
+    pub memory_bytes: u64,
     /// The disk takes nothing.
     pub volatile: bool,
 }
@@ -123,11 +162,11 @@ pub struct Buffer<S> {
     store: S,
     run: Run,
     older: Vec<Run>,
-    disk: BTreeMap<Position, Stored>,
-    disk_bytes: u64,
+    disk: Index,
     /// Entries of the present run that aren't on disk, with their first sequence number and their size.
-    memory: VecDeque<(u64, Delta, usize)>,
+    memory: VecDeque<Numbered>,
     memory_bytes: usize,
+    memory_entries: u64,
     observed_through: Uptime,
     limit_bytes: u64,
     /// Whether it is known what earlier runs left.
@@ -155,11 +194,11 @@ impl<S: Store> Buffer<S> {
             store,
             // What an earlier run of this boot has learnt of the time still holds.
             run: Run { ordinal, stream, boot, last: 0, clean: false, dating: dating_of(&older, boot) },
-            disk_bytes: disk.values().map(|stored| stored.bytes as u64).sum(),
             older,
             disk,
             memory: VecDeque::new(),
             memory_bytes: 0,
+            memory_entries: 0,
             observed_through: now,
             limit_bytes,
             is_loaded,
@@ -190,6 +229,7 @@ impl<S: Store> Buffer<S> {
         let seq = self.run.last + 1;
         self.run.last = seq + delta.span() - 1;
         self.memory_bytes += bytes;
+        self.memory_entries += delta.span();
         self.memory.push_back((seq, delta, bytes));
     }
 
@@ -213,8 +253,7 @@ impl<S: Store> Buffer<S> {
             return;
         }
         // A run's last number on disk never runs ahead of its groups there.
-        let here = Position { run: self.run.ordinal, seq: 0 }..;
-        let last = self.disk.range(here).next_back().map_or(1, |(_, stored)| stored.last);
+        let last = self.disk.of_run(self.run.ordinal).next_back().map_or(1, |(_, stored)| stored.last);
         if let Err(error) = self.store.commit(vec![Write::Run(Run { last, ..self.run.clone() })]) {
             self.disk_failed("remembering the time", &error, now);
         }
@@ -227,9 +266,12 @@ impl<S: Store> Buffer<S> {
 
     /// How full it is.
     pub fn level(&self) -> Level {
-        let on_disk: u64 = self.disk.iter().map(|(at, stored)| stored.last - at.seq + 1).sum();
-        let in_memory: u64 = self.memory.iter().map(|(_, delta, _)| delta.span()).sum();
-        Level { waiting: on_disk + in_memory, bytes: self.disk_bytes, volatile: self.volatile_since.is_some() }
+        Level {
+            waiting: self.disk.entries + self.memory_entries,
+            bytes: self.disk.bytes,
+            memory_bytes: self.memory_bytes as u64,
+            volatile: self.volatile_since.is_some(),
+        }
     }
 
     /// Writes what has waited long enough. `connected`: whether an ack may come at once.
@@ -261,7 +303,7 @@ impl<S: Store> Buffer<S> {
         }
         let mut writes = Vec::new();
         let mut stored = Vec::new();
-        for group in split(self.memory.iter()) {
+        for group in split(self.memory.iter(), GROUP_LIMIT_BYTES) {
             let at = Position { run: self.run.ordinal, seq: group.first };
             let bytes = encode(&group);
             stored.push((at, describe(&group, bytes.len())));
@@ -273,12 +315,9 @@ impl<S: Store> Buffer<S> {
             return;
         }
         self.disk_healed();
-        for (at, group) in stored {
-            self.disk_bytes += group.bytes as u64;
-            self.disk.insert(at, group);
-        }
+        stored.into_iter().for_each(|(at, group)| self.disk.insert(at, group));
         self.memory.clear();
-        self.memory_bytes = 0;
+        (self.memory_bytes, self.memory_entries) = (0, 0);
         self.enforce_limit(now);
     }
 
@@ -290,7 +329,6 @@ impl<S: Store> Buffer<S> {
         let (older, disk) = load(&mut self.store)?;
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
         self.run.dating = self.run.dating.or(dating_of(&older, self.run.boot));
-        self.disk_bytes = disk.values().map(|stored| stored.bytes as u64).sum();
         (self.older, self.disk, self.is_loaded) = (older, disk, true);
         Ok(())
     }
@@ -317,23 +355,16 @@ impl<S: Store> Buffer<S> {
             self.older.iter().find(|run| run.stream == stream)?.ordinal
         };
         let end = Position { run, seq: through };
-        let done: Vec<Position> = self
-            .disk
-            .range(Position { run, seq: 0 }..=end)
-            .filter(|(_, stored)| stored.last <= through)
-            .map(|(at, _)| *at)
-            .collect();
-        let mut writes: Vec<Write> = done.iter().map(|at| Write::Remove(*at)).collect();
-        for at in &done {
-            if let Some(stored) = self.disk.remove(at) {
-                self.disk_bytes -= stored.bytes as u64;
-            }
-        }
+        let done = self.disk.of_run(run).take_while(|(_, stored)| stored.last <= through);
+        let done: Vec<Position> = done.map(|(at, _)| *at).collect();
+        done.iter().for_each(|at| self.disk.remove(*at));
+        let mut writes: Vec<Write> = done.into_iter().map(Write::Remove).collect();
         if run == self.run.ordinal {
             while let Some((seq, delta, bytes)) = self.memory.front()
                 && seq + delta.span() - 1 <= through
             {
                 self.memory_bytes -= bytes;
+                self.memory_entries -= delta.span();
                 self.memory.pop_front();
             }
         }
@@ -343,7 +374,7 @@ impl<S: Store> Buffer<S> {
         {
             self.disk_failed("forgetting what is acknowledged", &error, now);
         }
-        let earlier = self.disk.range(..Position { run, seq: 0 }).next();
+        let earlier = self.disk.groups.range(..Position { run, seq: 0 }).next();
         earlier.is_none().then_some(end)
     }
 
@@ -351,22 +382,29 @@ impl<S: Store> Buffer<S> {
     /// boots after it.
     fn drained_runs(&mut self) -> Vec<u32> {
         let newest = self.older.iter().map(|run| run.ordinal).max();
-        let held = |run: u32| self.disk.range(Position { run, seq: 0 }..=Position { run, seq: u64::MAX }).next().is_some();
+        let held = |run: u32| self.disk.of_run(run).next().is_some();
         let (kept, drained): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.older).into_iter().partition(|run| held(run.ordinal) || Some(run.ordinal) == newest);
         self.older = kept;
         drained.into_iter().map(|run| run.ordinal).collect()
     }
 
-    /// The next entries after a position, at most about [`GROUP_LIMIT_BYTES`].
-    pub fn next(&mut self, after: Position, now: Uptime) -> Option<Chunk> {
+    /// The next entries after a position: one, or as many as `limit_bytes` hold.
+    pub fn next(&mut self, after: Position, limit_bytes: usize, now: Uptime) -> Option<Chunk> {
         loop {
-            let found = self.disk.iter().find(|(at, stored)| Position { seq: stored.last, ..**at } > after);
-            let Some((at, stored)) = found.map(|(at, stored)| (*at, *stored)) else {
-                return self.next_in_memory(after);
+            let Some((at, stored)) = self.disk.beyond(after) else {
+                let run = self.run.ordinal;
+                let rest = self.memory.iter().filter(|(seq, delta, _)| Position { run, seq: seq + delta.span() - 1 } > after);
+                let group = split(rest, limit_bytes).next()?;
+                return self.chunk(run, group);
             };
             match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
-                Ok(Some(group)) => return self.chunk(at.run, beyond(group, at.run, after)),
+                Ok(Some(group)) => {
+                    let rest = numbered(group);
+                    let rest = rest.iter().filter(|(seq, delta, _)| Position { seq: seq + delta.span() - 1, ..at } > after);
+                    let group = split(rest, limit_bytes).next()?;
+                    return self.chunk(at.run, group);
+                }
                 Ok(None) => self.replace_corrupted(at, stored, now),
                 Err(error) => {
                     self.disk_failed("reading the buffer", &error, now);
@@ -376,18 +414,10 @@ impl<S: Store> Buffer<S> {
         }
     }
 
-    fn next_in_memory(&self, after: Position) -> Option<Chunk> {
-        let run = self.run.ordinal;
-        let rest = self.memory.iter().filter(|(seq, delta, _)| Position { run, seq: seq + delta.span() - 1 } > after);
-        let group = split(rest).into_iter().next()?;
-        self.chunk(run, group)
-    }
-
     fn chunk(&self, ordinal: u32, group: Group) -> Option<Chunk> {
         let present = ordinal == self.run.ordinal;
         let run = if present { &self.run } else { self.older.iter().find(|run| run.ordinal == ordinal)? };
-        let on_disk = self.disk.range(Position { run: ordinal, seq: 0 }..).next().filter(|(at, _)| at.run == ordinal);
-        let oldest = match on_disk {
+        let oldest = match self.disk.of_run(ordinal).next() {
             Some((at, _)) => at.seq,
             None => self.memory.front().map_or(group.first, |(seq, ..)| *seq),
         };
@@ -417,10 +447,7 @@ impl<S: Store> Buffer<S> {
 
     fn replace(&mut self, at: Position, group: &Group, now: Uptime) {
         let bytes = encode(group);
-        if let Some(before) = self.disk.insert(at, describe(group, bytes.len())) {
-            self.disk_bytes -= before.bytes as u64;
-        }
-        self.disk_bytes += bytes.len() as u64;
+        self.disk.insert(at, describe(group, bytes.len()));
         if let Err(error) = self.store.commit(vec![Write::Put(at, bytes)]) {
             self.disk_failed("writing a gap", &error, now);
         }
@@ -428,10 +455,10 @@ impl<S: Store> Buffer<S> {
 
     /// Makes room: the oldest qualities go first, transitions only when nothing else is left.
     fn enforce_limit(&mut self, now: Uptime) {
-        while self.disk_bytes > self.limit_bytes {
-            let oldest_quality = self.disk.iter().find(|(_, stored)| stored.minutes > 0).map(|(at, _)| *at);
+        while self.disk.bytes > self.limit_bytes {
+            let oldest_quality = self.disk.groups.iter().find(|(_, stored)| stored.minutes > 0).map(|(at, _)| *at);
             let Some(at) = oldest_quality.or_else(|| self.oldest_droppable()) else { return };
-            let Some(stored) = self.disk.get(&at).copied() else { return };
+            let Some(stored) = self.disk.groups.get(&at).copied() else { return };
             let thinned = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
                 Ok(Some(group)) if oldest_quality.is_some() => thin(group, |body| matches!(body, Body::Qualities(_))),
                 Ok(Some(group)) => thin(group, |body| !matches!(body, Body::Boot(_))),
@@ -451,7 +478,7 @@ impl<S: Store> Buffer<S> {
 
     /// The oldest group that holds more than a gap or a boot.
     fn oldest_droppable(&mut self) -> Option<Position> {
-        let positions: Vec<Position> = self.disk.keys().copied().collect();
+        let positions: Vec<Position> = self.disk.groups.keys().copied().collect();
         positions.into_iter().find(|at| {
             let group = self.store.read(*at).ok().flatten().and_then(|bytes| decode(&bytes));
             group.is_some_and(|group| group.deltas.iter().any(|d| matches!(d.body, Body::Transition(_) | Body::Qualities(_))))
@@ -459,7 +486,7 @@ impl<S: Store> Buffer<S> {
     }
 
     fn merge_gap_with_the_one_before(&mut self, at: Position, now: Uptime) {
-        let Some((before, _)) = self.disk.range(..at).next_back().map(|(at, stored)| (*at, *stored)) else { return };
+        let Some(before) = self.disk.groups.range(..at).next_back().map(|(at, _)| *at) else { return };
         let mut read = |at| self.store.read(at).ok().flatten().and_then(|bytes: Vec<u8>| decode(&bytes));
         let (Some(mut first), Some(second)) = (read(before), read(at)) else { return };
         let gap_only = |group: &Group| matches!(group.deltas.as_slice(), [Delta { body: Body::Gap(_), .. }]);
@@ -469,15 +496,10 @@ impl<S: Store> Buffer<S> {
         let [.., Delta { body: Body::Gap(_), .. }] = first.deltas.as_slice() else { return };
         first.deltas.extend(second.deltas);
         let merged = thin(first, |_| false);
-        if let Some(stored) = self.disk.remove(&at) {
-            self.disk_bytes -= stored.bytes as u64;
-        }
+        self.disk.remove(at);
         // Both in one commit: a cut between them would leave numbers twice or not at all.
         let bytes = encode(&merged);
-        if let Some(stored) = self.disk.insert(before, describe(&merged, bytes.len())) {
-            self.disk_bytes -= stored.bytes as u64;
-        }
-        self.disk_bytes += bytes.len() as u64;
+        self.disk.insert(before, describe(&merged, bytes.len()));
         if let Err(error) = self.store.commit(vec![Write::Put(before, bytes), Write::Remove(at)]) {
             self.disk_failed("merging gaps", &error, now);
         }
@@ -491,15 +513,8 @@ impl<S: Store> Buffer<S> {
         if serialized(&thinned) > VOLATILE_LIMIT_BYTES {
             thinned = thin(thinned, |body| !matches!(body, Body::Boot(_)));
         }
-        self.memory_bytes = 0;
-        let mut seq = thinned.first;
-        for delta in thinned.deltas {
-            let bytes = postcard::experimental::serialized_size(&delta).unwrap_or(0);
-            self.memory_bytes += bytes;
-            let span = delta.span();
-            self.memory.push_back((seq, delta, bytes));
-            seq += span;
-        }
+        self.memory = numbered(thinned).into();
+        self.memory_bytes = self.memory.iter().map(|(_, _, bytes)| bytes).sum();
     }
 
     fn disk_failed(&mut self, doing: &str, error: &io::Error, now: Uptime) {
@@ -521,12 +536,12 @@ fn dating_of(runs: &[Run], boot: BootId) -> Option<Dating> {
     runs.iter().rev().filter(|run| run.boot == boot).find_map(|run| run.dating)
 }
 
-type Loaded = (Vec<Run>, BTreeMap<Position, Stored>);
+type Loaded = (Vec<Run>, Index);
 
 /// Reads what earlier runs left. Groups that can't be read, and numbers that are missing between groups, become gaps.
 fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     let runs = store.runs()?;
-    let mut disk = BTreeMap::new();
+    let mut disk = Index::default();
     let mut last: Option<(Position, Uptime)> = None;
     let positions = store.positions()?;
     let mut repairs = Vec::new();
@@ -559,10 +574,7 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     }
     // A run's last number is written together with its last group: what lies between the two was on disk once.
     for run in &runs {
-        let held = disk
-            .range(Position { run: run.ordinal, seq: 0 }..=Position { run: run.ordinal, seq: u64::MAX })
-            .next_back()
-            .filter(|(at, _)| at.run == run.ordinal);
+        let held = disk.of_run(run.ordinal).next_back();
         if let Some((last, to)) = held.map(|(_, stored)| (stored.last, stored.to))
             && last < run.last
         {
@@ -576,7 +588,7 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     Ok((runs, disk))
 }
 
-fn keep(disk: &mut BTreeMap<Position, Stored>, repairs: &mut Vec<Write>, run: u32, group: &Group) {
+fn keep(disk: &mut Index, repairs: &mut Vec<Write>, run: u32, group: &Group) {
     let bytes = encode(group);
     let at = Position { run, seq: group.first };
     disk.insert(at, describe(group, bytes.len()));
@@ -590,34 +602,32 @@ fn lost_group(first: u64, through: u64, from: Uptime) -> Group {
     Group { first, deltas: vec![Delta { at: from, body: Body::Gap(gap) }] }
 }
 
-fn split<'a>(entries: impl Iterator<Item = &'a (u64, Delta, usize)>) -> Vec<Group> {
-    let mut groups: Vec<(Group, usize)> = Vec::new();
-    for (seq, delta, bytes) in entries {
-        match groups.last_mut() {
-            Some((group, size)) if *size + bytes <= GROUP_LIMIT_BYTES => {
-                group.deltas.push(delta.clone());
-                *size += bytes;
-            }
-            Some(_) | None => groups.push((Group { first: *seq, deltas: vec![delta.clone()] }, *bytes)),
-        }
-    }
-    groups.into_iter().map(|(group, _)| group).collect()
+/// An entry with its first sequence number and its size.
+type Numbered = (u64, Delta, usize);
+
+fn numbered(group: Group) -> Vec<Numbered> {
+    let mut next = group.first;
+    let mut number = |delta: Delta| {
+        let seq = next;
+        next += delta.span();
+        let bytes = postcard::experimental::serialized_size(&delta).unwrap_or(0);
+        (seq, delta, bytes)
+    };
+    group.deltas.into_iter().map(&mut number).collect()
 }
 
-/// The part of a group that lies beyond a position.
-fn beyond(group: Group, run: u32, after: Position) -> Group {
-    let mut seq = group.first;
-    let mut first = None;
-    let mut deltas = Vec::new();
-    for delta in group.deltas {
-        let span = delta.span();
-        if (Position { run, seq: seq + span - 1 }) > after {
-            first.get_or_insert(seq);
-            deltas.push(delta);
+/// Entries that follow one another in groups: of one entry, or of as many as `limit_bytes` hold.
+fn split<'a>(entries: impl Iterator<Item = &'a Numbered>, limit_bytes: usize) -> impl Iterator<Item = Group> {
+    let mut entries = entries.peekable();
+    std::iter::from_fn(move || {
+        let (first, delta, bytes) = entries.next()?;
+        let (mut deltas, mut size) = (vec![delta.clone()], *bytes);
+        while let Some((_, delta, bytes)) = entries.next_if(|(_, _, bytes)| size + bytes <= limit_bytes) {
+            deltas.push(delta.clone());
+            size += bytes;
         }
-        seq += span;
-    }
-    Group { first: first.unwrap_or(seq), deltas }
+        Some(Group { first: *first, deltas })
+    })
 }
 
 /// Replaces the entries that `drop` names by gaps, and joins gaps that follow one another.
@@ -759,7 +769,7 @@ mod tests {
     fn waiting<S: Store>(buffer: &mut Buffer<S>) -> String {
         let mut after = Position::default();
         let mut out = Vec::new();
-        while let Some(chunk) = buffer.next(after, Uptime(0)) {
+        while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(0)) {
             let kinds: String = chunk
                 .group
                 .deltas
@@ -805,7 +815,7 @@ mod tests {
         drop(buffer);
         let mut next = open(disk, 2);
         assert_eq!(waiting(&mut next), "1:2 qt, 2:1 b");
-        let boot = next.next(Position { run: 1, seq: 3 }, Uptime(0)).expect("the boot");
+        let boot = next.next(Position { run: 1, seq: 3 }, GROUP_LIMIT_BYTES, Uptime(0)).expect("the boot");
         let [Delta { body: Body::Boot(boot), .. }] = boot.group.deltas.as_slice() else { panic!("{boot:?}") };
         assert_eq!(boot.previous, Some(Previous { stream: StreamId(1), through: 3, clean: false }));
         next.ack(StreamId(1), 3, Uptime(0));
@@ -936,7 +946,7 @@ mod tests {
         }
         let mut after = Position::default();
         let (mut seq, mut transitions, mut lost, mut kept_minutes) = (1, 0, Dropped::default(), 0);
-        while let Some(chunk) = buffer.next(after, Uptime(0)) {
+        while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(0)) {
             assert_eq!(chunk.group.first, seq, "no number is missing or comes twice");
             for delta in &chunk.group.deltas {
                 match &delta.body {
@@ -1016,8 +1026,8 @@ mod tests {
                         model.retain(|at| at.run != first.run || at.seq > through);
                     }
                     Step::Reopen => {
-                        let durable: Vec<Position> = buffer.disk.keys().copied().collect();
-                        let ends: Vec<u64> = buffer.disk.values().map(|stored| stored.last).collect();
+                        let durable: Vec<Position> = buffer.disk.groups.keys().copied().collect();
+                        let ends: Vec<u64> = buffer.disk.groups.values().map(|stored| stored.last).collect();
                         drop(buffer);
                         model.retain(|at| durable.iter().zip(&ends).any(|(d, end)| d.run == at.run && (d.seq..=*end).contains(&at.seq)));
                         buffer = Buffer::open(disk.clone(), StreamId(u64::from(run.ordinal) + 1), BootId(1), LIMIT, Uptime(now));
@@ -1026,7 +1036,7 @@ mod tests {
                 }
                 let mut found = Vec::new();
                 let mut after = Position::default();
-                while let Some(chunk) = buffer.next(after, Uptime(now)) {
+                while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(now)) {
                     found.extend((chunk.group.first..=chunk.group.last()).map(|seq| Position { run: chunk.run.ordinal, seq }));
                     after = chunk.end;
                 }

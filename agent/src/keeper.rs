@@ -46,6 +46,8 @@ pub struct Standing {
     pub last: u64,
     /// How full the buffer is.
     pub level: Level,
+    /// Whether the newest states have to travel beside the stream.
+    pub is_behind: bool,
     /// How the present boot is dated, once known.
     pub dating: Option<Dating>,
     /// How often the collector has asked for every state anew.
@@ -90,6 +92,7 @@ fn standing<S: Store>(outbox: &Outbox<S>, now: Uptime) -> Standing {
         stream: run.stream,
         last: run.last,
         level: outbox.buffer.level(),
+        is_behind: outbox.is_behind(),
         dating: outbox.dating(now),
         restatements: outbox.restatements(),
     }

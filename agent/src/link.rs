@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::keeper::{Command, Standing};
-use crate::outbox::{BACKLOG_ENTRIES, Word};
+use crate::outbox::Word;
 use crate::plan::Plan;
 use crate::settings::Settings;
 use crate::watch::Tally;
@@ -263,7 +263,7 @@ impl Link {
 
     /// While the stream is behind, a change travels beside it.
     async fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
-        if self.ends.standing.borrow().level.waiting > BACKLOG_ENTRIES {
+        if self.ends.standing.borrow().is_behind {
             self.heartbeat(connection).await?;
         }
         Ok(())

@@ -10,7 +10,9 @@ use crate::dating::Estimator;
 use crate::window::Window;
 
 /// More entries than this waiting for an ack are a backlog: the newest states then travel beside it.
-pub const BACKLOG_ENTRIES: u64 = 50;
+const BACKLOG_ENTRIES: u64 = 50;
+/// So are more bytes than this: a second of a line with 64 kbit/s.
+const BACKLOG_BYTES: u64 = 8_000;
 /// Most devices whose newest state travels in one heartbeat: the payload has a limit.
 const STATES_LIMIT: usize = 2_000;
 
@@ -23,6 +25,8 @@ pub struct Outbox<S> {
     estimator: Estimator,
     is_connected: bool,
     restatements: u64,
+    /// Size of the chunk that was offered last.
+    offered: (Position, usize),
 }
 
 /// What a heartbeat tells beside the stream.
@@ -39,7 +43,7 @@ pub struct Word {
 impl<S: Store> Outbox<S> {
     /// An outbox of a branch that has no connection yet.
     pub fn new(branch: BranchId, buffer: Buffer<S>) -> Self {
-        Self { branch, buffer, window: Window::default(), estimator: Estimator::default(), is_connected: false, restatements: 0 }
+        Self { branch, buffer, window: Window::default(), estimator: Estimator::default(), is_connected: false, restatements: 0, offered: Default::default() }
     }
 
     /// A connection has begun: nothing that was on its way counts.
@@ -73,6 +77,12 @@ impl<S: Store> Outbox<S> {
         self.restatements
     }
 
+    /// Whether so much waits for an ack that the newest states have to travel beside it.
+    pub fn is_behind(&self) -> bool {
+        let Level { waiting, bytes, memory_bytes, .. } = self.buffer.level();
+        waiting > BACKLOG_ENTRIES || bytes + memory_bytes > BACKLOG_BYTES
+    }
+
     /// An ack has arrived.
     pub fn acked(&mut self, ack: &Ack, now: Uptime) {
         self.restatements += u64::from(ack.restate && ack.stream == self.buffer.run().stream);
@@ -94,7 +104,8 @@ impl<S: Store> Outbox<S> {
         if self.window.expired(now) {
             tracing::debug!("no ack: sending again");
         }
-        let chunk = self.buffer.next(self.window.next_after()?, now)?;
+        let (after, room) = self.window.next_after()?;
+        let chunk = self.buffer.next(after, room, now)?;
         // What a run has told must be there before the next run speaks: the collector could not tell which of two states
         // is the newer one.
         if self.window.oldest().is_some_and(|waiting| waiting.run != chunk.end.run) {
@@ -115,19 +126,21 @@ impl<S: Store> Outbox<S> {
             observed_through: chunk.observed_through,
             group: chunk.group,
         };
+        self.offered = (chunk.end, postcard::experimental::serialized_size(&batch).unwrap_or(0));
         Some((batch, chunk.end))
     }
 
     /// A batch that ends at `end` has been handed to the connection.
     pub fn sent(&mut self, end: Position, now: Uptime) {
-        self.window.sent(end, now);
+        let (offered, bytes) = self.offered;
+        self.window.sent(end, if offered == end { bytes } else { 0 }, now);
     }
 
     /// A sign of life.
     pub fn heartbeat(&self, word: &Word, now: Uptime) -> Heartbeat {
-        let Level { waiting, bytes, volatile } = self.buffer.level();
+        let Level { waiting, bytes, volatile, .. } = self.buffer.level();
         let states =
-            if waiting > BACKLOG_ENTRIES { word.states.iter().take(STATES_LIMIT).cloned().collect() } else { Vec::new() };
+            if self.is_behind() { word.states.iter().take(STATES_LIMIT).cloned().collect() } else { Vec::new() };
         Heartbeat {
             stream: self.buffer.run().stream,
             sent: now,

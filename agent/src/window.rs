@@ -1,7 +1,10 @@
-//! Which chunks are on their way, and when to send one again.
+//! Which chunks are on their way, how much may be, and when to send one again.
 //!
 //! Pure. The collector's ack is the only proof of arrival: after a new connection, and when no ack comes, sending
 //! starts again from the oldest chunk that isn't acknowledged.
+//!
+//! How much may be on its way follows the acks, as TCP Vegas follows its round trips: where they grow slow, the line has
+//! a queue, and what is queued there stands before the next outage.
 
 use std::collections::VecDeque;
 
@@ -9,44 +12,82 @@ use shared::Uptime;
 
 use crate::buffer::Position;
 
-/// Most chunks on their way at once.
-const CHUNKS_LIMIT: usize = 8;
-/// How long to wait for an ack at first, in ms. Each time in vain doubles it.
+/// Bytes that may be on their way on a new connection, of which nothing is known.
+const START_BYTES: usize = 8 * 1024;
+/// Fewest bytes that may be on their way: two small chunks.
+const LEAST_BYTES: usize = 2 * 1024;
+/// Most bytes that may be on their way.
+const MOST_BYTES: usize = 256 * 1024;
+/// Most bytes of one chunk: a payload has a limit.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// An ack that took no longer than this beyond the fastest one says that the line has room, in ms.
+const ROOM_MS: u64 = 300;
+/// An ack that took this much longer than the fastest one says that the line has a queue, in ms.
+const QUEUE_MS: u64 = 700;
+/// How long to wait for an ack at least, in ms. Each time in vain doubles it.
 const ACK_WAIT_MS: u64 = 3_000;
 /// Longest wait for an ack, in ms.
 const ACK_WAIT_LIMIT_MS: u64 = 60_000;
 
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    end: Position,
+    bytes: usize,
+    sent: Uptime,
+}
+
 /// Chunks on their way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Window {
     acked: Position,
-    on_the_way: VecDeque<Position>,
+    on_the_way: VecDeque<Flight>,
+    limit_bytes: usize,
+    fastest_ms: Option<u64>,
+    latest_ms: u64,
+    /// Until when acks answer chunks that were sent before the last cut of the limit.
+    slowed: Uptime,
     waiting_since: Uptime,
     tries: u32,
 }
 
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            acked: Position::default(),
+            on_the_way: VecDeque::new(),
+            limit_bytes: START_BYTES,
+            fastest_ms: None,
+            latest_ms: 0,
+            slowed: Uptime(0),
+            waiting_since: Uptime(0),
+            tries: 0,
+        }
+    }
+}
+
 impl Window {
-    /// A connection has begun: nothing that was on its way counts.
+    /// A connection has begun: nothing that was on its way counts, and nothing is known of the line.
     pub fn connected(&mut self, now: Uptime) {
-        self.on_the_way.clear();
-        self.waiting_since = now;
-        self.tries = 0;
+        *self = Self { acked: self.acked, waiting_since: now, slowed: now, ..Self::default() };
     }
 
-    /// After which position the next chunk begins, if one may be sent now.
-    pub fn next_after(&self) -> Option<Position> {
-        if self.on_the_way.len() >= CHUNKS_LIMIT {
+    /// After which position the next chunk begins and about how many bytes it may have, if one may be sent now.
+    pub fn next_after(&self) -> Option<(Position, usize)> {
+        let half = self.limit_bytes / 2;
+        let on_the_way: usize = self.on_the_way.iter().map(|flight| flight.bytes).sum();
+        // Two halves: one is on its way to the collector while the ack for the other comes back.
+        if on_the_way > half {
             return None;
         }
-        Some(self.on_the_way.back().copied().unwrap_or(self.acked))
+        Some((self.on_the_way.back().map_or(self.acked, |flight| flight.end), half.min(CHUNK_BYTES)))
     }
 
-    /// A chunk that ends at `end` was sent.
-    pub fn sent(&mut self, end: Position, now: Uptime) {
+    /// A chunk of so many bytes that ends at `end` was sent.
+    pub fn sent(&mut self, end: Position, bytes: usize, now: Uptime) {
         if self.on_the_way.is_empty() {
             self.waiting_since = now;
         }
-        self.on_the_way.push_back(end);
+        self.on_the_way.push_back(Flight { end, bytes, sent: now });
     }
 
     /// The collector has everything up to `through`.
@@ -55,19 +96,40 @@ impl Window {
             return;
         }
         self.acked = through;
-        self.on_the_way.retain(|end| *end > through);
         self.waiting_since = now;
+        let mut arrived = None;
+        while let Some(flight) = self.on_the_way.front().copied().filter(|flight| flight.end <= through) {
+            self.on_the_way.pop_front();
+            arrived = Some(flight);
+        }
+        // What was sent twice tells nothing of the way: the ack may answer either.
+        if let Some(flight) = arrived.filter(|_| self.tries == 0) {
+            self.learn(flight, now);
+        }
         self.tries = 0;
+    }
+
+    fn learn(&mut self, flight: Flight, now: Uptime) {
+        let took = now.since(flight.sent);
+        let fastest = self.fastest_ms.map_or(took, |known| known.min(took));
+        (self.fastest_ms, self.latest_ms) = (Some(fastest), took);
+        if took <= fastest + ROOM_MS {
+            self.limit_bytes = (self.limit_bytes + flight.bytes).min(MOST_BYTES);
+        } else if took > fastest + QUEUE_MS && flight.sent >= self.slowed {
+            self.limit_bytes = (self.limit_bytes / 2).max(LEAST_BYTES);
+            self.slowed = now;
+        }
     }
 
     /// The end of the oldest chunk on its way.
     pub fn oldest(&self) -> Option<Position> {
-        self.on_the_way.front().copied()
+        self.on_the_way.front().map(|flight| flight.end)
     }
 
     /// Whether it is time to send everything again that isn't acknowledged. When it is, sending starts from there.
     pub fn expired(&mut self, now: Uptime) -> bool {
-        let wait = (ACK_WAIT_MS << self.tries.min(8)).min(ACK_WAIT_LIMIT_MS);
+        let patience = ACK_WAIT_MS.max(4 * self.latest_ms);
+        let wait = (patience << self.tries.min(8)).min(ACK_WAIT_LIMIT_MS);
         if self.on_the_way.is_empty() || now.since(self.waiting_since) < wait {
             return false;
         }
@@ -80,34 +142,78 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(seq: u64) -> Position {
         Position { run: 1, seq }
     }
 
-    #[test]
-    fn no_more_than_eight_chunks_are_on_their_way() {
+    /// Sends chunks over a line of `bytes_per_s` with a round trip of `way_ms` for a minute; the longest time in ms that
+    /// a byte waited behind others, and the bytes that arrived.
+    fn drain(bytes_per_s: u64, way_ms: u64) -> (u64, u64) {
         let mut window = Window::default();
-        for seq in 1..=8 {
-            assert_eq!(window.next_after(), Some(if seq == 1 { Position::default() } else { at(seq - 1) }));
-            window.sent(at(seq), Uptime(0));
+        window.connected(Uptime(0));
+        let (mut seq, mut free_at, mut arrived, mut longest) = (0, 0, 0, 0);
+        let mut acks: VecDeque<(u64, Position)> = VecDeque::new();
+        for now in 0..60_000 {
+            while let Some((_, end)) = acks.front().copied().filter(|(at, _)| *at <= now) {
+                acks.pop_front();
+                window.acked(end, Uptime(now));
+            }
+            while let Some((_, room)) = window.next_after() {
+                seq += 1;
+                free_at = free_at.max(now) + room as u64 * 1_000 / bytes_per_s;
+                arrived += room as u64;
+                // The first round trips are spent on learning.
+                longest = longest.max(if now > 10_000 { free_at - now } else { 0 });
+                acks.push_back((free_at + way_ms, at(seq)));
+                window.sent(at(seq), room, Uptime(now));
+            }
+            assert!(!window.expired(Uptime(now)), "nothing is sent twice on a line that only is slow");
         }
-        assert_eq!(window.next_after(), None);
-        window.acked(at(3), Uptime(1));
-        assert_eq!(window.next_after(), Some(at(8)));
+        (longest, arrived)
+    }
+
+    #[test]
+    fn on_a_line_of_64_kbit_no_more_than_a_second_is_on_its_way_and_the_line_is_never_idle() {
+        for way_ms in [30, 200, 600] {
+            let (longest, arrived) = drain(8_000, way_ms);
+            assert!(longest <= 1_300, "{longest} ms, {way_ms} ms away");
+            assert!(arrived > 60 * 8_000 * 3 / 4, "{arrived} B in a minute, {way_ms} ms away");
+        }
+    }
+
+    #[test]
+    fn on_a_fast_line_the_window_opens() {
+        let (longest, arrived) = drain(1_000_000, 40);
+        assert!(longest < 300 && arrived > 30_000_000, "{longest} ms, {arrived} B");
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_on_its_way() {
+        let mut window = Window::default();
+        let mut seq = 0;
+        while let Some((_, room)) = window.next_after() {
+            seq += 1;
+            window.sent(at(seq), room, Uptime(0));
+        }
+        assert_eq!(seq, 2, "half and half");
+        window.acked(at(1), Uptime(1));
+        assert_eq!(window.next_after(), Some((at(2), 6 * 1024)), "the line has room");
     }
 
     #[test]
     fn what_gets_no_ack_is_sent_again_from_the_oldest_with_growing_patience() {
         let mut window = Window::default();
-        window.sent(at(1), Uptime(0));
-        window.sent(at(2), Uptime(0));
+        window.sent(at(1), 10, Uptime(0));
+        window.sent(at(2), 10, Uptime(0));
         window.acked(at(1), Uptime(500));
         assert!(!window.expired(Uptime(3_499)));
         assert!(window.expired(Uptime(3_500)));
-        assert_eq!(window.next_after(), Some(at(1)));
-        window.sent(at(2), Uptime(3_500));
+        assert_eq!(window.next_after().map(|(after, _)| after), Some(at(1)));
+        window.sent(at(2), 10, Uptime(3_500));
         assert!(!window.expired(Uptime(9_499)));
         assert!(window.expired(Uptime(9_500)));
     }
@@ -115,19 +221,54 @@ mod tests {
     #[test]
     fn a_new_connection_starts_from_the_oldest_that_is_not_acknowledged() {
         let mut window = Window::default();
-        window.sent(at(4), Uptime(0));
+        window.sent(at(4), 10, Uptime(0));
         window.acked(at(4), Uptime(1));
-        window.sent(at(9), Uptime(2));
+        window.sent(at(9), 10, Uptime(2));
         window.connected(Uptime(3));
-        assert_eq!(window.next_after(), Some(at(4)));
+        assert_eq!(window.next_after(), Some((at(4), START_BYTES / 2)));
     }
 
     #[test]
     fn an_old_ack_changes_nothing() {
         let mut window = Window::default();
-        window.sent(at(4), Uptime(0));
+        window.sent(at(4), 10, Uptime(0));
         window.acked(at(4), Uptime(1));
         window.acked(at(2), Uptime(2));
-        assert_eq!(window.next_after(), Some(at(4)));
+        assert_eq!(window.next_after().map(|(after, _)| after), Some(at(4)));
+    }
+
+    proptest! {
+        /// Against the numbers themselves: whatever is acknowledged, lost or cut, the next chunk follows on what was
+        /// sent last or acknowledged, and what may be on its way has a limit.
+        #[test]
+        fn whatever_happens_nothing_is_passed_over(steps in prop::collection::vec((0u8..4, 1u64..5_000), 1..200)) {
+            let mut window = Window::default();
+            let (mut acked, mut sent, mut now) = (0, 0, 0);
+            for (step, n) in steps {
+                match step {
+                    0 => while let Some((after, room)) = window.next_after() {
+                        prop_assert_eq!(after.seq, sent);
+                        sent += 1;
+                        window.sent(at(sent), room.min(n as usize), Uptime(now));
+                        if sent > acked + 2 * MOST_BYTES as u64 / n { break }
+                    },
+                    1 => {
+                        acked = (acked + n % 7).min(sent);
+                        if acked > 0 { window.acked(at(acked), Uptime(now)) }
+                    }
+                    2 => {
+                        now += n;
+                        if window.expired(Uptime(now)) { sent = acked }
+                    }
+                    _ => {
+                        window.connected(Uptime(now));
+                        sent = acked;
+                    }
+                }
+                let on_the_way: usize = window.on_the_way.iter().map(|flight| flight.bytes).sum();
+                prop_assert!(on_the_way <= window.limit_bytes + CHUNK_BYTES && window.limit_bytes <= MOST_BYTES);
+                prop_assert!((LEAST_BYTES..=MOST_BYTES).contains(&window.limit_bytes));
+            }
+        }
     }
 }
