@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use shared::StreamId;
-use tokio::sync::watch as channel;
+use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +38,24 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
 
     let (plan, plan_seen) = channel::channel(Arc::new(first));
     let (tally, tally_seen) = channel::channel(Tally::default());
-    let watch_ends = watch::Ends { plan: plan_seen, standing: keeper.standing.clone(), entries: keeper.commands.clone(), tally };
-    let link_ends = link::Ends { keeper: keeper.commands.clone(), standing: keeper.standing.clone(), tally: tally_seen, plan };
+    let (asks, asked) = mpsc::channel(link::ASKS_LIMIT);
+    let (answers, answered) = mpsc::channel(link::ASKS_LIMIT);
+    let watch_ends = watch::Ends {
+        plan: plan_seen,
+        standing: keeper.standing.clone(),
+        entries: keeper.commands.clone(),
+        tally,
+        asks: asked,
+        answers,
+    };
+    let link_ends = link::Ends {
+        keeper: keeper.commands.clone(),
+        standing: keeper.standing.clone(),
+        tally: tally_seen,
+        plan,
+        asks,
+        answers: answered,
+    };
 
     // The link listens to a token of its own, so that it can still send what the watch hands over at the end.
     let link_shutdown = CancellationToken::new();

@@ -8,7 +8,9 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 use shared::delta::{Boot, Previous};
-use shared::{Body, BootId, Dating, Delta, Dropped, Gap, GapReason, Group, StreamId, Uptime};
+use shared::{Body, BootId, Delta, Dropped, Gap, GapReason, Group, StreamId, Uptime};
+
+use crate::dating::Anchor;
 
 /// How long a transition may wait in memory for its ack, in ms, before it is written.
 const TRANSITION_WAIT_MS: u64 = 1_000;
@@ -18,8 +20,8 @@ const QUALITY_WAIT_MS: u64 = 300_000;
 const MEMORY_LIMIT_BYTES: usize = 1024 * 1024;
 /// Most bytes in memory while the disk takes nothing.
 const VOLATILE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
-/// Most bytes of one group: it travels in one payload.
-const GROUP_LIMIT_BYTES: usize = 32 * 1024;
+/// Most bytes of one group on disk, but for one that a single entry fills.
+pub const GROUP_LIMIT_BYTES: usize = 7_000;
 /// How far, in ms, an entry's moment may lie beyond the first sign of a change that is told later. The same bound holds
 /// for what counts as observed.
 pub const CONFIRMATION_LIMIT_MS: u64 = 5_000;
@@ -40,7 +42,7 @@ pub struct Run {
     /// Whether the run ended by itself with everything on disk or acknowledged.
     pub clean: bool,
     /// How its boot is dated, as far as it was known when this was written.
-    pub dating: Option<Dating>,
+    pub dating: Option<Anchor>,
 }
 
 /// A place in the order of all entries of all runs.
@@ -183,6 +185,7 @@ impl<S: Store> Buffer<S> {
         let loaded = load(&mut store).inspect_err(|error| tracing::error!(%error, "the buffer can't be read"));
         let is_loaded = loaded.is_ok();
         let (older, disk) = loaded.unwrap_or_default();
+        let dating = dating_of(&older, boot);
         let previous = older.iter().max_by_key(|run| run.ordinal);
         let ordinal = previous.map_or(1, |run| run.ordinal + 1);
         let entry = Boot {
@@ -193,7 +196,7 @@ impl<S: Store> Buffer<S> {
         let mut buffer = Self {
             store,
             // What an earlier run of this boot has learnt of the time still holds.
-            run: Run { ordinal, stream, boot, last: 0, clean: false, dating: dating_of(&older, boot) },
+            run: Run { ordinal, stream, boot, last: 0, clean: false, dating },
             older,
             disk,
             memory: VecDeque::new(),
@@ -243,12 +246,10 @@ impl<S: Store> Buffer<S> {
         self.observed_through
     }
 
-    /// Tells how boots are dated: the present one, and with it all runs of the same boot. The first time it is written
-    /// down: should this run end before it can send what it holds, the next one could not date it.
-    pub fn dated(&mut self, dating: Dating, now: Uptime) {
-        let is_first = self.run.dating.replace(dating).is_none();
-        let boot = self.run.boot;
-        self.older.iter_mut().filter(|run| run.boot == boot).for_each(|run| run.dating = Some(dating));
+    /// Tells when the present boot began. The first time it is written down: should this run end before it can send what
+    /// it holds, the next one could not date it.
+    pub fn dated(&mut self, anchor: Anchor, now: Uptime) {
+        let is_first = self.run.dating.replace(anchor).is_none();
         if !is_first || !self.is_loaded || now < self.retry_at {
             return;
         }
@@ -328,7 +329,7 @@ impl<S: Store> Buffer<S> {
         }
         let (older, disk) = load(&mut self.store)?;
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
-        self.run.dating = self.run.dating.or(dating_of(&older, self.run.boot));
+        self.run.dating = self.run.dating.or_else(|| dating_of(&older, self.run.boot));
         (self.older, self.disk, self.is_loaded) = (older, disk, true);
         Ok(())
     }
@@ -391,27 +392,33 @@ impl<S: Store> Buffer<S> {
 
     /// The next entries after a position: one, or as many as `limit_bytes` hold.
     pub fn next(&mut self, after: Position, limit_bytes: usize, now: Uptime) -> Option<Chunk> {
-        loop {
-            let Some((at, stored)) = self.disk.beyond(after) else {
-                let run = self.run.ordinal;
-                let rest = self.memory.iter().filter(|(seq, delta, _)| Position { run, seq: seq + delta.span() - 1 } > after);
-                let group = split(rest, limit_bytes).next()?;
-                return self.chunk(run, group);
-            };
+        let mut found: Vec<Numbered> = Vec::new();
+        let (mut end, mut bytes) = (after, 0);
+        while bytes < limit_bytes {
+            let Some((at, stored)) = self.disk.beyond(end) else { break };
+            if !found.is_empty() && (at.run != end.run || at.seq > end.seq + 1) {
+                break;
+            }
             match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
                 Ok(Some(group)) => {
-                    let rest = numbered(group);
-                    let rest = rest.iter().filter(|(seq, delta, _)| Position { seq: seq + delta.span() - 1, ..at } > after);
-                    let group = split(rest, limit_bytes).next()?;
-                    return self.chunk(at.run, group);
+                    let last = |(seq, delta, _): &Numbered| Position { seq: seq + delta.span() - 1, ..at };
+                    let rest = numbered(group).into_iter().filter(|entry| last(entry) > end);
+                    found.extend(rest.inspect(|(_, _, size)| bytes += size));
+                    end = Position { seq: stored.last, ..at };
                 }
                 Ok(None) => self.replace_corrupted(at, stored, now),
                 Err(error) => {
                     self.disk_failed("reading the buffer", &error, now);
-                    return None;
+                    break;
                 }
             }
         }
+        let run = self.run.ordinal;
+        if found.is_empty() && self.disk.beyond(after).is_none() {
+            let rest = self.memory.iter().filter(|(seq, delta, _)| Position { run, seq: seq + delta.span() - 1 } > after);
+            return self.chunk(run, split(rest, limit_bytes).next()?);
+        }
+        self.chunk(end.run, split(found.iter(), limit_bytes).next()?)
     }
 
     fn chunk(&self, ordinal: u32, group: Group) -> Option<Chunk> {
@@ -532,7 +539,8 @@ impl<S: Store> Buffer<S> {
     }
 }
 
-fn dating_of(runs: &[Run], boot: BootId) -> Option<Dating> {
+/// What any of these runs has learnt of a boot, the newest first.
+pub fn dating_of(runs: &[Run], boot: BootId) -> Option<Anchor> {
     runs.iter().rev().filter(|run| run.boot == boot).find_map(|run| run.dating)
 }
 
@@ -768,7 +776,7 @@ mod tests {
     /// Everything that waits, as `run:first kinds`, without acknowledging it.
     fn waiting<S: Store>(buffer: &mut Buffer<S>) -> String {
         let mut after = Position::default();
-        let mut out = Vec::new();
+        let mut out: Vec<String> = Vec::new();
         while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(0)) {
             let kinds: String = chunk
                 .group
@@ -783,7 +791,10 @@ mod tests {
                 .collect();
             assert!(chunk.end > after, "the position moves on");
             assert_eq!(chunk.end.seq, chunk.group.last());
-            out.push(format!("{}:{} {kinds}", chunk.run.ordinal, chunk.group.first));
+            match out.last_mut() {
+                Some(before) if (after.run, after.seq + 1) == (chunk.run.ordinal, chunk.group.first) => before.push_str(&kinds),
+                Some(_) | None => out.push(format!("{}:{} {kinds}", chunk.run.ordinal, chunk.group.first)),
+            }
             after = chunk.end;
         }
         out.join(", ")
@@ -846,10 +857,10 @@ mod tests {
         }
         drop(buffer);
         let mut next = open(disk(), 2);
-        assert_eq!(waiting(&mut next), "1:2 t, 1:3 t, 1:4 t, 2:1 b");
+        assert_eq!(waiting(&mut next), "1:2 ttt, 2:1 b");
         // An ack for the present stream must neither touch the earlier one nor let it be passed over.
         assert_eq!(next.ack(StreamId(2), 0, Uptime(5)), None);
-        assert_eq!(waiting(&mut next), "1:2 t, 1:3 t, 1:4 t, 2:1 b");
+        assert_eq!(waiting(&mut next), "1:2 ttt, 2:1 b");
         assert_eq!(next.ack(StreamId(1), 3, Uptime(5)), Some(Position { run: 1, seq: 3 }));
         assert_eq!(waiting(&mut next), "1:4 t, 2:1 b");
         next.close(Uptime(6));
@@ -885,16 +896,16 @@ mod tests {
         }
         let middle = *disk.0.borrow().groups.keys().nth(1).expect("three groups");
         disk.0.borrow_mut().groups.get_mut(&middle).expect("there")[3] ^= 1;
-        assert_eq!(waiting(&mut buffer), "1:1 bt, 1:3 g1, 1:4 t");
+        assert_eq!(waiting(&mut buffer), "1:1 btg1t");
         drop(buffer);
         disk.0.borrow_mut().groups.get_mut(&middle).expect("there")[0] ^= 1;
-        assert_eq!(waiting(&mut open(disk.clone(), 2)), "1:1 bt, 1:3 g1, 1:4 t, 2:1 b");
+        assert_eq!(waiting(&mut open(disk.clone(), 2)), "1:1 btg1t, 2:1 b");
         // A group that is gone altogether is a hole between its neighbours.
         disk.0.borrow_mut().groups.remove(&middle);
-        assert_eq!(waiting(&mut open(disk.clone(), 3)), "1:1 bt, 1:3 g1, 1:4 t, 3:1 b");
+        assert_eq!(waiting(&mut open(disk.clone(), 3)), "1:1 btg1t, 3:1 b");
         // So is what the run is known to have written last.
         disk.0.borrow_mut().groups.remove(&Position { run: 1, seq: 4 });
-        assert_eq!(waiting(&mut open(disk, 4)), "1:1 bt, 1:3 g1, 1:4 g1, 4:1 b");
+        assert_eq!(waiting(&mut open(disk, 4)), "1:1 btg1g1, 4:1 b");
     }
 
     #[test]
@@ -972,12 +983,13 @@ mod tests {
         buffer.flush(Uptime(0));
         drop(buffer);
         let mut next = open(disk.clone(), 2);
-        let dating = Dating::Fixed { boot_at: Millis(5), error_ms: 1 };
-        next.dated(dating, Uptime(0));
-        assert_eq!(next.older()[0].dating, Some(dating));
+        let anchor = Anchor::exact(Millis(5), Uptime(0));
+        next.dated(anchor, Uptime(0));
         drop(next);
         // Killed at once, it has left what it knew to the next run of the boot.
-        assert_eq!(open(disk, 3).run().dating, Some(dating));
+        let last = open(disk, 3);
+        assert_eq!(last.run().dating, Some(anchor));
+        assert_eq!(dating_of(last.older(), BootId(1)), Some(anchor), "and for the run before that knew nothing");
     }
 
     #[derive(Debug, Clone)]

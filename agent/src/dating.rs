@@ -1,59 +1,162 @@
-//! When this boot began, in UTC, learnt from the collector's acks.
+//! When this boot began, in UTC, learnt from the collector's acks and from NTP.
 //!
 //! An ack carries the collector's time and the moment at which the message it answers was sent. The collector read its
-//! clock somewhere between that moment and the ack's arrival, so each ack bounds the boot from both sides.
+//! clock somewhere between that moment and the ack's arrival, so each ack bounds the boot from both sides. A machine's
+//! clock drifts: what was learnt ages, and between two moments at which the time was known it is interpolated.
 
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
 use shared::{Dating, Millis, Uptime};
 
 /// How fast a machine's clock may drift, in parts per million. Crystals of small boards are specified to 20-50.
 const DRIFT_PPM: u64 = 100;
-
 /// A round trip over this, in ms, tells too little to date by.
 const ROUND_TRIP_LIMIT_MS: u64 = 60_000;
+/// A clock that NTP vouches for to no better than this, in ms, tells too little to date by.
+const NTP_ERROR_LIMIT_MS: u64 = 1_000;
+/// Least time in ms between two anchors that are kept.
+const SPACING_MS: u64 = 3_600_000;
+/// Most anchors that are kept; the oldest go.
+const ANCHORS_LIMIT: usize = 64;
 
-/// What is known of the moment at which uptime was zero.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Estimator {
-    known: Option<Interval>,
+fn drift(ms: u64) -> i64 {
+    i64::try_from(ms.saturating_mul(DRIFT_PPM) / 1_000_000).unwrap_or(i64::MAX)
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Interval {
+/// The interval in which uptime was zero, as it is known at one moment of the boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// The boot began no earlier.
     low: Millis,
+    /// The boot began no later.
     high: Millis,
-    learnt: Uptime,
+    /// The moment at which that is known.
+    at: Uptime,
 }
 
-impl Interval {
-    /// The interval as it must be believed at `now`, after drifting.
-    fn at(self, now: Uptime) -> Self {
-        let drift = i64::try_from(now.since(self.learnt) * DRIFT_PPM / 1_000_000).unwrap_or(i64::MAX);
-        Self { low: self.low.plus(-drift), high: self.high.plus(drift), learnt: now }
+impl Anchor {
+    /// A boot that is known exactly at one moment.
+    pub fn exact(boot_at: Millis, at: Uptime) -> Self {
+        Self { low: boot_at, high: boot_at, at }
     }
+
+    /// The interval as it must be believed of another moment, after or before drifting there.
+    fn drifted(self, at: Uptime) -> Self {
+        let by = drift(at.since(self.at).max(self.at.since(at)));
+        Self { low: self.low.plus(-by), high: self.high.plus(by), at }
+    }
+
+    /// Both hold, so the truth lies where they overlap, if they do.
+    fn and(self, other: Self) -> Option<Self> {
+        let (low, high) = (self.low.max(other.low), self.high.min(other.high));
+        (low <= high).then_some(Self { low, high, ..other })
+    }
+
+    fn middle(self) -> Millis {
+        self.low.plus(self.high.since(self.low) / 2)
+    }
+
+    /// The dates of moments between two, if the boot began in the middle of this interval.
+    fn dating(self, boot_at: Millis, from: Uptime, to: Uptime) -> Dating {
+        let error = self.high.since(boot_at).max(boot_at.since(self.low)) + drift(to.since(from) / 2);
+        Dating::Fixed { boot_at, error_ms: u32::try_from(error).unwrap_or(u32::MAX) }
+    }
+
+    /// How to date the moments from one to another by this anchor alone.
+    pub fn dating_of(self, from: Uptime, to: Uptime) -> Dating {
+        let there = self.drifted(middle(from, to));
+        there.dating(there.middle(), from, to)
+    }
+}
+
+fn middle(from: Uptime, to: Uptime) -> Uptime {
+    from.plus(to.since(from) / 2)
+}
+
+/// What is known of the moment at which uptime was zero: anchors, the oldest first.
+#[derive(Debug, Default, Clone)]
+pub struct Estimator {
+    anchors: VecDeque<Anchor>,
+    heard_collector: bool,
 }
 
 impl Estimator {
+    /// Takes over what an earlier run of the same boot has learnt.
+    pub fn inherit(&mut self, anchor: Anchor) {
+        self.anchors = [anchor].into();
+    }
+
     /// Learns from an ack that read `collector_now`, answers what was sent at `echo`, and arrived at `received`.
     pub fn on_ack(&mut self, collector_now: Millis, echo: Uptime, received: Uptime) {
-        let ms = |at: Uptime| i64::try_from(at.0).unwrap_or(i64::MAX);
         if echo > received || received.since(echo) > ROUND_TRIP_LIMIT_MS || collector_now < Millis::EARLIEST {
             return;
         }
-        let heard = Interval { low: collector_now.plus(-ms(received)), high: collector_now.plus(-ms(echo)), learnt: received };
-        self.known = Some(match self.known.map(|known| known.at(received)) {
-            // Both hold, so the truth lies where they overlap. Where they don't, a clock was set: believe the newer.
-            Some(known) if known.low <= heard.high && heard.low <= known.high => {
-                Interval { low: known.low.max(heard.low), high: known.high.min(heard.high), learnt: received }
-            }
-            Some(_) | None => heard,
-        });
+        let ms = |at: Uptime| i64::try_from(at.0).unwrap_or(i64::MAX);
+        let heard = Anchor { low: collector_now.plus(-ms(received)), high: collector_now.plus(-ms(echo)), at: received };
+        if !self.learn(heard) {
+            // A clock was set: believe the newer word, of all that was known before.
+            self.anchors = [heard].into();
+        }
+        self.heard_collector = true;
     }
 
-    /// How to date the moments of this boot, once an ack was heard.
+    /// Learns from the machine's clock, which NTP vouches for to `error_ms`. Where it contradicts the collector's, the
+    /// collector's is believed: the ledger is kept by it.
+    pub fn on_ntp(&mut self, wall: Millis, error_ms: u64, now: Uptime) {
+        if wall < Millis::EARLIEST || error_ms > NTP_ERROR_LIMIT_MS {
+            return;
+        }
+        let boot_at = wall.plus(-i64::try_from(now.0).unwrap_or(i64::MAX));
+        let error = i64::try_from(error_ms).unwrap_or(i64::MAX);
+        let heard = Anchor { low: boot_at.plus(-error), high: boot_at.plus(error), at: now };
+        if !self.learn(heard) && !self.heard_collector {
+            self.anchors = [heard].into();
+        }
+    }
+
+    /// Adds what was heard to what is known; `false` when the two contradict one another.
+    fn learn(&mut self, heard: Anchor) -> bool {
+        let Some(last) = self.anchors.back().copied() else {
+            self.anchors.push_back(heard);
+            return true;
+        };
+        let Some(both) = last.drifted(heard.at).and(heard) else { return false };
+        let before = self.anchors.len().checked_sub(2).map(|i| self.anchors[i]);
+        if before.is_some_and(|before| last.at.since(before.at) < SPACING_MS) {
+            self.anchors.pop_back();
+        } else if self.anchors.len() == ANCHORS_LIMIT {
+            self.anchors.pop_front();
+        }
+        self.anchors.push_back(both);
+        true
+    }
+
+    /// What is known best, at the moment of which it is.
+    pub fn newest(&self) -> Option<Anchor> {
+        self.anchors.back().copied()
+    }
+
+    /// How to date the moments of this boot around `now`, once the time was heard.
     pub fn dating(&self, now: Uptime) -> Option<Dating> {
-        let Interval { low, high, .. } = self.known?.at(now);
-        let half = high.since(low) / 2;
-        Some(Dating::Fixed { boot_at: low.plus(half), error_ms: u32::try_from(half).unwrap_or(u32::MAX) })
+        self.dating_of(now, now)
+    }
+
+    /// How to date the moments of this boot from one to another, once the time was heard.
+    pub fn dating_of(&self, from: Uptime, to: Uptime) -> Option<Dating> {
+        let at = middle(from, to);
+        let after = self.anchors.partition_point(|anchor| anchor.at <= at);
+        let (a, b) = (after.checked_sub(1).map(|i| self.anchors[i]), self.anchors.get(after).copied());
+        let (a, b) = match (a, b) {
+            (Some(a), Some(b)) => (a, b),
+            (one, other) => return Some(one.or(other)?.dating_of(from, to)),
+        };
+        // A crystal drifts evenly: the boot seems to move along a straight line from one anchor to the next.
+        let (passed, whole) = (i128::from(at.since(a.at)), i128::from(b.at.since(a.at).max(1)));
+        let moved = i128::from(b.middle().since(a.middle())) * passed / whole;
+        let there = a.drifted(at).and(b.drifted(at))?;
+        let boot_at = a.middle().plus(i64::try_from(moved).unwrap_or(0)).clamp(there.low, there.high);
+        Some(there.dating(boot_at, from, to))
     }
 }
 
@@ -62,6 +165,7 @@ mod tests {
     use super::*;
 
     const BOOT: i64 = 1_795_442_400_000;
+    const DAY: u64 = 86_400_000;
 
     fn check(acks: &[(i64, u64, u64)], now: u64, expected: Option<(i64, u32)>) {
         let mut estimator = Estimator::default();
@@ -108,5 +212,61 @@ mod tests {
         estimator.on_ack(Millis(1_000), Uptime(5), Uptime(6));
         estimator.on_ack(Millis(BOOT), Uptime(5), Uptime(3_600_005));
         assert_eq!(estimator.dating(Uptime(3_600_005)), None);
+    }
+
+    #[test]
+    fn three_weeks_without_a_word_are_interpolated_between_the_acks_around_them() {
+        // The machine's clock runs 40 ppm fast: 72.6 s in three weeks.
+        let uptime = |true_ms: u64| Uptime(true_ms + true_ms * 40 / 1_000_000);
+        let mut estimator = Estimator::default();
+        let mut hear = |true_ms: u64| {
+            let at = uptime(true_ms);
+            estimator.on_ack(Millis(BOOT + true_ms as i64), Uptime(at.0 - 50), at.plus(50));
+        };
+        (0..48).for_each(|hour| hear(60_000 + hour * 3_600_000));
+        hear(2 * DAY + 21 * DAY);
+        (0..100).for_each(|second| hear(2 * DAY + 21 * DAY + 1_000 * second));
+        for true_ms in (60_000..23 * DAY).step_by(7_654_321) {
+            let at = uptime(true_ms);
+            let Some(Dating::Fixed { boot_at, error_ms }) = estimator.dating_of(at, at) else { panic!("it is known") };
+            let off = (boot_at.0 + at.0 as i64 - BOOT - true_ms as i64).abs();
+            assert!(off <= 150, "{off} ms off after {true_ms} ms");
+            assert!(off <= i64::from(error_ms), "{off} ms off where {error_ms} are stated");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_ntp_vouches_for_dates_until_the_collector_contradicts_it() {
+        let mut estimator = Estimator::default();
+        estimator.on_ntp(Millis(1_000), 5, Uptime(500));
+        estimator.on_ntp(Millis(BOOT + 60_000), 5_000, Uptime(60_000));
+        assert_eq!(estimator.dating(Uptime(60_000)), None, "1970, and a clock that nobody vouches for");
+        estimator.on_ntp(Millis(BOOT + 60_000), 5, Uptime(60_000));
+        assert_eq!(estimator.dating(Uptime(60_000)), Some(Dating::Fixed { boot_at: Millis(BOOT), error_ms: 5 }));
+        estimator.on_ack(Millis(BOOT + 3_700_000), Uptime(90_000), Uptime(90_010));
+        let corrected = estimator.dating(Uptime(90_010));
+        assert_eq!(corrected, Some(Dating::Fixed { boot_at: Millis(BOOT + 3_609_995), error_ms: 5 }));
+        estimator.on_ntp(Millis(BOOT + 100_000), 5, Uptime(100_000));
+        let Some(Dating::Fixed { boot_at, .. }) = estimator.dating(Uptime(100_000)) else { panic!("it is known") };
+        assert_eq!(boot_at, Millis(BOOT + 3_609_995), "the ledger is kept by the collector's clock");
+    }
+
+    #[test]
+    fn a_batch_that_covers_hours_is_dated_by_its_middle() {
+        let anchor = Anchor::exact(Millis(BOOT), Uptime(0));
+        let hour = 3_600_000;
+        let dating = anchor.dating_of(Uptime(hour), Uptime(3 * hour));
+        assert_eq!(dating, Dating::Fixed { boot_at: Millis(BOOT), error_ms: 720 + 360 });
+    }
+
+    #[test]
+    fn anchors_have_a_limit() {
+        let mut estimator = Estimator::default();
+        for hour in 0..1_000 {
+            let at = Uptime(hour * 3_600_000);
+            estimator.on_ack(Millis(BOOT + at.0 as i64), at, at);
+        }
+        assert_eq!(estimator.anchors.len(), ANCHORS_LIMIT);
+        assert_eq!(estimator.dating(Uptime(999 * 3_600_000)), Some(Dating::Fixed { boot_at: Millis(BOOT), error_ms: 0 }));
     }
 }

@@ -1,23 +1,39 @@
 //! The buffer's groups in sled, durable when a commit returns.
 
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::buffer::{Position, Run, Store, Write};
 
-/// sled rewrites whole segments: small ones keep the bytes low that one durable record costs.
-const SEGMENT_BYTES: usize = 64 * 1024;
+/// sled keeps a page in a file of its own, which it never syncs, when it is over a quarter of a segment. A page has up to
+/// 17 groups, so that these segments have room for [`crate::buffer::GROUP_LIMIT_BYTES`] each.
+const SEGMENT_BYTES: usize = 512 * 1024;
 /// sled's page cache.
 const CACHE_BYTES: u64 = 1024 * 1024;
 /// Name of the tree that remembers runs.
 const RUNS: &str = "runs";
+/// On a full disk sled can't even delete. This much is set aside, and given up for it.
+const RESERVE_BYTES: u64 = 512 * 1024;
+/// The reserve is laid by again only where this many times as much is free.
+const RESERVE_MARGIN: u64 = 8;
+/// sled never gives room back: files that have grown beyond this are made anew once nothing is held.
+const RENEW_BYTES: u64 = 8 * 1024 * 1024;
+/// How often, and how long apart, a lock is asked for that a closed database is about to let go.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A sled database in a folder. While the folder can't be opened every call fails, and the next one tries again.
+/// A sled database in a folder. After any failure it is closed, and the next call opens it again.
 pub struct Disk {
     folder: PathBuf,
+    reserve: PathBuf,
     open: Option<Open>,
+    flushes: Arc<AtomicU64>,
 }
 
 struct Open {
@@ -25,67 +41,154 @@ struct Open {
     groups: sled::Tree,
     runs: sled::Tree,
     // sled's own file: its flush() ends before the bytes are on the disk, so we sync it ourselves.
-    log: std::fs::File,
+    log: File,
 }
 
 impl Disk {
     /// Uses the folder `buffer` in `state_dir`. A folder that sled can't open is put aside under another name.
     pub fn new(state_dir: &Path) -> Self {
-        Self { folder: state_dir.join("buffer"), open: None }
+        let (folder, reserve) = (state_dir.join("buffer"), state_dir.join("reserve"));
+        Self { folder, reserve, open: None, flushes: Arc::default() }
     }
 
-    fn opened(&mut self) -> io::Result<&Open> {
+    /// Counts how often something was made durable.
+    pub fn flushes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.flushes)
+    }
+
+    /// Does something with the open database. A failure closes it: sled remembers an error for good, and may have
+    /// panicked half-way through.
+    fn with<T>(&mut self, what: impl FnOnce(&Open) -> io::Result<T>) -> io::Result<T> {
         if self.open.is_none() {
-            self.open = Some(open_or_quarantine(&self.folder)?);
+            self.open = Some(open_or_quarantine(&self.folder).inspect_err(|error| self.make_room(error))?);
         }
-        self.open.as_ref().ok_or_else(|| io::Error::other("the buffer is not open"))
+        let Some(open) = &self.open else { return Err(io::Error::other("the buffer is not open")) };
+        let done = guarded(|| what(open));
+        if let Err(error) = &done {
+            self.make_room(error);
+            let _ = guarded(|| {
+                drop(self.open.take());
+                Ok(())
+            });
+        }
+        done
     }
 
-    fn apply(&mut self, writes: Vec<Write>) -> io::Result<&Open> {
-        let open = self.opened()?;
-        let mut groups = sled::Batch::default();
-        for write in writes {
-            match write {
-                Write::Put(at, bytes) => groups.insert(&key(at), bytes),
-                Write::Remove(at) => groups.remove(&key(at)),
-                Write::Run(run) => {
-                    let bytes = postcard::to_stdvec(&run).map_err(io::Error::other)?;
-                    open.runs.insert(run.ordinal.to_be_bytes(), bytes)?;
-                }
-                Write::ForgetRun(ordinal) => {
-                    open.runs.remove(ordinal.to_be_bytes())?;
-                }
-            }
+    /// A full disk gets the reserve.
+    fn make_room(&self, error: &io::Error) {
+        if is_full(error) && fs::remove_file(&self.reserve).is_ok() {
+            tracing::warn!("the disk is full: its reserve is given up");
         }
-        open.groups.apply_batch(groups)?;
-        Ok(open)
     }
+
+    /// Lays the reserve by where there is plenty of room.
+    fn lay_by(&self) {
+        let Some(folder) = self.reserve.parent().filter(|_| !self.reserve.exists()) else { return };
+        let Ok(room) = rustix::fs::statvfs(folder) else { return };
+        if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE_BYTES * RESERVE_MARGIN {
+            return;
+        }
+        let laid_by = File::create(&self.reserve).and_then(|file| {
+            let flags = rustix::fs::FallocateFlags::empty();
+            Ok(rustix::fs::fallocate(file.as_fd(), flags, 0, RESERVE_BYTES)?)
+        });
+        if laid_by.is_err() {
+            let _ = fs::remove_file(&self.reserve);
+        }
+    }
+
+    /// Begins a new folder that remembers the same runs. The old one stays until the new one is on the disk.
+    fn renew(&mut self) -> io::Result<()> {
+        let runs = self.with(|open| open.runs.iter().collect::<Result<Vec<_>, _>>().map_err(Into::into))?;
+        self.open = None;
+        let [fresh, old] = beside(&self.folder);
+        clear_away(&fresh)?;
+        fs::create_dir_all(&fresh)?;
+        {
+            let open = open(&fresh)?;
+            for (ordinal, run) in runs {
+                open.runs.insert(ordinal, run)?;
+            }
+            open.db.flush()?;
+            rustix::fs::fdatasync(open.log.as_fd())?;
+        }
+        fs::rename(&self.folder, &old)?;
+        fs::rename(&fresh, &self.folder)?;
+        if let Some(state_dir) = self.folder.parent() {
+            File::open(state_dir)?.sync_all()?;
+        }
+        clear_away(&old)
+    }
+}
+
+/// The names of a folder that is being made, and of one that has had its day.
+fn beside(folder: &Path) -> [PathBuf; 2] {
+    [folder.with_extension("new"), folder.with_extension("old")]
+}
+
+fn clear_away(folder: &Path) -> io::Result<()> {
+    if folder.exists() { fs::remove_dir_all(folder) } else { Ok(()) }
+}
+
+/// A renewal that a power cut interrupted is finished, or forgotten.
+fn settle(folder: &Path) -> io::Result<()> {
+    let [fresh, old] = beside(folder);
+    if !folder.exists() && fresh.exists() {
+        fs::rename(&fresh, folder)?;
+    }
+    clear_away(&fresh)?;
+    clear_away(&old)
+}
+
+/// A damaged sled file often panics instead of returning an error.
+fn guarded<T>(what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "sled panicked")))
 }
 
 fn open_or_quarantine(folder: &Path) -> io::Result<Open> {
-    std::fs::create_dir_all(folder)?;
-    // A damaged sled file often panics instead of returning an error.
-    match catch_unwind(AssertUnwindSafe(|| open(folder))) {
-        Ok(Ok(open)) => return Ok(open),
-        Ok(Err(error)) if !is_damage(&error) => return Err(error),
-        Ok(Err(error)) => tracing::error!(%error, "the buffer is damaged"),
-        Err(_) => tracing::error!("the buffer is damaged: opening it panicked"),
-    }
+    settle(folder)?;
+    fs::create_dir_all(folder)?;
+    let mut tries = 0;
+    let damage = loop {
+        match guarded(|| open(folder)) {
+            Ok(open) => return Ok(open),
+            Err(error) if is_locked(&error) && tries < LOCK_TRIES => {
+                tries += 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(error) if is_damage(&error) => break error,
+            Err(error) => return Err(error),
+        }
+    };
     let aside = (1..).map(|n| folder.with_extension(format!("damaged-{n}"))).find(|path| !path.exists());
     let aside = aside.unwrap_or_else(|| folder.with_extension("damaged"));
-    std::fs::rename(folder, &aside)?;
-    tracing::error!(aside = %aside.display(), "the damaged buffer is put aside; what it held and was not sent is a gap");
-    std::fs::create_dir_all(folder)?;
+    fs::rename(folder, &aside)?;
+    tracing::error!(
+        error = %damage, aside = %aside.display(),
+        "the buffer is damaged and put aside; what it held and was not sent is a gap"
+    );
+    fs::create_dir_all(folder)?;
     open(folder)
 }
 
-/// A full or read-only disk is not a reason to put a good buffer aside.
+fn is_full(error: &io::Error) -> bool {
+    // sled hands most errors on as texts.
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || error.to_string().contains("No space left on device")
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || (error.kind() == io::ErrorKind::Other && error.to_string().contains("lock"))
+}
+
+/// A full, a read-only or a failing disk is no reason to put a good buffer aside.
 fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{Other, PermissionDenied, ReadOnlyFilesystem, StorageFull, WouldBlock};
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, Other, UnexpectedEof};
+    let says = |what: &str| error.to_string().contains(what);
     match error.kind() {
-        StorageFull | ReadOnlyFilesystem | PermissionDenied | WouldBlock => false,
-        Other => !error.to_string().contains("lock"),
-        _ => true,
+        InvalidData | UnexpectedEof | IsADirectory | NotADirectory => !is_full(error),
+        Other => !is_full(error) && !is_locked(error) && !says("Read-only") && !says("Input/output error"),
+        _ => false,
     }
 }
 
@@ -94,10 +197,28 @@ fn open(folder: &Path) -> io::Result<Open> {
         sled::Config::new().path(folder).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
     let groups = db.open_tree("groups")?;
     let runs = db.open_tree(RUNS)?;
-    let log = std::fs::File::options().read(true).write(true).open(folder.join("db"))?;
+    let log = File::options().read(true).write(true).open(folder.join("db"))?;
     // The folder's entry for a new file must be on the disk as well.
-    std::fs::File::open(folder)?.sync_all()?;
+    File::open(folder)?.sync_all()?;
     Ok(Open { db, groups, runs, log })
+}
+
+fn apply(open: &Open, writes: Vec<Write>) -> io::Result<()> {
+    let mut groups = sled::Batch::default();
+    for write in writes {
+        match write {
+            Write::Put(at, bytes) => groups.insert(&key(at), bytes),
+            Write::Remove(at) => groups.remove(&key(at)),
+            Write::Run(run) => {
+                let bytes = postcard::to_stdvec(&run).map_err(io::Error::other)?;
+                open.runs.insert(run.ordinal.to_be_bytes(), bytes)?;
+            }
+            Write::ForgetRun(ordinal) => {
+                open.runs.remove(ordinal.to_be_bytes())?;
+            }
+        }
+    }
+    Ok(open.groups.apply_batch(groups)?)
 }
 
 fn key(at: Position) -> [u8; 12] {
@@ -114,34 +235,105 @@ fn position(key: &[u8]) -> Option<Position> {
 
 impl Store for Disk {
     fn runs(&mut self) -> io::Result<Vec<Run>> {
-        let mut runs = Vec::new();
-        for entry in self.opened()?.runs.iter() {
-            runs.extend(postcard::from_bytes(&entry?.1));
-        }
-        Ok(runs)
+        self.with(|open| {
+            let mut runs = Vec::new();
+            for entry in open.runs.iter() {
+                runs.extend(postcard::from_bytes(&entry?.1));
+            }
+            Ok(runs)
+        })
     }
 
     fn positions(&mut self) -> io::Result<Vec<Position>> {
-        let mut positions = Vec::new();
-        for key in self.opened()?.groups.iter().keys() {
-            positions.extend(position(&key?));
-        }
-        Ok(positions)
+        self.with(|open| {
+            let mut positions = Vec::new();
+            for key in open.groups.iter().keys() {
+                positions.extend(position(&key?));
+            }
+            Ok(positions)
+        })
     }
 
     fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.opened()?.groups.get(key(at))?.map(|bytes| bytes.to_vec()))
+        self.with(|open| Ok(open.groups.get(key(at))?.map(|bytes| bytes.to_vec())))
     }
 
     fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
-        let open = self.apply(writes)?;
-        open.db.flush()?;
-        rustix::fs::fdatasync(open.log.as_fd())?;
+        self.with(|open| {
+            apply(open, writes)?;
+            open.db.flush()?;
+            Ok(rustix::fs::fdatasync(open.log.as_fd())?)
+        })?;
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.lay_by();
         Ok(())
     }
 
     fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
-        self.apply(writes)?;
-        Ok(())
+        let has_grown = self.with(|open| {
+            apply(open, writes)?;
+            Ok(open.groups.is_empty() && open.log.metadata()?.len() > RENEW_BYTES)
+        })?;
+        if has_grown { self.renew() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::{BootId, StreamId};
+
+    use super::*;
+    use crate::buffer::GROUP_LIMIT_BYTES;
+
+    fn run(ordinal: u32) -> Run {
+        Run { ordinal, stream: StreamId(7), boot: BootId(1), last: 9, clean: false, dating: None }
+    }
+
+    #[test]
+    fn files_that_have_grown_are_made_anew_once_nothing_is_held() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut disk = Disk::new(folder.path());
+        disk.commit(vec![Write::Run(run(3))]).expect("written");
+        let at = |seq| Position { run: 3, seq };
+        for seq in 1..=800 {
+            disk.commit(vec![Write::Put(at(seq), vec![seq as u8; GROUP_LIMIT_BYTES + 500])]).expect("written");
+            let apart = fs::read_dir(folder.path().join("buffer/blobs")).expect("sled's folder").count();
+            assert_eq!(apart, 0, "sled doesn't sync what lies there");
+        }
+        let file = folder.path().join("buffer/db");
+        let size = || fs::metadata(&file).expect("there").len();
+        assert!(size() > RENEW_BYTES);
+        disk.forget((1..800).map(|seq| Write::Remove(at(seq))).collect()).expect("forgotten");
+        assert!(size() > RENEW_BYTES, "something is held");
+        disk.forget(vec![Write::Remove(at(800))]).expect("forgotten");
+        assert_eq!((disk.positions().expect("read"), disk.runs().expect("read")), (Vec::new(), vec![run(3)]));
+        assert!(size() < RENEW_BYTES / 4, "{} B", size());
+        assert_eq!(beside(&folder.path().join("buffer")).map(|path| path.exists()), [false, false]);
+    }
+
+    #[test]
+    fn a_renewal_that_was_interrupted_is_finished_or_forgotten() {
+        let state = tempfile::tempdir().expect("a folder");
+        let folder = state.path().join("buffer");
+        let [fresh, old] = beside(&folder);
+        Disk::new(state.path()).commit(vec![Write::Run(run(3))]).expect("written");
+        fs::create_dir(&fresh).expect("made");
+        assert_eq!(Disk::new(state.path()).runs().expect("read"), [run(3)], "cut before the first rename");
+        fs::rename(&folder, &fresh).expect("moved");
+        fs::create_dir(&old).expect("made");
+        assert_eq!(Disk::new(state.path()).runs().expect("read"), [run(3)], "cut between the two");
+        assert!(!fresh.exists() && !old.exists());
+    }
+
+    #[test]
+    fn a_reserve_is_laid_by_and_given_up_for_a_full_disk() {
+        let state = tempfile::tempdir().expect("a folder");
+        let mut disk = Disk::new(state.path());
+        disk.commit(vec![Write::Run(run(1))]).expect("written");
+        let reserve = state.path().join("reserve");
+        assert_eq!(fs::metadata(&reserve).expect("there").len(), RESERVE_BYTES);
+        assert!(disk.with(|_| Err::<(), _>(io::ErrorKind::StorageFull.into())).is_err());
+        assert!(!reserve.exists());
+        assert_eq!(disk.runs().expect("it is opened again"), [run(1)]);
     }
 }

@@ -1,18 +1,26 @@
-//! The thread that owns the outbox and with it the disk: a slow disk stops it, and nothing else.
+//! The thread that owns the outbox: a disk that is slow stops it for some seconds, and nothing else.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use shared::message::Spent;
 use shared::{Ack, Batch, Body, BootId, BranchId, Dating, Heartbeat, StreamId, Uptime};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::budget::Budget;
 use crate::buffer::{Buffer, Level, Position, Store};
 use crate::clock;
 use crate::disk::Disk;
+use crate::line::Carried;
 use crate::outbox::{Outbox, Word};
+use crate::patience::Patient;
 
 /// Most commands that wait for the thread.
 pub const COMMANDS_LIMIT: usize = 1_024;
+/// How often the kernel is asked whether something vouches for the machine's clock, in ms.
+const NTP_EVERY_MS: u64 = 10_000;
 
 /// What the thread can be told.
 #[derive(Debug)]
@@ -31,8 +39,8 @@ pub enum Command {
     Next(oneshot::Sender<Option<(Batch, Position)>>),
     /// A batch that ends here has been handed to the connection.
     Sent(Position),
-    /// Asks for a sign of life.
-    Heartbeat(Word, oneshot::Sender<Heartbeat>),
+    /// Asks for a sign of life; what the connection has carried since the last is counted.
+    Heartbeat(Word, Carried, oneshot::Sender<Heartbeat>),
     /// The program ends: write everything.
     Close,
 }
@@ -48,6 +56,8 @@ pub struct Standing {
     pub level: Level,
     /// Whether the newest states have to travel beside the stream.
     pub is_behind: bool,
+    /// Whether there is a connection.
+    pub is_connected: bool,
     /// How the present boot is dated, once known.
     pub dating: Option<Dating>,
     /// How often the collector has asked for every state anew.
@@ -69,11 +79,13 @@ impl Keeper {
     /// # Errors
     /// When no thread can be started. A disk that fails is no error: the buffer goes on in memory.
     pub fn start(branch: BranchId, state_dir: &Path, stream: StreamId, boot: BootId, limit_bytes: u64) -> std::io::Result<Self> {
-        let buffer = Buffer::open(Disk::new(state_dir), stream, boot, limit_bytes, clock::uptime());
+        let disk = Disk::new(state_dir);
+        let meter = Meter::new(disk.flushes(), clock::uptime());
+        let buffer = Buffer::open(Patient::new(disk)?, stream, boot, limit_bytes, clock::uptime());
         let outbox = Outbox::new(branch, buffer);
         let (commands, inbox) = mpsc::channel(COMMANDS_LIMIT);
         let (told, standing) = watch::channel(standing(&outbox, clock::uptime()));
-        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(outbox, inbox, &told))?;
+        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(outbox, meter, inbox, &told))?;
         Ok(Self { commands, standing, thread })
     }
 
@@ -93,6 +105,7 @@ fn standing<S: Store>(outbox: &Outbox<S>, now: Uptime) -> Standing {
         last: run.last,
         level: outbox.buffer.level(),
         is_behind: outbox.is_behind(),
+        is_connected: outbox.is_connected(),
         dating: outbox.dating(now),
         restatements: outbox.restatements(),
     }
@@ -103,9 +116,50 @@ fn answer<T>(to: oneshot::Sender<T>, what: T) {
     let _ = to.send(what);
 }
 
-fn keep<S: Store>(mut outbox: Outbox<S>, mut inbox: mpsc::Receiver<Command>, told: &watch::Sender<Standing>) {
+/// Counts what the agent costs its card and its line.
+struct Meter {
+    budget: Budget,
+    flushes: Arc<AtomicU64>,
+    told: (u64, u64),
+}
+
+impl Meter {
+    fn new(flushes: Arc<AtomicU64>, now: Uptime) -> Self {
+        Self { budget: Budget::new(now), told: (written_bytes(), 0), flushes }
+    }
+
+    fn day(&mut self, carried: Carried, now: Uptime) -> Spent {
+        let counted = (written_bytes(), self.flushes.load(Ordering::Relaxed));
+        let (disk_bytes, flushes) = std::mem::replace(&mut self.told, counted);
+        let spent = Spent {
+            over_ms: 0,
+            disk_bytes: counted.0.saturating_sub(disk_bytes),
+            flushes: counted.1.saturating_sub(flushes),
+            sent_bytes: carried.sent,
+            received_bytes: carried.received,
+        };
+        self.budget.spend(spent, now);
+        self.budget.day(now)
+    }
+}
+
+/// Bytes that this process has caused to be written to a disk, by the kernel's count.
+fn written_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
+}
+
+fn keep<S: Store>(mut outbox: Outbox<S>, mut meter: Meter, mut inbox: mpsc::Receiver<Command>, told: &watch::Sender<Standing>) {
+    let mut ntp_at = Uptime(0);
     while let Some(command) = inbox.blocking_recv() {
         let now = clock::uptime();
+        if now >= ntp_at {
+            ntp_at = now.plus(NTP_EVERY_MS);
+            if let Some((wall, error_ms)) = clock::synchronised() {
+                outbox.heard_ntp(wall, error_ms, now);
+            }
+        }
         match command {
             Command::Entry(body, at) => outbox.buffer.append(body, at),
             Command::Observed(moment) => outbox.buffer.observed(moment),
@@ -114,7 +168,11 @@ fn keep<S: Store>(mut outbox: Outbox<S>, mut inbox: mpsc::Receiver<Command>, tol
             Command::Acked(ack) => outbox.acked(&ack, now),
             Command::Next(reply) => answer(reply, outbox.next(now)),
             Command::Sent(end) => outbox.sent(end, now),
-            Command::Heartbeat(word, reply) => answer(reply, outbox.heartbeat(&word, now)),
+            Command::Heartbeat(mut word, carried, reply) => {
+                let spent = meter.day(carried, now);
+                word.health.iter_mut().for_each(|health| health.spent = spent);
+                answer(reply, outbox.heartbeat(&word, now));
+            }
             Command::Close => {
                 outbox.buffer.close(now);
                 break;
@@ -124,7 +182,9 @@ fn keep<S: Store>(mut outbox: Outbox<S>, mut inbox: mpsc::Receiver<Command>, tol
         told.send_if_modified(|before| {
             let next = standing(&outbox, now);
             // The dating ages with every look at it: alone it is no news.
-            let told = |standing: &Standing| (standing.last, standing.level, standing.dating.is_some(), standing.restatements);
+            let told = |standing: &Standing| {
+                (standing.last, standing.level, standing.is_connected, standing.dating.is_some(), standing.restatements)
+            };
             let news = told(before) != told(&next);
             *before = next;
             news

@@ -4,15 +4,18 @@
 //! the collector's ack. What decides is pure and takes the time as an argument; only [`clock`] reads a clock.
 
 pub mod agent;
+pub mod budget;
 pub mod buffer;
 pub mod clock;
 pub mod command;
 pub mod dating;
 pub mod disk;
 pub mod keeper;
+pub mod line;
 pub mod link;
 pub mod monitor;
 pub mod outbox;
+pub mod patience;
 pub mod plan;
 pub mod probe;
 pub mod schedule;

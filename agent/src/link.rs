@@ -10,14 +10,16 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use rand::Rng;
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS};
+use shared::message::{Answer, Ask};
 use shared::message::{Health, PresenceState};
 use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
-use shared::{Ack, Batch, Config, Lane, Presence, Uptime, topic};
+use shared::{Ack, Batch, Config, Lane, Live, Presence, Uptime, topic};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::keeper::{Command, Standing};
+use crate::line::{Carried, Line};
 use crate::outbox::Word;
 use crate::plan::Plan;
 use crate::settings::Settings;
@@ -28,8 +30,9 @@ use crate::{clock, tls};
 const CHANNEL_LIMIT: usize = 10;
 /// Time for a connection to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
-/// MQTT keep-alive. The collector notices silence by heartbeats, long before.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// MQTT keep-alive: long, since each costs 200 B. A connection that hangs is noticed by TCP, and silence by the
+/// heartbeats, both long before.
+const KEEP_ALIVE: Duration = Duration::from_secs(1_800);
 /// First and longest wait before the next try to connect, in ms; the real one is jittered.
 const BACKOFF_MS: (u64, u64) = (500, 8_000);
 /// How long a connection must hold before the wait starts from the shortest again, in ms.
@@ -38,6 +41,10 @@ const STABLE_MS: u64 = 30_000;
 const TICK: Duration = Duration::from_millis(200);
 /// A connection on which the broker has confirmed nothing for so long, with something on its way, is given up, in ms.
 const STUCK_MS: u64 = 30_000;
+/// How often the agent's health is told while nothing of it has changed, in ms.
+const HEALTH_MS: u64 = 300_000;
+/// Questions and answers that wait.
+pub const ASKS_LIMIT: usize = 16;
 /// Time for the last entries to be acknowledged when the program ends.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 
@@ -51,6 +58,10 @@ pub struct Ends {
     pub tally: watch::Receiver<Tally>,
     /// Where a config from the collector goes.
     pub plan: watch::Sender<Arc<Plan>>,
+    /// Where questions go.
+    pub asks: mpsc::Sender<Ask>,
+    /// What has been answered.
+    pub answers: mpsc::Receiver<Answer>,
 }
 
 /// The last good config of a state folder, if there is one.
@@ -100,10 +111,17 @@ struct Connection {
     client: AsyncClient,
     incoming: mpsc::Receiver<Packet>,
     poller: JoinHandle<anyhow::Error>,
+    /// Where it was found: then TCP itself notices when it hangs.
+    line: Option<Line>,
     heartbeat_at: Uptime,
     confirmed_at: Uptime,
     unconfirmed: u32,
+    health_told: Option<(Uptime, Told)>,
+    states_told: Arc<Vec<Live>>,
 }
+
+/// What of an agent's health is worth a word at once: config, buffer, backlog, clock.
+type Told = (u64, bool, bool, bool);
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -115,7 +133,15 @@ impl Connection {
     fn publish<T: shared::wire::Payload>(&mut self, topic: String, qos: QoS, message: &T) -> anyhow::Result<bool> {
         let bytes = encode(message).with_context(|| format!("encoding for {topic}"))?;
         match self.client.try_publish(topic, qos, false, bytes) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                if qos == QoS::AtLeastOnce {
+                    if self.unconfirmed == 0 {
+                        self.confirmed_at = clock::uptime();
+                    }
+                    self.unconfirmed += 1;
+                }
+                Ok(true)
+            }
             Err(rumqttc::ClientError::TryRequest(_)) => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -147,6 +173,10 @@ impl Link {
                 },
                 Ok(()) = standing.changed() => {}
                 Ok(()) = tally.changed() => self.tell_newest(&mut connection).await?,
+                Some(answer) = self.ends.answers.recv() => {
+                    // One that finds no room is not repeated: the next comes in seconds.
+                    connection.publish(Lane::Answer.topic(&self.settings.branch), QoS::AtMostOnce, &answer)?;
+                }
                 _ = tick.tick() => {}
             }
             self.send_due(&mut connection).await?;
@@ -173,12 +203,24 @@ impl Link {
         }
         client.try_subscribe(Lane::Ack.topic(branch), QoS::AtMostOnce)?;
         client.try_subscribe(Lane::Config.topic(branch), QoS::AtLeastOnce)?;
+        client.try_subscribe(Lane::Ask.topic(branch), QoS::AtMostOnce)?;
         let online = encode(&Presence { stream, state: PresenceState::Online })?;
         client.try_publish(presence, QoS::AtLeastOnce, true, online)?;
         let (packets, incoming) = mpsc::channel(CHANNEL_LIMIT);
         let poller = tokio::spawn(poll(events, packets));
         let now = clock::uptime();
-        Ok(Connection { client, incoming, poller, heartbeat_at: now, confirmed_at: now, unconfirmed: 0 })
+        Ok(Connection {
+            client,
+            incoming,
+            poller,
+            line: Line::to_port(broker.port),
+            heartbeat_at: now,
+            confirmed_at: now,
+            // The presence is the first.
+            unconfirmed: 1,
+            health_told: None,
+            states_told: Arc::default(),
+        })
     }
 
     async fn handle(&mut self, connection: &mut Connection, packet: Packet) -> anyhow::Result<()> {
@@ -197,6 +239,11 @@ impl Link {
                     Err(error) => tracing::warn!(%error, "an ack can't be read"),
                 },
                 Some((branch, Lane::Config)) if branch == self.settings.branch => self.configure(&publish.payload),
+                Some((branch, Lane::Ask)) if branch == self.settings.branch => match decode::<Ask>(&publish.payload) {
+                    // Too many questions at once are not answered: whoever asks, asks again.
+                    Ok(ask) => drop(self.ends.asks.try_send(ask)),
+                    Err(error) => tracing::warn!(%error, "a question can't be read"),
+                },
                 Some(_) | None => tracing::warn!(topic = %publish.topic, "not for us"),
             },
             _ => {}
@@ -209,12 +256,14 @@ impl Link {
         match plan {
             Ok(plan) if self.ends.plan.borrow().version == plan.version => {}
             Ok(plan) => {
-                if let Err(error) = keep_config(&self.settings.state_dir, payload) {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "the config can't be kept: it is in force until the next start"
-                    );
-                }
+                let (state_dir, payload) = (self.settings.state_dir.clone(), payload.to_vec());
+                // A card may hang: neither probing nor the link waits for it.
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = keep_config(&state_dir, &payload) {
+                        let error = format!("{error:#}");
+                        tracing::error!(error, "the config can't be kept: it is in force until the next start");
+                    }
+                });
                 self.ends.plan.send_replace(Arc::new(plan));
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "a config is refused: the one in force stays"),
@@ -233,40 +282,65 @@ impl Link {
             if !connection.publish::<Batch>(Lane::Up.topic(&self.settings.branch), QoS::AtLeastOnce, &batch)? {
                 break;
             }
-            if connection.unconfirmed == 0 {
-                connection.confirmed_at = now;
-            }
-            connection.unconfirmed += 1;
             self.command(Command::Sent(end)).await;
         }
         Ok(())
     }
 
+    /// A sign of life, with the newest states of all targets if the stream is behind.
     async fn heartbeat(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+        let states = Arc::clone(&self.ends.tally.borrow().states);
+        self.tell(connection, Arc::clone(&states)).await?;
+        connection.states_told = states;
+        Ok(())
+    }
+
+    /// While the stream is behind, what has changed travels beside it.
+    async fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+        let states = Arc::clone(&self.ends.tally.borrow().states);
+        if self.ends.standing.borrow().is_behind {
+            let changed = changed(&connection.states_told, &states);
+            self.tell(connection, Arc::new(changed)).await?;
+        }
+        connection.states_told = states;
+        Ok(())
+    }
+
+    async fn tell(&mut self, connection: &mut Connection, states: Arc<Vec<Live>>) -> anyhow::Result<()> {
+        let now = clock::uptime();
         let plan = Arc::clone(&self.ends.plan.borrow());
-        let tally = self.ends.tally.borrow().clone();
-        let health = Health {
-            ticks_missed: tally.ticks_missed,
-            send_errors: tally.send_errors,
-            receive_drops: tally.receive_drops,
-            probe_age_ms: tally.probe_age_ms,
-            ..Health::default()
-        };
-        let word = Word { config: plan.version, health, states: tally.states };
-        let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, reply)).await else { return Ok(()) };
-        connection.publish(Lane::Live.topic(&self.settings.branch), QoS::AtMostOnce, &heartbeat)?;
-        // Until the time is known nothing can be sent: ask again soon.
-        let wait = if heartbeat.dating.is_some() { u64::from(plan.heartbeat_ms) } else { 1_000 };
+        let standing = *self.ends.standing.borrow();
+        let clock = clock::synchronised();
+        let told: Told = (plan.version, standing.level.volatile, standing.is_behind, clock.is_some());
+        let is_due = connection.health_told.is_none_or(|(at, before)| before != told || now.since(at) >= HEALTH_MS);
+        let health = (is_due || standing.is_behind).then(|| self.health(plan.version, &standing, clock.is_some(), now));
+        let carried = connection.line.as_mut().map_or(Carried::default(), Line::carried);
+        let word = Word { health, states };
+        let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, carried, reply)).await else { return Ok(()) };
+        // Where TCP can't be asked to notice that a connection hangs, the broker's answer has to tell.
+        let qos = if connection.line.is_some() { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        let told_now = connection.publish(Lane::Live.topic(&self.settings.branch), qos, &heartbeat)?;
+        if told_now && heartbeat.health.is_some() {
+            connection.health_told = Some((now, told));
+        }
+        // Until the time is known nothing can be sent: ask again soon. The same where there was no room.
+        let wait = if told_now && heartbeat.dating.is_some() { u64::from(plan.heartbeat_ms) } else { 1_000 };
         connection.heartbeat_at = clock::uptime().plus(wait);
         Ok(())
     }
 
-    /// While the stream is behind, a change travels beside it.
-    async fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
-        if self.ends.standing.borrow().is_behind {
-            self.heartbeat(connection).await?;
+    fn health(&self, config: u64, standing: &Standing, clock_synchronised: bool, now: Uptime) -> Health {
+        let tally = self.ends.tally.borrow();
+        Health {
+            config,
+            ticks_missed: tally.ticks_missed,
+            send_errors: tally.send_errors,
+            receive_drops: tally.receive_drops,
+            probe_age_ms: tally.probe_age_ms,
+            clock_synchronised,
+            clock_ahead_ms: standing.dating.map(|dating| clock::wall().since(dating.date(now).0)),
+            ..Health::default()
         }
-        Ok(())
     }
 
     async fn say_goodbye(&mut self, connection: &mut Connection) {
@@ -307,6 +381,13 @@ impl Link {
         self.command(command(reply)).await;
         answer.await.ok()
     }
+}
+
+/// The states of `now` that differ from those of `before`; all of them, where the targets aren't the same.
+fn changed(before: &[Live], now: &[Live]) -> Vec<Live> {
+    let are_same = before.len() == now.len() && before.iter().zip(now).all(|(before, now)| before.device == now.device);
+    let is_news = |at: usize, live: &Live| !are_same || before[at] != *live;
+    now.iter().enumerate().filter(|(at, live)| is_news(*at, live)).map(|(_, live)| live.clone()).collect()
 }
 
 async fn poll(mut events: EventLoop, packets: mpsc::Sender<Packet>) -> anyhow::Error {

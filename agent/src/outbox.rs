@@ -5,7 +5,7 @@
 use shared::message::Health;
 use shared::{Ack, Batch, BranchId, Dating, Heartbeat, Live, Millis, Uptime};
 
-use crate::buffer::{Buffer, Level, Position, Run, Store};
+use crate::buffer::{Buffer, Level, Position, Run, Store, dating_of};
 use crate::dating::Estimator;
 use crate::window::Window;
 
@@ -32,18 +32,31 @@ pub struct Outbox<S> {
 /// What a heartbeat tells beside the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Word {
-    /// Version of the config in force.
-    pub config: u64,
-    /// How the agent is; the buffer's part is filled in here.
-    pub health: Health,
-    /// Every target's newest state.
+    /// How the agent is, if that is told now; the buffer's part is filled in here.
+    pub health: Option<Health>,
+    /// The targets' newest states, for the case that the stream is behind.
     pub states: std::sync::Arc<Vec<Live>>,
 }
 
 impl<S: Store> Outbox<S> {
     /// An outbox of a branch that has no connection yet.
     pub fn new(branch: BranchId, buffer: Buffer<S>) -> Self {
-        Self { branch, buffer, window: Window::default(), estimator: Estimator::default(), is_connected: false, restatements: 0, offered: Default::default() }
+        let mut estimator = Estimator::default();
+        buffer.run().dating.into_iter().for_each(|anchor| estimator.inherit(anchor));
+        let (window, offered) = (Window::default(), Default::default());
+        Self { branch, buffer, window, estimator, is_connected: false, restatements: 0, offered }
+    }
+
+    /// The machine's clock reads `wall`, and NTP vouches for it to `error_ms`.
+    pub fn heard_ntp(&mut self, wall: Millis, error_ms: u64, now: Uptime) {
+        self.estimator.on_ntp(wall, error_ms, now);
+        self.learnt(now);
+    }
+
+    fn learnt(&mut self, now: Uptime) {
+        if let Some(anchor) = self.estimator.newest() {
+            self.buffer.dated(anchor, now);
+        }
     }
 
     /// A connection has begun: nothing that was on its way counts.
@@ -67,6 +80,11 @@ impl<S: Store> Outbox<S> {
         }
     }
 
+    /// Whether there is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     /// How the present boot is dated, once known.
     pub fn dating(&self, now: Uptime) -> Option<Dating> {
         self.estimator.dating(now)
@@ -88,9 +106,7 @@ impl<S: Store> Outbox<S> {
         self.restatements += u64::from(ack.restate && ack.stream == self.buffer.run().stream);
         if let Some(echo) = ack.echo {
             self.estimator.on_ack(ack.now, echo, now);
-            if let Some(dating) = self.estimator.dating(now) {
-                self.buffer.dated(dating, now);
-            }
+            self.learnt(now);
         }
         if let Some(position) = self.buffer.ack(ack.stream, ack.through, now) {
             self.window.acked(position, now);
@@ -112,9 +128,11 @@ impl<S: Store> Outbox<S> {
             return None;
         }
         let same_boot = chunk.run.boot == self.buffer.run().boot;
-        let dating = match chunk.run.dating {
-            _ if same_boot => present,
-            Some(dating) => dating,
+        let moments = chunk.group.deltas.iter().map(|delta| delta.at);
+        let (from, to) = (moments.clone().min().unwrap_or(now), moments.max().unwrap_or(now));
+        let dating = match dating_of(self.buffer.older(), chunk.run.boot) {
+            _ if same_boot => self.estimator.dating_of(from, to).unwrap_or(present),
+            Some(anchor) => anchor.dating_of(from, to),
             None => bounds(&chunk.run, self.buffer.older(), present),
         };
         let batch = Batch {
@@ -139,16 +157,19 @@ impl<S: Store> Outbox<S> {
     /// A sign of life.
     pub fn heartbeat(&self, word: &Word, now: Uptime) -> Heartbeat {
         let Level { waiting, bytes, volatile, .. } = self.buffer.level();
-        let states =
-            if self.is_behind() { word.states.iter().take(STATES_LIMIT).cloned().collect() } else { Vec::new() };
+        let states = if self.is_behind() { word.states.iter().take(STATES_LIMIT).cloned().collect() } else { Vec::new() };
         Heartbeat {
             stream: self.buffer.run().stream,
             sent: now,
             dating: self.estimator.dating(now),
             last: self.buffer.run().last,
             observed_through: self.buffer.observed_through(),
-            config: word.config,
-            health: Health { waiting, buffer_bytes: bytes, buffer_volatile: volatile, ..word.health.clone() },
+            health: word.health.clone().map(|health| Health {
+                waiting,
+                buffer_bytes: bytes,
+                buffer_volatile: volatile,
+                ..health
+            }),
             states,
         }
     }
@@ -158,7 +179,8 @@ impl<S: Store> Outbox<S> {
 fn bounds(run: &Run, older: &[Run], present: Dating) -> Dating {
     let before = older.iter().filter(|other| other.ordinal < run.ordinal).filter_map(|other| other.dating);
     let not_after = spread(present).1;
-    let not_before = before.map(|dating| spread(dating).0).max().unwrap_or(Millis::EARLIEST);
+    let not_before = before.map(|anchor| spread(anchor.dating_of(Uptime(0), Uptime(0))).0);
+    let not_before = not_before.max().unwrap_or(Millis::EARLIEST);
     Dating::Bounds { not_before: not_before.min(not_after), not_after }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use shared::message::Live;
+use shared::message::{Answer, Ask, Live, WATCHED_LIMIT, Watched};
 use shared::{Body, Column, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Transition, Uptime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,10 +34,18 @@ const OBSERVED_MS: u64 = 500;
 const BACKLOG_LIMIT: usize = 10_000;
 /// What one step of a round-trip time is, in µs.
 const UNIT_US: u16 = 10;
-/// Most device-minutes in one block of qualities: it travels in one payload.
-const BLOCK_LIMIT_MINUTES: usize = 4_096;
+/// Most bytes of one block of qualities, about: on a slow line it must not hold an outage up for long.
+const BLOCK_LIMIT_BYTES: usize = 4_000;
 /// Length of a minute in ms.
 const MINUTE_MS: u64 = 60_000;
+
+/// While devices are watched: how often their newest quality is told, in ms.
+const WATCHED_EVERY_MS: u64 = 2_000;
+/// Longest time for which a device is watched without being asked again, in ms.
+const WATCHED_FOR_MS: u64 = 120_000;
+/// Least time in ms between two reports of qualities while there is no link: a report costs the card kilobytes, and
+/// nobody reads it before the link is back.
+const OFF_LINE_REPORT_MS: u64 = 900_000;
 
 /// What the watch tells beside entries.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +72,10 @@ pub struct Ends {
     pub entries: mpsc::Sender<Command>,
     /// Where counts and newest states go.
     pub tally: watch::Sender<Tally>,
+    /// Questions.
+    pub asks: mpsc::Receiver<Ask>,
+    /// Where answers go.
+    pub answers: mpsc::Sender<Answer>,
 }
 
 struct Slot {
@@ -74,6 +86,15 @@ struct Slot {
     due: Uptime,
     in_flight: Option<Uptime>,
     sequence: u16,
+    watched: Option<Watching>,
+}
+
+/// Somebody looks at a device.
+#[derive(Debug)]
+struct Watching {
+    until: Uptime,
+    since: Uptime,
+    summary: Summary,
 }
 
 type Probing = BoxFuture<'static, (u64, usize, Uptime, Outcome)>;
@@ -92,6 +113,7 @@ struct Watch<P> {
     first_minute: Option<Uptime>,
     reported_at: Uptime,
     told_at: Uptime,
+    watched_at: Option<Uptime>,
     backlog: VecDeque<(Body, Uptime)>,
     tally: Tally,
 }
@@ -112,6 +134,7 @@ pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationTo
         first_minute: None,
         reported_at: now,
         told_at: now,
+        watched_at: None,
         backlog: VecDeque::new(),
         tally: Tally::default(),
     };
@@ -137,15 +160,23 @@ impl<P: Prober> Watch<P> {
         }
         if now >= self.minute_end {
             self.end_minute(now);
-            if now.since(self.reported_at) + TICK_MS >= u64::from(self.ends.plan.borrow().report_ms) {
+            let report_ms = u64::from(self.ends.plan.borrow().report_ms);
+            let is_connected = self.ends.standing.borrow().is_connected;
+            let report_ms = if is_connected { report_ms } else { report_ms.max(OFF_LINE_REPORT_MS) };
+            // Whole minutes: one that ends a moment early is no reason to wait for another.
+            if now.since(self.reported_at) + MINUTE_MS / 4 >= report_ms {
                 self.report_qualities(now);
             }
+        }
+        if self.watched_at.is_some_and(|at| now >= at) {
+            self.tell_watched(now);
         }
         if now.since(self.told_at) >= OBSERVED_MS {
             self.tell(now);
         }
         self.hand_over();
         let wake = self.schedule.next().unwrap_or(now.plus(OBSERVED_MS)).min(self.told_at.plus(OBSERVED_MS));
+        let wake = self.watched_at.map_or(wake, |at| at.min(wake));
         // Whole ticks, so that targets that are due within one share a wake-up.
         let wait = wake.since(clock::uptime()).div_ceil(TICK_MS).max(1) * TICK_MS;
         tokio::select! {
@@ -158,6 +189,7 @@ impl<P: Prober> Watch<P> {
             Some((generation, slot, sent, outcome)) = self.probing.next(), if !self.probing.is_empty() => {
                 self.observe(generation, slot, sent, outcome);
             }
+            Some(ask) = self.ends.asks.recv() => self.answer(ask, clock::uptime()),
             () = tokio::time::sleep(Duration::from_millis(wait)) => {}
         }
     }
@@ -184,6 +216,7 @@ impl<P: Prober> Watch<P> {
         let slot = &mut self.slots[index];
         slot.in_flight = None;
         slot.summary.add(outcome);
+        slot.watched.iter_mut().for_each(|watching| watching.summary.add(outcome));
         if outcome == Outcome::SendError {
             self.tally.send_errors += 1;
         }
@@ -248,6 +281,7 @@ impl<P: Prober> Watch<P> {
                     due,
                     in_flight: None,
                     sequence: 0,
+                    watched: None,
                 },
             };
             // A device of which nothing is known yet is asked at once, a slow rule would leave it unknown for an hour.
@@ -307,7 +341,6 @@ impl<P: Prober> Watch<P> {
     fn report_qualities(&mut self, now: Uptime) {
         self.reported_at = now;
         let Some(first_end) = self.first_minute.take() else { return };
-        let longest = self.slots.iter().map(|slot| slot.minutes.len()).max().unwrap_or(0);
         let columns: Vec<Column> = self
             .slots
             .iter_mut()
@@ -315,9 +348,8 @@ impl<P: Prober> Watch<P> {
             .filter(|(_, minutes)| minutes.iter().any(|minute| minute.sent > 0))
             .map(|(device, minutes)| Column::pack(device, &minutes, UNIT_US))
             .collect();
-        for block in columns.chunks((BLOCK_LIMIT_MINUTES / longest.max(1)).max(1)) {
-            let qualities = Qualities { first_end, unit_us: UNIT_US, columns: block.to_vec() };
-            self.backlog.push_back((Body::Qualities(qualities), now));
+        for columns in blocks(columns) {
+            self.backlog.push_back((Body::Qualities(Qualities { first_end, unit_us: UNIT_US, columns }), now));
         }
     }
 
@@ -341,6 +373,44 @@ impl<P: Prober> Watch<P> {
             *told = self.tally.clone();
             false
         });
+    }
+
+    fn answer(&mut self, ask: Ask, now: Uptime) {
+        match ask {
+            Ask::Watch { devices, for_ms } => {
+                let until = now.plus(u64::from(for_ms).min(WATCHED_FOR_MS));
+                for slot in &mut self.slots {
+                    if devices.iter().take(WATCHED_LIMIT).any(|device| *device == slot.planned.device) {
+                        let watching = || Watching { until, since: now, summary: Summary::default() };
+                        slot.watched.get_or_insert_with(watching).until = until;
+                    }
+                }
+                self.watched_at.get_or_insert(now.plus(WATCHED_EVERY_MS));
+            }
+        }
+    }
+
+    /// Tells how watched devices have answered since the last time.
+    fn tell_watched(&mut self, now: Uptime) {
+        let mut watched = Vec::new();
+        for slot in &mut self.slots {
+            let Some(watching) = &mut slot.watched else { continue };
+            let span_ms = u32::try_from(now.since(watching.since)).unwrap_or(u32::MAX);
+            let quality = watching.summary.take();
+            watching.since = now;
+            if quality.sent > 0 && watched.len() < WATCHED_LIMIT {
+                watched.push(Watched { device: slot.planned.device.clone(), span_ms, quality });
+            }
+            if now >= watching.until {
+                slot.watched = None;
+            }
+        }
+        let goes_on = self.slots.iter().any(|slot| slot.watched.is_some());
+        self.watched_at = goes_on.then(|| now.plus(WATCHED_EVERY_MS));
+        if !watched.is_empty() {
+            // One that finds no room is not repeated: the next comes in seconds.
+            let _ = self.ends.answers.try_send(Answer::Watched(watched));
+        }
     }
 
     fn tell_tally(&mut self) {
@@ -385,5 +455,42 @@ impl<P: Prober> Watch<P> {
         tracing::error!(entries = lost.len(), "the keeper of the buffer is stuck: entries become a gap");
         let gap = Gap { span: 1, from, to, reason: GapReason::BufferFull, dropped };
         self.backlog.push_front((Body::Gap(gap), to));
+    }
+}
+
+/// Columns in blocks of about [`BLOCK_LIMIT_BYTES`].
+fn blocks(columns: Vec<Column>) -> Vec<Vec<Column>> {
+    let mut blocks: Vec<Vec<Column>> = Vec::new();
+    let mut bytes = 0;
+    for column in columns {
+        let size = postcard::experimental::serialized_size(&column).unwrap_or(0);
+        bytes += size;
+        match blocks.last_mut() {
+            Some(block) if bytes <= BLOCK_LIMIT_BYTES => block.push(column),
+            Some(_) | None => {
+                bytes = size;
+                blocks.push(vec![column]);
+            }
+        }
+    }
+    blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_of_qualities_is_small_enough_for_a_slow_line() {
+        let column = |i: usize| {
+            let minute = Minute { sent: 30, lost: 30, rtt: None };
+            Column::pack(format!("vake-atm-{i}").parse().expect("a valid id"), &vec![minute; 60], UNIT_US)
+        };
+        let columns: Vec<Column> = (0..1_000).map(column).collect();
+        let split = blocks(columns.clone());
+        assert_eq!(split.concat(), columns);
+        let sizes: Vec<usize> = split.iter().map(|block| postcard::to_stdvec(block).expect("serialisable").len()).collect();
+        assert!(sizes.iter().all(|size| *size <= BLOCK_LIMIT_BYTES + 10) && sizes[0] > BLOCK_LIMIT_BYTES / 2, "{sizes:?}");
+        assert!(blocks(Vec::new()).is_empty());
     }
 }

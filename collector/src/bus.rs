@@ -63,7 +63,8 @@ async fn connect_once(
     options.set_transport(tls::transport(broker)?);
     let (client, mut events) = AsyncClient::new(options, CHANNEL_LIMIT);
     tokio::time::timeout(CONNECT_LIMIT, connected(&mut events)).await.context("the broker doesn't answer")??;
-    for (lane, qos) in [(Lane::Presence, QoS::AtLeastOnce), (Lane::Up, QoS::AtLeastOnce), (Lane::Live, QoS::AtMostOnce)] {
+    let (once, at_most) = (QoS::AtLeastOnce, QoS::AtMostOnce);
+    for (lane, qos) in [(Lane::Presence, once), (Lane::Up, once), (Lane::Live, at_most), (Lane::Answer, at_most)] {
         client.try_subscribe(lane.filter(), qos).context("subscribing")?;
     }
     tracing::info!(host = %broker.host, port = broker.port, "connected to the broker");
@@ -118,6 +119,7 @@ async fn send(client: &AsyncClient, outgoing: &mut mpsc::Receiver<Outgoing>) -> 
     while let Some(message) = outgoing.recv().await {
         match message {
             Outgoing::Ack(branch, ack) => publish(client, Lane::Ack.topic(&branch), QoS::AtMostOnce, false, &ack).await?,
+            Outgoing::Ask(branch, ask) => publish(client, Lane::Ask.topic(&branch), QoS::AtMostOnce, false, &ask).await?,
             Outgoing::Config(order) => {
                 publish(client, Lane::Config.topic(&order.branch), QoS::AtLeastOnce, true, &order.config).await?;
             }

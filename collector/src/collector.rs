@@ -34,6 +34,7 @@ pub struct Collector {
     metrics: Arc<Metrics>,
     readers: Arc<Readers>,
     ingest: Ingest,
+    asks: mpsc::Sender<ingest::Outgoing>,
     outgoing: mpsc::Receiver<ingest::Outgoing>,
 }
 
@@ -57,10 +58,11 @@ impl Collector {
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
         let queue = settings.victoria_metrics.as_ref().map(|victoria| victoria.queue_limit_bytes);
+        let asks = sender.clone();
         let ingest =
             Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
-        Ok(Self { settings, listener, token, live, metrics, readers, ingest, outgoing })
+        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing })
     }
 
     /// Where the API listens.
@@ -88,11 +90,11 @@ impl Collector {
     /// # Errors
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, listener, token, live, metrics, readers, ingest, outgoing } = self;
+        let Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing } = self;
         let (commands, inbox) = mpsc::channel(ingest::COMMANDS_LIMIT);
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
         let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
-        let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token });
+        let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token, asks });
         let broker = match settings.broker {
             BrokerChoice::Embedded(listen) => Broker { host: listen.ip().to_string(), port: listen.port(), tls: None },
             BrokerChoice::External(broker) => broker,

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::json;
 use shared::Millis;
+use shared::message::Watched;
 use tokio::sync::broadcast;
 
 use crate::fleet::{Fleet, Touched};
-use crate::surface::{branch_json, device_json};
+use crate::surface::{branch_json, device_json, watched_json};
 
 /// Messages that a reader may lag behind before it is dropped.
 const LAG_LIMIT: usize = 1_024;
@@ -92,6 +93,18 @@ impl Live {
         let messages = self.messages.subscribe();
         let seq = *self.lock_seq();
         (self.snapshot(&fleet, seq, now), messages)
+    }
+
+    /// Tells all readers how watched devices of a branch have answered. It has no number: whoever misses it gets the next
+    /// in seconds.
+    pub fn watched(&self, branch: usize, watched: &[Watched], now: Millis) {
+        let fleet = self.fleet();
+        let known = watched.iter().filter(|watched| fleet.device_of(&watched.device, branch).is_some());
+        let devices: Vec<_> = known.map(watched_json).collect();
+        if !devices.is_empty() {
+            let message = json!({ "type": "watched", "epoch": self.epoch, "now": now.0, "devices": devices });
+            let _ = self.messages.send(message.to_string().into());
+        }
     }
 
     /// A sign of life with the number of the last message.

@@ -114,8 +114,6 @@ pub struct BranchState {
     pub observed: Option<Millis>,
     /// How its agent is, by its own word.
     pub health: Health,
-    /// Version of the config in force there.
-    pub config: u64,
     /// The agent's version.
     pub version: String,
     told: (u64, bool, u64),
@@ -345,8 +343,9 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
-        state.health = heartbeat.health.clone();
-        state.config = heartbeat.config;
+        if let Some(health) = &heartbeat.health {
+            state.health = health.clone();
+        }
         let Some(dating) = heartbeat.dating else { return };
         // A date that may be off must not make old states look fresh.
         let (observed, error_ms) = dating.date(heartbeat.observed_through);
@@ -389,7 +388,7 @@ impl Fleet {
         let mut touched = Touched::default();
         for (at, branch) in self.branches.iter_mut().enumerate() {
             let contact = branch.contact_at(self.silent_after_ms, now);
-            let word = (branch.health.waiting, branch.health.buffer_volatile, branch.config);
+            let word = (branch.health.waiting, branch.health.buffer_volatile, branch.health.config);
             if contact != branch.contact || word != branch.told {
                 branch.contact = contact;
                 branch.told = word;
@@ -424,7 +423,6 @@ impl BranchState {
             last_contact: None,
             observed: None,
             health: Health::default(),
-            config: 0,
             version: String::new(),
             told: (0, false, 0),
             live_observed: None,
@@ -523,8 +521,7 @@ mod tests {
             dating: Some(Dating::Fixed { boot_at: Millis(T0), error_ms: 0 }),
             last,
             observed_through: uptime,
-            config: 1,
-            health: Health::default(),
+            health: Some(Health { config: 1, ..Health::default() }),
             states,
         }
     }

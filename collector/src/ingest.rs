@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shared::message::Heartbeat;
+use shared::message::{Answer, Ask, Heartbeat};
 use shared::wire::decode;
 use shared::{Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic};
 use tokio::sync::mpsc;
@@ -63,6 +63,8 @@ pub enum Outgoing {
     Ack(BranchId, Ack),
     /// A config, retained.
     Config(Order),
+    /// A question.
+    Ask(BranchId, Ask),
 }
 
 /// What the thread works on.
@@ -266,7 +268,11 @@ impl Ingest {
                 self.live.change(now, |fleet| fleet.presence(branch, presence.stream, presence.state, now));
                 Ok(None)
             }),
-            Lane::Ack | Lane::Config => return,
+            Lane::Answer => decode::<Answer>(bytes).map(|Answer::Watched(watched)| {
+                self.live.watched(branch, &watched, now);
+                Ok(None)
+            }),
+            Lane::Ack | Lane::Config | Lane::Ask => return,
         };
         match taken {
             Ok(Err((reason, why))) => self.refuse(topic, reason, &why),

@@ -1,7 +1,8 @@
 //! Devices and branches as every surface writes them: the list, the detail, and the live feed.
 
 use serde_json::{Value, json};
-use shared::Millis;
+use shared::message::Watched;
+use shared::{Millis, Minute};
 
 use crate::fleet::{Counts, Fleet};
 use crate::outage::{Interval, Outage};
@@ -42,7 +43,7 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "observed_through": ms(branch.known_through()),
         "devices": branch.devices.len(),
         "agent_version": if branch.version.is_empty() { Value::Null } else { json!(branch.version) },
-        "config_version": branch.config,
+        "config_version": branch.health.config,
         "waiting": branch.health.waiting,
         "buffer_bytes": branch.health.buffer_bytes,
         "buffer_volatile": branch.health.buffer_volatile,
@@ -50,6 +51,15 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "send_errors": branch.health.send_errors,
         "receive_drops": branch.health.receive_drops,
         "probe_age_ms": branch.health.probe_age_ms,
+        "clock_synchronised": branch.health.clock_synchronised,
+        "clock_ahead_ms": branch.health.clock_ahead_ms,
+        "spent": {
+            "over_ms": branch.health.spent.over_ms,
+            "disk_bytes": branch.health.spent.disk_bytes,
+            "flushes": branch.health.spent.flushes,
+            "sent_bytes": branch.health.spent.sent_bytes,
+            "received_bytes": branch.health.spent.received_bytes,
+        },
     })
 }
 
@@ -60,6 +70,20 @@ pub fn counts_json(counts: &Counts) -> Value {
         "total_devices": total, "up": up, "down": down, "unknown": unknown, "flapping": flapping,
         // There are no maintenance windows to be in yet.
         "maintenance": 0,
+    })
+}
+
+/// How a watched device has answered over the last seconds.
+pub fn watched_json(watched: &Watched) -> Value {
+    let Minute { sent, lost, rtt } = watched.quality;
+    json!({
+        "id": watched.device.as_str(),
+        "span_ms": watched.span_ms,
+        "sent": sent,
+        "lost": lost,
+        "rtt_ms": rtt.map(|rtt| f64::from(rtt.avg_us) / 1000.0),
+        "rtt_min_ms": rtt.map(|rtt| f64::from(rtt.min_us) / 1000.0),
+        "rtt_max_ms": rtt.map(|rtt| f64::from(rtt.max_us) / 1000.0),
     })
 }
 

@@ -208,8 +208,7 @@ fn heartbeat(stream: u64, boot_at: i64, last: u64, at: u64) -> Command {
         dating: Some(Dating::Fixed { boot_at: Millis(boot_at), error_ms: 10 }),
         last,
         observed_through: Uptime(at),
-        config: 0,
-        health: shared::message::Health::default(),
+        health: None,
         states: Vec::new(),
     };
     payload(Lane::Live, encode(&heartbeat).expect("small"))

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BranchId, Dating, Delta, DeviceId, Millis, Status, StreamId, Uptime};
+use crate::{BranchId, Dating, Delta, DeviceId, Millis, Minute, Status, StreamId, Uptime};
 
 /// Greatest sequence number: at a thousand entries a second a run would take nine thousand years to get there.
 pub const SEQ_LIMIT: u64 = 1 << 48;
@@ -69,10 +69,8 @@ pub struct Heartbeat {
     pub last: u64,
     /// Every change that began before this moment is in the stream up to `last`.
     pub observed_through: Uptime,
-    /// Version of the config in force, zero before the first.
-    pub config: u64,
-    /// How the agent is.
-    pub health: Health,
+    /// How the agent is: when that has changed, and every few minutes.
+    pub health: Option<Health>,
     /// Newest states, while the stream itself is behind.
     pub states: Vec<Live>,
 }
@@ -80,6 +78,8 @@ pub struct Heartbeat {
 /// How an agent is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Health {
+    /// Version of the config in force, zero before the first.
+    pub config: u64,
     /// Entries that wait for an ack.
     pub waiting: u64,
     /// Bytes of them on disk.
@@ -94,6 +94,37 @@ pub struct Health {
     pub receive_drops: u64,
     /// The longest time in ms that any target has been waiting for a probe beyond its interval.
     pub probe_age_ms: u64,
+    /// Whether something like NTP vouches for the machine's clock.
+    pub clock_synchronised: bool,
+    /// By how much the machine's clock is ahead of the time as the agent knows it, in ms, once it does.
+    pub clock_ahead_ms: Option<i64>,
+    /// What the agent has cost over the last day.
+    pub spent: Spent,
+}
+
+/// What an agent has cost its machine and its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Spent {
+    /// The time that this covers, in ms: a day, or less after a start.
+    pub over_ms: u64,
+    /// Bytes written to the disk.
+    pub disk_bytes: u64,
+    /// How often something was made durable.
+    pub flushes: u64,
+    /// Bytes sent to the broker, with the headers of TLS, TCP and IP.
+    pub sent_bytes: u64,
+    /// Bytes received from the broker, with the same headers.
+    pub received_bytes: u64,
+}
+
+impl Spent {
+    /// Adds what else was spent in the same time.
+    pub fn add(&mut self, other: Self) {
+        self.disk_bytes = self.disk_bytes.saturating_add(other.disk_bytes);
+        self.flushes = self.flushes.saturating_add(other.flushes);
+        self.sent_bytes = self.sent_bytes.saturating_add(other.sent_bytes);
+        self.received_bytes = self.received_bytes.saturating_add(other.received_bytes);
+    }
 }
 
 /// The newest state of one device.
@@ -140,6 +171,39 @@ pub enum PresenceState {
     Stopped,
     /// The broker noticed that it is gone.
     Lost,
+}
+
+/// Topic `ask`: what somebody wants to know of a branch now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// How some devices answer, every few seconds.
+    Watch {
+        /// The devices, at most [`WATCHED_LIMIT`].
+        devices: Vec<DeviceId>,
+        /// For how long from now on, in ms.
+        for_ms: u32,
+    },
+}
+
+/// Most devices that are watched in one branch at a time.
+pub const WATCHED_LIMIT: usize = 64;
+
+/// Topic `answer`: what was asked for. Not stored, may be lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// How watched devices answered of late.
+    Watched(Vec<Watched>),
+}
+
+/// How a device answered over the last seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// The device.
+    pub device: DeviceId,
+    /// How long these seconds were, in ms.
+    pub span_ms: u32,
+    /// What was sent, lost and measured in them.
+    pub quality: Minute,
 }
 
 /// Topic `config`, retained: what an agent is to do.

@@ -18,11 +18,15 @@ pub enum Lane {
     Ack,
     /// Config from the collector, retained.
     Config,
+    /// Questions from the collector.
+    Ask,
+    /// Answers from the agent, QoS 0.
+    Answer,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Self; 5] = [Self::Up, Self::Live, Self::Presence, Self::Ack, Self::Config];
+    pub const ALL: [Self; 7] = [Self::Up, Self::Live, Self::Presence, Self::Ack, Self::Config, Self::Ask, Self::Answer];
 
     /// The lane's name in a topic.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +36,8 @@ impl Lane {
             Self::Presence => "presence",
             Self::Ack => "ack",
             Self::Config => "config",
+            Self::Ask => "ask",
+            Self::Answer => "answer",
         }
     }
 

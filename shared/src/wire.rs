@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::message::{Ack, Batch, Config, Heartbeat, Presence};
+use crate::message::{Ack, Answer, Ask, Batch, Config, Heartbeat, Presence};
 
 /// The version that this code writes.
 pub const VERSION: u8 = 1;
@@ -94,6 +94,16 @@ impl Payload for Config {
     const LIMIT_BYTES: usize = 2 * 1024 * 1024;
 }
 
+impl Payload for Ask {
+    const KIND: u8 = 6;
+    const LIMIT_BYTES: usize = 16 * 1024;
+}
+
+impl Payload for Answer {
+    const KIND: u8 = 7;
+    const LIMIT_BYTES: usize = 16 * 1024;
+}
+
 /// Largest packet that an MQTT client of ward sends or takes: the largest payload and its topic.
 pub const PACKET_LIMIT_BYTES: usize = Config::LIMIT_BYTES + 4096;
 
@@ -146,7 +156,7 @@ mod tests {
 
     use super::*;
     use crate::delta::{Boot, Previous, Rtt};
-    use crate::message::{Health, PresenceState};
+    use crate::message::{Health, PresenceState, Spent, Watched};
     use crate::*;
 
     fn batch() -> Batch {
@@ -199,8 +209,14 @@ mod tests {
             dating: Some(Dating::Bounds { not_before: Millis(1), not_after: Millis(2) }),
             last: 3,
             observed_through: Uptime(4),
-            config: 8,
-            health: Health { waiting: 1, buffer_volatile: true, ..Health::default() },
+            health: Some(Health {
+                config: 8,
+                waiting: 1,
+                buffer_volatile: true,
+                clock_ahead_ms: Some(-3),
+                spent: Spent { over_ms: 86_400_000, disk_bytes: 9, flushes: 1, sent_bytes: 700_000, received_bytes: 300_000 },
+                ..Health::default()
+            }),
             states: vec![Live { device: "d".parse().expect("a valid id"), status: Status::Up, onset: Uptime(2) }],
         }
     }
@@ -238,6 +254,13 @@ mod tests {
         check_golden(&ack, include_str!("../golden/v1-ack.hex"));
         let presence = Presence { stream: StreamId(1), state: PresenceState::Lost };
         check_golden(&presence, include_str!("../golden/v1-presence.hex"));
+        let device: DeviceId = "vake-atm-1".parse().expect("a valid id");
+        let ask = Ask::Watch { devices: vec![device.clone()], for_ms: 30_000 };
+        check_golden(&ask, include_str!("../golden/v1-ask.hex"));
+        let rtt = Rtt { min_us: 280, avg_us: 410, max_us: 900, jitter_us: 60 };
+        let quality = Minute { sent: 2, lost: 1, rtt: Some(rtt) };
+        let answer = Answer::Watched(vec![Watched { device, span_ms: 4_000, quality }]);
+        check_golden(&answer, include_str!("../golden/v1-answer.hex"));
     }
 
     #[test]
@@ -276,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_with_a_right_checksum_never_panic(body in prop::collection::vec(any::<u8>(), 0..300), kind in 1u8..6) {
+        fn arbitrary_bytes_with_a_right_checksum_never_panic(body in prop::collection::vec(any::<u8>(), 0..300), kind in 1u8..8) {
             let mut bytes = vec![VERSION, kind];
             bytes.extend(body);
             bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
@@ -287,6 +310,7 @@ mod tests {
                     }
                 }
             }
+            let _ = (decode::<Ask>(&bytes), decode::<Answer>(&bytes));
             let _ = (decode::<Heartbeat>(&bytes), decode::<Ack>(&bytes), decode::<Presence>(&bytes), decode::<Config>(&bytes));
         }
     }

@@ -77,6 +77,8 @@ impl Collector {
             text += &format!("\n[victoria_metrics]\nurl = \"{url}\"\n");
         }
         text += &format!("\n[fleet]\nsilent_after = \"{}s\"\n\n{}", silent_after.as_secs(), probe.table());
+        // Tests wait for the minutes that they look at.
+        text += "\n[report]\nqualities = \"60s\"\n";
         fs::create_dir(at("data")).expect("the folder is the test's own");
         fs::write(at("collector.toml"), text).expect("the folder is the test's own");
         write_secret(&at("token"), &format!("{TOKEN}\n"));

@@ -28,6 +28,8 @@ pattern write ward/1/%u/live
 pattern write ward/1/%u/presence
 pattern read ward/1/%u/ack
 pattern read ward/1/%u/config
+pattern read ward/1/%u/ask
+pattern write ward/1/%u/answer
 ";
 
 /// How to reach a broker.

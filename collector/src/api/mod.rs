@@ -21,9 +21,11 @@ use axum::response::Response;
 use axum::routing::get;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Live;
+use crate::ingest::Outgoing;
 use crate::metrics::Metrics;
 use crate::outage::Covered;
 use crate::store::{Readers, StoreError};
@@ -46,6 +48,8 @@ pub struct Api {
     pub victoria: Option<Victoria>,
     /// What callers must show.
     pub token: Token,
+    /// Where questions to agents go.
+    pub asks: mpsc::Sender<Outgoing>,
 }
 
 impl Api {

@@ -1,5 +1,6 @@
 //! `/ws/updates`: a snapshot, then numbered deltas, and a sign of life in between.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,12 +8,16 @@ use axum::extract::State;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::json;
+use shared::message::{Ask, WATCHED_LIMIT};
+use shared::{BranchId, DeviceId};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Api;
 use super::problem::Problem;
 use crate::clock;
+use crate::ingest::Outgoing;
 
 /// Bytes of the read buffer: a reader sends next to nothing, and axum's default is 128 KiB each.
 const READ_BUFFER_BYTES: usize = 2_048;
@@ -20,6 +25,8 @@ const READ_BUFFER_BYTES: usize = 2_048;
 const MESSAGE_LIMIT_BYTES: usize = 4_096;
 /// How often a reader hears that the feed is alive.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// For how long a device is watched unless a reader asks again, in ms.
+const WATCH_MS: u32 = 30_000;
 /// Time for one message to be taken: a reader that doesn't read is dropped.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 
@@ -67,11 +74,46 @@ async fn feed(socket: &mut WebSocket, api: &Api) -> Result<(), &'static str> {
             _ = heartbeat.tick() => send(socket, api.live.heartbeat(clock::now()).into()).await?,
             read = socket.recv() => match read {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
-                // Readers have nothing to say.
-                Some(Ok(Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Text(text))) => if let Err(problem) = hear(&text, api) {
+                    send(socket, json!({ "type": "problem", "detail": problem }).to_string().into()).await?;
+                },
+                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
             },
         }
     }
+}
+
+/// What a reader may say.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+enum Said {
+    /// Some devices are looked at: their quality is wanted every few seconds.
+    Watch {
+        /// Their ids, at most [`WATCHED_LIMIT`].
+        devices: Vec<String>,
+    },
+}
+
+/// Passes on what a reader has said, or says what is wrong with it.
+fn hear(text: &str, api: &Api) -> Result<(), String> {
+    let Said::Watch { devices } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if devices.len() > WATCHED_LIMIT {
+        return Err(format!("{} devices are over the limit of {WATCHED_LIMIT}", devices.len()));
+    }
+    let mut by_branch: BTreeMap<BranchId, Vec<DeviceId>> = BTreeMap::new();
+    {
+        let fleet = api.live.fleet();
+        for name in devices {
+            let known = name.parse().ok().and_then(|id: DeviceId| Some((fleet.device(&id)?, id)));
+            let Some((at, id)) = known else { return Err(format!("there is no device {name:?}")) };
+            by_branch.entry(fleet.devices[at].info.branch.clone()).or_default().push(id);
+        }
+    }
+    for (branch, devices) in by_branch {
+        // One that finds no room is asked again by the reader.
+        let _ = api.asks.try_send(Outgoing::Ask(branch, Ask::Watch { devices, for_ms: WATCH_MS }));
+    }
+    Ok(())
 }
 
 async fn send(socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), &'static str> {
