@@ -15,6 +15,7 @@ use crate::api::auth::Token;
 use crate::api::{self, Api};
 use crate::feed::{Live, Notes};
 use crate::fleet::Fleet;
+use crate::inbox::{Sender, inbox};
 use crate::ingest::{self, Command, Ingest};
 use crate::metrics::Metrics;
 use crate::settings::{BrokerChoice, Settings};
@@ -89,7 +90,7 @@ impl Collector {
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { settings, listener, token, live, metrics, readers, ingest, outgoing } = self;
-        let (commands, inbox) = mpsc::channel(ingest::COMMANDS_LIMIT);
+        let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
         let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
         let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token });
@@ -118,8 +119,7 @@ impl Collector {
             }
         }
         helpers.shutdown().await;
-        // The thread may be gone already, if it panicked.
-        let _ = commands.send(Command::Close).await;
+        drop(commands);
         let closed = tokio::task::spawn_blocking(move || ledger.join()).await.context("closing the ledger")?;
         if closed.is_err() {
             bail!("the ledger's thread panicked");
@@ -129,7 +129,7 @@ impl Collector {
 }
 
 /// Tells the ledger's thread when `ward-collector import` has changed the inventory beside it.
-async fn watch_inventory(readers: Arc<Readers>, commands: mpsc::Sender<Command>) {
+async fn watch_inventory(readers: Arc<Readers>, commands: Sender) {
     let mut known = None;
     loop {
         let readers = Arc::clone(&readers);
