@@ -24,6 +24,29 @@ pub struct Settings {
     pub local: Config,
 }
 
+/// How often an agent speaks while nothing happens. Changes are told at once in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reporting {
+    /// Longest silence in ms.
+    pub heartbeat_ms: u32,
+    /// Time between two reports of qualities in ms.
+    pub qualities_ms: u32,
+}
+
+impl Reporting {
+    /// Under a megabyte a day for seven devices.
+    pub const DEFAULT: Self = Self { heartbeat_ms: 22_000, qualities_ms: 600_000 };
+    /// Under 150 kilobytes a day for seven devices, where each costs money.
+    pub const METERED: Self = Self { heartbeat_ms: 270_000, qualities_ms: 3_600_000 };
+
+    /// Reads a `[report]` table; what is missing is as in `base`.
+    pub fn read(section: &Section<'_>, base: Self) -> Option<Self> {
+        let heartbeat_ms = section.duration_ms("heartbeat", base.heartbeat_ms, 1_000..=3_600_000);
+        let qualities_ms = section.duration_ms("qualities", base.qualities_ms, 1_000..=3_600_000);
+        Some(Self { heartbeat_ms: heartbeat_ms?, qualities_ms: qualities_ms? })
+    }
+}
+
 /// A broker and how to reach it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Broker {
@@ -57,15 +80,10 @@ impl Settings {
             let state_dir = root.text("state_dir").unwrap_or_else(|| "/var/lib/ward-agent".to_owned());
             let broker = broker(root);
             let limit_mb = root.table("buffer", |buffer| buffer.whole("limit_mb", 64u32, 1..=4096)).unwrap_or(64);
-            let report = root.table("report", |report| {
-                Some((
-                    report.duration_ms("heartbeat", 20_000, 1_000..=3_600_000)?,
-                    report.duration_ms("qualities", 60_000, 1_000..=3_600_000)?,
-                ))
-            });
+            let report = root.table("report", |report| Reporting::read(report, Reporting::DEFAULT));
+            let Reporting { heartbeat_ms, qualities_ms: report_ms } = report.unwrap_or(Reporting::DEFAULT);
             let rule = if root.has("probe") { root.table("probe", rule) } else { Some(ProbeRule::default()) };
             let targets = devices(root);
-            let (heartbeat_ms, report_ms) = report.unwrap_or((20_000, 60_000));
             Some(Self {
                 branch: branch?,
                 state_dir: state_dir.into(),
@@ -172,7 +190,7 @@ host = "127.0.0.1"
         assert_eq!(settings.buffer_limit_bytes, 64 * 1024 * 1024);
         assert_eq!(settings.state_dir, PathBuf::from("/var/lib/ward-agent"));
         assert_eq!(settings.local.rules, [ProbeRule::default()]);
-        assert_eq!((settings.local.heartbeat_ms, settings.local.report_ms), (20_000, 60_000));
+        assert_eq!((settings.local.heartbeat_ms, settings.local.report_ms), (22_000, 600_000));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use ward_agent::settings::Broker;
 use ward_agent::tls;
 
+use crate::inbox::Sender;
 use crate::ingest::{Command, Outgoing};
 
 /// Most messages that wait to be sent.
@@ -25,12 +26,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 const BACKOFF: Duration = Duration::from_secs(1);
 
 /// Keeps a connection until `shutdown`.
-pub async fn run(
-    broker: Broker,
-    commands: mpsc::Sender<Command>,
-    mut outgoing: mpsc::Receiver<Outgoing>,
-    shutdown: CancellationToken,
-) {
+pub async fn run(broker: Broker, commands: Sender, mut outgoing: mpsc::Receiver<Outgoing>, shutdown: CancellationToken) {
     let mut said = false;
     loop {
         let outcome = tokio::select! {
@@ -52,7 +48,7 @@ pub async fn run(
 /// Connects and serves the connection until it ends. `Ok` when nobody sends any more.
 async fn connect_once(
     broker: &Broker,
-    commands: &mpsc::Sender<Command>,
+    commands: &Sender,
     outgoing: &mut mpsc::Receiver<Outgoing>,
     said: &mut bool,
 ) -> anyhow::Result<()> {
@@ -95,7 +91,7 @@ async fn connected(events: &mut EventLoop) -> anyhow::Result<()> {
     }
 }
 
-async fn receive(mut events: EventLoop, commands: mpsc::Sender<Command>) -> anyhow::Result<()> {
+async fn receive(mut events: EventLoop, commands: Sender) -> anyhow::Result<()> {
     loop {
         match events.poll().await.context("the broker")? {
             Event::Incoming(Packet::Publish(publish)) => {

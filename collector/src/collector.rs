@@ -15,6 +15,7 @@ use crate::api::auth::Token;
 use crate::api::{self, Api};
 use crate::feed::{Live, Notes};
 use crate::fleet::Fleet;
+use crate::inbox::{Sender, inbox};
 use crate::ingest::{self, Command, Ingest};
 use crate::metrics::Metrics;
 use crate::settings::{BrokerChoice, Settings};
@@ -54,7 +55,7 @@ impl Collector {
         if let BrokerChoice::Embedded(listen) = settings.broker {
             broker::start(listen)?;
         }
-        let live = Arc::new(Live::new(Fleet::new(settings.silent_after_ms), notes));
+        let live = Arc::new(Live::new(Fleet::new(settings.silence()), notes));
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
         let queue = settings.victoria_metrics.as_ref().map(|victoria| victoria.queue_limit_bytes);
@@ -91,7 +92,7 @@ impl Collector {
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing } = self;
-        let (commands, inbox) = mpsc::channel(ingest::COMMANDS_LIMIT);
+        let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
         let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
         let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token, asks });
@@ -120,8 +121,7 @@ impl Collector {
             }
         }
         helpers.shutdown().await;
-        // The thread may be gone already, if it panicked.
-        let _ = commands.send(Command::Close).await;
+        drop(commands);
         let closed = tokio::task::spawn_blocking(move || ledger.join()).await.context("closing the ledger")?;
         if closed.is_err() {
             bail!("the ledger's thread panicked");
@@ -131,7 +131,7 @@ impl Collector {
 }
 
 /// Tells the ledger's thread when `ward-collector import` has changed the inventory beside it.
-async fn watch_inventory(readers: Arc<Readers>, commands: mpsc::Sender<Command>) {
+async fn watch_inventory(readers: Arc<Readers>, commands: Sender) {
     let mut known = None;
     loop {
         let readers = Arc::clone(&readers);

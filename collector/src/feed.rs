@@ -1,7 +1,8 @@
 //! The live feed: a snapshot, then numbered deltas. Every reader gets the same message, made once.
 
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use axum::extract::ws::Utf8Bytes;
 use serde_json::json;
 use shared::Millis;
 use shared::message::Watched;
@@ -18,7 +19,7 @@ pub struct Live {
     fleet: RwLock<Fleet>,
     epoch: String,
     seq: Mutex<u64>,
-    messages: broadcast::Sender<Arc<str>>,
+    messages: broadcast::Sender<Utf8Bytes>,
     /// What the page says of this collector: whether it is a demo, and what is made up.
     pub notes: Notes,
 }
@@ -58,6 +59,11 @@ impl Live {
         self.tell(&fleet, &touched, now);
     }
 
+    /// Changes the fleet for the next [`Self::change`] to show: one message then tells of many changes.
+    pub fn prepare(&self, work: impl FnOnce(&mut Fleet)) {
+        work(&mut self.fleet_mut());
+    }
+
     /// Changes what devices there are: every reader has to start over.
     pub fn replace(&self, now: Millis, work: impl FnOnce(&mut Fleet)) {
         let mut fleet = self.fleet_mut();
@@ -87,7 +93,7 @@ impl Live {
     }
 
     /// A reader's snapshot and everything that comes after it.
-    pub fn subscribe(&self, now: Millis) -> (String, broadcast::Receiver<Arc<str>>) {
+    pub fn subscribe(&self, now: Millis) -> (String, broadcast::Receiver<Utf8Bytes>) {
         // Nothing can change between the snapshot and the first message while this is held.
         let fleet = self.fleet();
         let messages = self.messages.subscribe();

@@ -3,7 +3,7 @@
 //! Pure. A verdict counts only while its branch's agent is known to observe: what was last seen of a silent branch is
 //! not what its devices are.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use shared::message::{Health, Heartbeat, PresenceState};
 use shared::{BranchId, Cause, DeviceId, Millis, Status, StreamId};
@@ -112,6 +112,8 @@ pub struct BranchState {
     pub last_contact: Option<Millis>,
     /// Every change before this moment is known.
     pub observed: Option<Millis>,
+    /// What is known may be so old, in ms, before the branch counts as silent.
+    pub silent_after_ms: i64,
     /// How its agent is, by its own word.
     pub health: Health,
     /// The agent's version.
@@ -122,6 +124,8 @@ pub struct BranchState {
     stream: Option<StreamId>,
     began: Option<Millis>,
     gone_at: Option<Millis>,
+    /// When time alone may next change what is shown of it or of its devices.
+    due: Option<Millis>,
 }
 
 /// All branches and devices.
@@ -133,7 +137,27 @@ pub struct Fleet {
     pub devices: Vec<DeviceState>,
     branch_index: HashMap<BranchId, usize>,
     device_index: HashMap<DeviceId, usize>,
-    silent_after_ms: i64,
+    silence: Silence,
+    /// Branches of which something has changed since the last refresh.
+    changed: BTreeSet<usize>,
+    /// Every branch's [`BranchState::due`], in the order of time.
+    due: BTreeSet<(Millis, usize)>,
+    refreshed_at: Option<Millis>,
+}
+
+/// When branches count as silent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Silence {
+    /// What is known of a branch may be so old, in ms.
+    pub after_ms: u32,
+    /// The same, for branches of which it may be otherwise.
+    pub by_branch: HashMap<BranchId, u32>,
+}
+
+impl From<u32> for Silence {
+    fn from(after_ms: u32) -> Self {
+        Self { after_ms, by_branch: HashMap::new() }
+    }
 }
 
 /// What a change of the fleet touched.
@@ -182,8 +206,8 @@ impl Counts {
 
 impl Fleet {
     /// A fleet of which nothing is known yet.
-    pub fn new(silent_after_ms: u32) -> Self {
-        Self { silent_after_ms: silent_after_ms.into(), ..Self::default() }
+    pub fn new(silence: impl Into<Silence>) -> Self {
+        Self { silence: silence.into(), ..Self::default() }
     }
 
     /// Index of a branch.
@@ -212,7 +236,9 @@ impl Fleet {
         for info in &inventory.branches {
             self.branch_index.insert(info.id.clone(), self.branches.len());
             let kept = branches.remove(&info.id).map(|branch| BranchState { info: info.clone(), devices: Vec::new(), ..branch });
-            self.branches.push(kept.unwrap_or_else(|| BranchState::new(info.clone())));
+            let silent_after_ms = self.silence.by_branch.get(&info.id).copied().unwrap_or(self.silence.after_ms).into();
+            let branch = kept.unwrap_or_else(|| BranchState::new(info.clone()));
+            self.branches.push(BranchState { silent_after_ms, ..branch });
         }
         for (info, no) in inventory.devices.iter().zip(numbers) {
             let Some(branch) = self.branch(&info.branch) else { continue };
@@ -226,21 +252,29 @@ impl Fleet {
                 None => DeviceState::new(*no, info.clone(), branch),
             });
         }
+        // What was remembered of places is void.
+        self.refreshed_at = None;
     }
 
     /// A run of a branch's agent began: it knows nothing of its devices yet. One that began before the present run is
     /// history that comes late.
     pub fn begin(&mut self, branch: usize, stream: StreamId, version: &str, began: Millis) {
-        let state = &mut self.branches[branch];
-        if state.began.is_some_and(|present| began < present) {
+        if !self.would_begin(branch, began) {
             return;
         }
+        self.changed.insert(branch);
+        let state = &mut self.branches[branch];
         state.stream = Some(stream);
         state.began = Some(began);
         version.clone_into(&mut state.version);
         for device in &state.devices {
             self.devices[*device].verdict = Verdict { since: Some(began), ..NOTHING };
         }
+    }
+
+    /// Whether a run that began then would be the present one.
+    pub fn would_begin(&self, branch: usize, began: Millis) -> bool {
+        self.branches[branch].began.is_none_or(|present| began >= present)
     }
 
     /// A run that another had followed speaks again: two agents stand for one branch. The one that speaks now counts,
@@ -264,6 +298,7 @@ impl Fleet {
     /// A device changed.
     pub fn change(&mut self, device: usize, from: Status, change: &Change) {
         let device = &mut self.devices[device];
+        self.changed.insert(device.branch);
         device.verdict = Verdict { status: change.to, since: Some(change.onset), last_ok: change.last_ok };
         match change.to {
             Status::Down => {
@@ -284,6 +319,7 @@ impl Fleet {
     /// Takes over what the ledger holds of a device: its newest changes, the start of an open outage, and whether the
     /// last change was told by the present run of its branch's agent. A verdict of an earlier run is no verdict now.
     pub fn restore(&mut self, device: usize, history: &[(Status, Change)], open_since: Option<Millis>, is_present: bool) {
+        self.changed.insert(self.devices[device].branch);
         self.devices[device].flips.clear();
         for (from, change) in history {
             self.change(device, *from, change);
@@ -303,6 +339,7 @@ impl Fleet {
 
     /// Entries of a branch's present run are lost: nobody can say what its devices are until its agent tells again.
     pub fn doubt(&mut self, branch: usize, since: Millis) {
+        self.changed.insert(branch);
         for device in &self.branches[branch].devices {
             self.devices[*device].verdict = Verdict { since: Some(since), ..NOTHING };
         }
@@ -315,14 +352,16 @@ impl Fleet {
 
     /// A minute of a device is known.
     pub fn measure(&mut self, device: usize, quality: Quality) {
-        let known = &mut self.devices[device].quality;
-        if known.is_none_or(|known| known.at <= quality.at) {
-            *known = Some(quality);
+        let device = &mut self.devices[device];
+        if device.quality.is_none_or(|known| known.at <= quality.at) {
+            self.changed.insert(device.branch);
+            device.quality = Some(quality);
         }
     }
 
     /// A branch's stream is known up to `through`, and with it every change before `observed`.
     pub fn observed(&mut self, branch: usize, stream: StreamId, through: u64, observed: Millis, now: Millis) {
+        self.changed.insert(branch);
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
@@ -340,6 +379,7 @@ impl Fleet {
 
     /// A heartbeat arrived. `through` is how far its stream is known here.
     pub fn heartbeat(&mut self, branch: usize, heartbeat: &Heartbeat, through: u64, now: Millis) {
+        self.changed.insert(branch);
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
@@ -373,6 +413,7 @@ impl Fleet {
 
     /// The broker, or the agent itself, says what became of its connection.
     pub fn presence(&mut self, branch: usize, stream: StreamId, state: PresenceState, now: Millis) {
+        self.changed.insert(branch);
         let known = &mut self.branches[branch];
         match state {
             PresenceState::Online => known.gone_at = None,
@@ -384,26 +425,60 @@ impl Fleet {
     }
 
     /// Brings what surfaces show up to `now`; what looks different.
+    ///
+    /// Looks at the branches of which something has changed, and at those of which time has changed something.
     pub fn refresh(&mut self, now: Millis) -> Touched {
-        let mut touched = Touched::default();
-        for (at, branch) in self.branches.iter_mut().enumerate() {
-            let contact = branch.contact_at(self.silent_after_ms, now);
-            let word = (branch.health.waiting, branch.health.buffer_volatile, branch.health.config);
-            if contact != branch.contact || word != branch.told {
-                branch.contact = contact;
-                branch.told = word;
-                touched.branches.push(at);
-            }
+        // A clock that was set back undoes what time had done.
+        if self.refreshed_at.is_none_or(|before| now < before) {
+            return self.refresh_all(now);
         }
-        for (at, device) in self.devices.iter_mut().enumerate() {
-            let view = device.view_at(&self.branches[device.branch], now);
+        self.refreshed_at = Some(now);
+        let mut branches = std::mem::take(&mut self.changed);
+        branches.extend(self.due.range(..=(now, usize::MAX)).map(|(_, branch)| *branch));
+        let mut touched = Touched::default();
+        branches.into_iter().for_each(|branch| self.refresh_branch(branch, now, &mut touched));
+        touched.devices.sort_unstable();
+        touched
+    }
+
+    /// As [`Self::refresh`], whatever has changed.
+    fn refresh_all(&mut self, now: Millis) -> Touched {
+        self.refreshed_at = Some(now);
+        self.changed.clear();
+        self.due.clear();
+        self.branches.iter_mut().for_each(|branch| branch.due = None);
+        let mut touched = Touched::default();
+        (0..self.branches.len()).for_each(|branch| self.refresh_branch(branch, now, &mut touched));
+        touched.devices.sort_unstable();
+        touched
+    }
+
+    fn refresh_branch(&mut self, at: usize, now: Millis, touched: &mut Touched) {
+        let branch = &mut self.branches[at];
+        let contact = branch.contact_at(now);
+        let word = (branch.health.waiting, branch.health.buffer_volatile, branch.health.config);
+        if contact != branch.contact || word != branch.told {
+            branch.contact = contact;
+            branch.told = word;
+            touched.branches.push(at);
+        }
+        let branch = &self.branches[at];
+        let mut due = branch.contact_ends(now);
+        for index in &branch.devices {
+            let device = &mut self.devices[*index];
+            let view = device.view_at(branch, now);
             if view != device.view || device.told != device.quality {
                 device.view = view;
                 device.told = device.quality;
-                touched.devices.push(at);
+                touched.devices.push(*index);
             }
+            due = earlier(due, device.flips_end(now));
         }
-        touched
+        if due != branch.due {
+            branch.due.map(|before| self.due.remove(&(before, at)));
+            due.map(|next| self.due.insert((next, at)));
+            self.branches[at].due = due;
+        }
     }
 
     /// How many devices are what.
@@ -422,6 +497,7 @@ impl BranchState {
             contact: Contact::Never,
             last_contact: None,
             observed: None,
+            silent_after_ms: 0,
             health: Health::default(),
             version: String::new(),
             told: (0, false, 0),
@@ -430,6 +506,7 @@ impl BranchState {
             stream: None,
             began: None,
             gone_at: None,
+            due: None,
         }
     }
 
@@ -438,12 +515,20 @@ impl BranchState {
         self.observed.max(self.live_observed)
     }
 
-    fn contact_at(&self, silent_after_ms: i64, now: Millis) -> Contact {
+    fn contact_at(&self, now: Millis) -> Contact {
         let Some(known) = self.known_through() else { return Contact::Never };
         let lost = self.gone_at.is_some_and(|gone| now.since(gone) >= LOST_GRACE_MS);
         // A date ahead of now is of a clock that has been set: it says nothing.
-        let is_fresh = |at: Millis| (0..=silent_after_ms).contains(&now.since(at));
+        let is_fresh = |at: Millis| (0..=self.silent_after_ms).contains(&now.since(at));
         if !lost && is_fresh(known) && self.last_contact.is_some_and(is_fresh) { Contact::Connected } else { Contact::Silent }
+    }
+
+    /// The first moment after `now` at which [`Self::contact_at`] may say something else if nothing is heard.
+    fn contact_ends(&self, now: Millis) -> Option<Millis> {
+        // A date from ahead, of a clock that was set, becomes fresh when its moment comes, and stale like any other.
+        let bounds = |at: Millis| [at, at.plus(self.silent_after_ms + 1)];
+        let moments = [self.known_through(), self.last_contact].into_iter().flatten().flat_map(bounds);
+        moments.chain(self.gone_at.map(|gone| gone.plus(LOST_GRACE_MS))).filter(|at| *at > now).min()
     }
 }
 
@@ -462,6 +547,11 @@ impl DeviceState {
             open_since: None,
             flips: VecDeque::new(),
         }
+    }
+
+    /// The first moment after `now` at which one of its changes is too old to count towards flapping.
+    fn flips_end(&self, now: Millis) -> Option<Millis> {
+        self.flips.iter().map(|at| at.plus(FLAPPING_MS)).filter(|end| *end > now).min()
     }
 
     fn view_at(&self, branch: &BranchState, now: Millis) -> View {
@@ -486,8 +576,13 @@ impl DeviceState {
     }
 }
 
+fn earlier(a: Option<Millis>, b: Option<Millis>) -> Option<Millis> {
+    a.into_iter().chain(b).min()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use shared::message::Live;
     use shared::{Dating, Uptime};
 
@@ -496,12 +591,19 @@ mod tests {
 
     const T0: i64 = 1_795_442_400_000;
 
+    /// Two branches: vake with a, named so, and b; gldani with c.
+    fn estate(name: &str) -> (Inventory, [u32; 3]) {
+        let text = format!(
+            "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
+             a,{name},vake,Vake,t,T,atm,10.0.0.1\nb,B,vake,Vake,t,T,atm,10.0.0.2\nc,C,gldani,Gldani,t,T,atm,10.0.0.1\n"
+        );
+        (parse_csv("e", &text).expect("good"), [1, 2, 3])
+    }
+
     fn fleet() -> Fleet {
-        let text = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
-                    a,A,vake,Vake,t,T,atm,10.0.0.1\nb,B,vake,Vake,t,T,atm,10.0.0.2\nc,C,gldani,Gldani,t,T,atm,10.0.0.1\n";
-        let inventory = parse_csv("e", text).expect("good");
+        let (inventory, numbers) = estate("A");
         let mut fleet = Fleet::new(30_000);
-        fleet.set_inventory(&inventory, &[1, 2, 3]);
+        fleet.set_inventory(&inventory, &numbers);
         fleet
     }
 
@@ -655,5 +757,125 @@ mod tests {
         fleet.refresh(at(2));
         // a has another address now: what was seen at the old one says nothing.
         assert_eq!(shown(&fleet), "a=unknown(never_observed) b=down d=unknown(never_observed)");
+    }
+
+    /// What can happen to a fleet; seconds count from the present moment.
+    #[derive(Debug, Clone)]
+    enum Event {
+        Begin { branch: usize, stream: u64, seconds: i64 },
+        Change { device: usize, to: Status, seconds: i64 },
+        Observed { branch: usize, stream: u64, through: u64, seconds: i64, now: i64 },
+        Heartbeat { branch: usize, seconds: i64, last: u64, through: u64, device: Option<&'static str>, now: i64 },
+        Presence { branch: usize, stream: u64, state: PresenceState, now: i64 },
+        Doubt { branch: usize, seconds: i64 },
+        Resume { branch: usize, stream: u64, seconds: i64, now: i64 },
+        Measure { device: usize, seconds: i64 },
+        Restore { device: usize, seconds: Vec<i64>, is_present: bool },
+        Inventory { names: usize },
+        Pass,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let status = prop::sample::select(vec![Status::Up, Status::Down, Status::Unknown(Cause::ProbeError)]);
+        let presence = prop::sample::select(vec![PresenceState::Online, PresenceState::Stopped, PresenceState::Lost]);
+        let told = prop::sample::select(vec![None, Some("a"), Some("b"), Some("c")]);
+        let seconds = prop_oneof![3 => -40i64..5, 1 => -330i64..5];
+        prop_oneof![
+            (0usize..2, 1u64..4, seconds.clone()).prop_map(|(branch, stream, seconds)| Event::Begin { branch, stream, seconds }),
+            (0usize..3, status, seconds.clone()).prop_map(|(device, to, seconds)| Event::Change { device, to, seconds }),
+            (0usize..2, 1u64..4, 0u64..9, seconds.clone(), seconds.clone()).prop_map(
+                |(branch, stream, through, seconds, now)| { Event::Observed { branch, stream, through, seconds, now } }
+            ),
+            (0usize..2, seconds.clone(), 0u64..9, 0u64..9, told, seconds.clone()).prop_map(
+                |(branch, seconds, last, through, device, now)| Event::Heartbeat { branch, seconds, last, through, device, now }
+            ),
+            (0usize..2, 1u64..4, presence, -8i64..1).prop_map(|(branch, stream, state, now)| Event::Presence {
+                branch,
+                stream,
+                state,
+                now
+            }),
+            (0usize..2, seconds.clone()).prop_map(|(branch, seconds)| Event::Doubt { branch, seconds }),
+            (0usize..2, 1u64..4, seconds.clone(), seconds.clone()).prop_map(|(branch, stream, seconds, now)| Event::Resume {
+                branch,
+                stream,
+                seconds,
+                now
+            }),
+            (0usize..3, seconds.clone()).prop_map(|(device, seconds)| Event::Measure { device, seconds }),
+            (0usize..3, prop::collection::vec(seconds, 0..5), any::<bool>())
+                .prop_map(|(device, seconds, is_present)| Event::Restore { device, seconds, is_present }),
+            (0usize..2).prop_map(|names| Event::Inventory { names }),
+            Just(Event::Pass),
+            Just(Event::Pass),
+        ]
+    }
+
+    fn apply(fleet: &mut Fleet, event: &Event, now: i64) {
+        let at = |seconds: i64| Millis(now + seconds * 1000);
+        let change = |to, seconds| Change { onset: at(seconds), to, last_ok: None, error_ms: 0 };
+        match event {
+            Event::Begin { branch, stream, seconds } => fleet.begin(*branch, StreamId(*stream), "0", at(*seconds)),
+            Event::Change { device, to, seconds } => {
+                let from = fleet.logged(*device).0;
+                fleet.change(*device, from, &change(*to, *seconds));
+            }
+            Event::Observed { branch, stream, through, seconds, now } => {
+                fleet.observed(*branch, StreamId(*stream), *through, at(*seconds), at(*now));
+            }
+            Event::Heartbeat { branch, seconds, last, through, device, now } => {
+                let live = |id: &&str| Live { device: id.parse().expect("an id"), status: Status::Down, onset: Uptime(5_000) };
+                let states = device.iter().map(live).collect();
+                let seconds = (at(*seconds).0 - T0).max(0) / 1000;
+                fleet.heartbeat(*branch, &heartbeat(seconds, *last, states), *through, at(*now));
+            }
+            Event::Presence { branch, stream, state, now } => {
+                fleet.presence(*branch, StreamId(*stream), *state, at(*now));
+            }
+            Event::Doubt { branch, seconds } => fleet.doubt(*branch, at(*seconds)),
+            Event::Resume { branch, stream, seconds, now } => {
+                fleet.resume(*branch, StreamId(*stream), at(*seconds), at(*now));
+            }
+            Event::Measure { device, seconds } => {
+                fleet.measure(*device, Quality { at: at(*seconds), rtt_us: Some(1), loss: 0.0 });
+            }
+            Event::Restore { device, seconds, is_present } => {
+                let flip = |s: &i64| (Status::Up, change(Status::Down, *s));
+                fleet.restore(*device, &seconds.iter().map(flip).collect::<Vec<_>>(), None, *is_present);
+            }
+            Event::Inventory { names } => {
+                let (inventory, numbers) = estate(["A", "A2"][*names]);
+                fleet.set_inventory(&inventory, &numbers);
+            }
+            Event::Pass => {}
+        }
+    }
+
+    proptest! {
+        /// Each step: what happens, and by how much the clock moves on, or back.
+        #[test]
+        fn what_a_refresh_leaves_out_would_look_the_same(
+            steps in prop::collection::vec((prop::collection::vec(event(), 0..4), prop_oneof![
+                9 => 0i64..10_000, 2 => 0i64..400_000, 1 => -60_000i64..0
+            ]), 1..40)
+        ) {
+            let (mut lean, mut full) = (fleet(), fleet());
+            let mut now = T0;
+            for (events, step) in steps {
+                now += step;
+                for event in &events {
+                    apply(&mut lean, event, now);
+                    apply(&mut full, event, now);
+                }
+                let (some, all) = (lean.refresh(Millis(now)), full.refresh_all(Millis(now)));
+                prop_assert_eq!(some, all);
+                for (a, b) in lean.devices.iter().zip(&full.devices) {
+                    prop_assert_eq!(a.view, b.view);
+                }
+                for (a, b) in lean.branches.iter().zip(&full.branches) {
+                    prop_assert_eq!((a.contact, a.told), (b.contact, b.told));
+                }
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use shared::delta::UNOBSERVED;
 use shared::message::{Answer, Ask, Heartbeat};
 use shared::wire::decode;
 use shared::{Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic};
@@ -17,6 +18,7 @@ use crate::admission::{Admission, admit};
 use crate::clock;
 use crate::feed::Live;
 use crate::fleet::{Fleet, Quality};
+use crate::inbox::{self, Inbox};
 use crate::metrics::Metrics;
 use crate::outage::Change;
 use crate::rollout::{self, Order};
@@ -24,10 +26,6 @@ use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
 use crate::store::{self, GapRow, MinuteRow, Store, StoreError, StreamRow, TransitionRow};
 
-/// Most commands that wait for the thread. A broker holds back what comes beyond.
-pub const COMMANDS_LIMIT: usize = 4_096;
-/// Most commands that share one commit.
-const GROUP_LIMIT: usize = 512;
 /// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
 const CLOCK_ACK_MS: i64 = 600_000;
 /// Device-days that are packed in one go.
@@ -52,8 +50,6 @@ pub enum Command {
     Reload,
     /// VictoriaMetrics has this request.
     Sent(i64),
-    /// The program ends.
-    Close,
 }
 
 /// What goes out to agents.
@@ -85,6 +81,16 @@ pub struct Ingest {
     progress_at: Millis,
     refused: HashSet<(String, &'static str)>,
     sealed_at: Millis,
+    /// What is ready to be written, in the order in which it came.
+    staged: Vec<Staged>,
+    /// Which of it is whose. All that is staged of a branch is of one stream.
+    staged_of: HashMap<BranchId, (StreamId, Vec<usize>)>,
+    /// Requests that VictoriaMetrics has and the file doesn't have to hold any more.
+    taken: Vec<i64>,
+    /// Bytes that wait for VictoriaMetrics.
+    queue_bytes: u64,
+    /// The last commit failed.
+    is_failing: bool,
 }
 
 /// Why a payload is refused: a name for metrics, and a sentence.
@@ -121,10 +127,18 @@ impl Staged {
         }
     }
 
-    /// Until when entries of this stream are lost that may have been transitions.
-    fn doubt(&self) -> Option<Millis> {
+    /// Until when entries of this stream are lost that may have been transitions, and the last of their numbers.
+    fn doubt(&self) -> Option<(Millis, u64)> {
         let lost = |gap: &&GapRow| gap.stream == 0 && (gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
-        self.gaps.iter().filter(lost).map(|gap| gap.to).max()
+        let (to, last) =
+            (self.gaps.iter().filter(lost).map(|gap| gap.to).max()?, self.gaps.iter().filter(lost).map(|gap| gap.last).max()?);
+        Some((to, last))
+    }
+
+    /// The transitions that say what devices are: what was told before lost entries says nothing after them.
+    fn verdicts(&self) -> impl DoubleEndedIterator<Item = &(usize, Status, Change, u64)> {
+        let lost_through = self.doubt().map_or(0, |(_, last)| last);
+        self.transitions.iter().filter(move |(.., seq)| *seq > lost_through)
     }
 }
 
@@ -156,7 +170,13 @@ impl Ingest {
             progress_at: Millis(0),
             refused: HashSet::new(),
             sealed_at: Millis(0),
+            staged: Vec::new(),
+            staged_of: HashMap::new(),
+            taken: Vec::new(),
+            queue_bytes: 0,
+            is_failing: false,
         };
+        ingest.queue_bytes = store::outbox_bytes(ingest.store.connection())?;
         ingest.load_inventory(now)?;
         ingest.load_ledger(now)?;
         Ok(ingest)
@@ -204,68 +224,63 @@ impl Ingest {
         Ok(())
     }
 
-    /// Works until it is told to close.
-    pub fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+    /// Works until nobody sends any more.
+    pub fn run(mut self, mut inbox: Inbox) {
         self.publish_configs(clock::now());
-        while let Some(first) = inbox.blocking_recv() {
-            let mut group = vec![first];
-            while group.len() < GROUP_LIMIT
-                && let Ok(next) = inbox.try_recv()
-            {
-                group.push(next);
-            }
-            if !self.handle(group, clock::now()) {
-                return;
-            }
+        while let Some(group) = inbox.take() {
+            self.metrics.set("ward_inbox_bytes", "", inbox.waiting_bytes() as f64);
+            self.handle(group, clock::now());
         }
     }
 
-    /// Handles commands that arrived together; `false` when one of them was to close.
-    pub fn handle(&mut self, group: Vec<Command>, now: Millis) -> bool {
-        let mut staged: Vec<Staged> = Vec::new();
-        let mut open = true;
+    /// Handles commands that arrived together: what they have to write shares a commit.
+    pub fn handle(&mut self, group: Vec<Command>, now: Millis) {
         for command in group {
             match command {
-                Command::Payload { topic, bytes } => self.payload(&topic, &bytes, &mut staged, now),
-                Command::Tick => self.tick(now),
+                Command::Payload { topic, bytes } => self.payload(&topic, &bytes, now),
+                Command::Tick => {
+                    // It may write down how far streams were observed, and must not come before what does so too.
+                    self.commit(now);
+                    self.tick(now);
+                }
                 Command::Republish => self.publish_configs(now),
                 Command::Reload => {
                     // What is staged speaks of devices by their present places.
-                    self.commit(std::mem::take(&mut staged), now);
+                    self.commit(now);
                     if let Err(error) = self.load_inventory(now) {
                         tracing::error!(%error, "the changed inventory can't be read: the one before stays");
                     }
                     self.publish_configs(now);
                 }
-                Command::Sent(id) => {
-                    if let Err(error) = self.store.transaction(|db| store::remove(db, id)) {
-                        tracing::error!(%error, "a request that VictoriaMetrics has taken can't be removed: it is sent again");
-                    }
-                }
-                Command::Close => open = false,
+                Command::Sent(id) => self.taken.push(id),
             }
         }
-        self.commit(staged, now);
-        open
+        self.commit(now);
+        self.live.change(now, |_| {});
     }
 
-    fn payload(&mut self, topic: &str, bytes: &[u8], staged: &mut Vec<Staged>, now: Millis) {
+    fn payload(&mut self, topic: &str, bytes: &[u8], now: Millis) {
         let Some((id, lane)) = topic::parse(topic) else { return self.refuse(topic, "topic", "no topic of ward's") };
         let Some(branch) = self.live.fleet().branch(&id) else {
             return self.refuse(topic, "unknown_branch", "the inventory has no such branch");
         };
-        // One batch a branch and commit: the next one is weighed against what this one leaves.
-        if staged.iter().any(|other| other.branch == branch) {
-            self.commit(std::mem::take(staged), now);
-        }
         let taken = match lane {
             Lane::Up => decode::<Batch>(bytes).map(|mut batch| {
+                // What follows in the same stream is weighed against what is staged of it. All else has to see the
+                // fleet as the commit leaves it.
+                if self.staged_of.get(&id).is_some_and(|(stream, _)| *stream != batch.stream) {
+                    self.commit(now);
+                }
                 batch.dating = self.tightened(&id, &batch);
                 self.batch(branch, &id, &batch, now)
             }),
-            Lane::Live => decode::<Heartbeat>(bytes).map(|heartbeat| Ok(self.heartbeat(branch, &id, &heartbeat, now))),
+            Lane::Live => decode::<Heartbeat>(bytes).map(|heartbeat| {
+                self.commit_of(&id, now);
+                Ok(self.heartbeat(branch, &id, &heartbeat, now))
+            }),
             Lane::Presence => decode::<Presence>(bytes).map(|presence| {
-                self.live.change(now, |fleet| fleet.presence(branch, presence.stream, presence.state, now));
+                self.commit_of(&id, now);
+                self.live.prepare(|fleet| fleet.presence(branch, presence.stream, presence.state, now));
                 Ok(None)
             }),
             Lane::Answer => decode::<Answer>(bytes).map(|Answer::Watched(watched)| {
@@ -277,10 +292,21 @@ impl Ingest {
         match taken {
             Ok(Err((reason, why))) => self.refuse(topic, reason, &why),
             Ok(Ok(work)) => {
-                self.metrics.add("ward_payloads_total", &format!("lane=\"{}\"", lane.as_str()), 1);
-                staged.extend(work);
+                self.metrics.add("ward_payloads_total", lane_label(lane), 1);
+                if let Some(work) = work {
+                    let staged = self.staged_of.entry(id).or_insert_with(|| (work.row.stream, Vec::new()));
+                    staged.1.push(self.staged.len());
+                    self.staged.push(work);
+                }
             }
             Err(error) => self.refuse(topic, error.reason(), &error.to_string()),
+        }
+    }
+
+    /// Commits what is staged, if any of it is of this branch.
+    fn commit_of(&mut self, id: &BranchId, now: Millis) {
+        if self.staged_of.contains_key(id) {
+            self.commit(now);
         }
     }
 
@@ -304,8 +330,43 @@ impl Ingest {
         true
     }
 
+    /// What is staged of a stream, oldest first.
+    fn staged_of(&self, id: &BranchId, stream: StreamId) -> impl Iterator<Item = &Staged> {
+        let found = self.staged_of.get(id).filter(|(of, _)| *of == stream);
+        found.into_iter().flat_map(|(_, all)| all).map(|at| &self.staged[*at])
+    }
+
+    /// How a stream stands once what is staged is written.
     fn stream(&self, id: &BranchId, stream: StreamId) -> Option<&StreamRow> {
-        self.streams.get(&(id.clone(), stream))
+        let staged = self.staged_of(id, stream).last().map(|work| &work.row);
+        staged.or_else(|| self.streams.get(&(id.clone(), stream)))
+    }
+
+    /// How far a stream is on the disk.
+    fn written(&self, id: &BranchId, stream: StreamId) -> u64 {
+        self.streams.get(&(id.clone(), stream)).map_or(0, |row| row.through)
+    }
+
+    /// What the ledger says of a device once what is staged of its branch's stream is written, and since when.
+    fn logged(&self, fleet: &Fleet, id: &BranchId, stream: StreamId, device: usize) -> (Status, Option<Millis>) {
+        let mut logged = fleet.logged(device);
+        let mut is_present = fleet.is_present(fleet.devices[device].branch, stream);
+        for work in self.staged_of(id, stream) {
+            if work.begins && fleet.would_begin(work.branch, work.row.began) {
+                is_present = true;
+                logged = (UNOBSERVED, Some(work.row.began));
+            }
+            if !is_present {
+                continue;
+            }
+            if let Some((doubt, _)) = work.doubt() {
+                logged = (UNOBSERVED, Some(doubt));
+            }
+            if let Some((_, _, change, _)) = work.verdicts().rfind(|(of, ..)| *of == device) {
+                logged = (change.to, Some(change.onset));
+            }
+        }
+        logged
     }
 
     /// What an agent can only bound, the ledger may bound better: a boot begins after what is known of the run before.
@@ -334,17 +395,18 @@ impl Ingest {
         }
         let known = self.stream(id, batch.stream).cloned();
         let mark = known.as_ref().map_or(0, |row| row.through);
-        let restate = self.wants_restatement(branch, batch.stream);
-        let ack = |through| Ack { stream: batch.stream, through, now, echo: batch.sent, restate };
+        let ack = |through, restate| Ack { stream: batch.stream, through, now, echo: batch.sent, restate };
         if batch.sent.is_some() && is_ahead(batch, now) {
             // Our clock or the agent's was set: with this ack it learns ours, and dates its entries anew.
             self.metrics.add("ward_batches_redated_total", "", 1);
-            self.send(Outgoing::Ack(id.clone(), ack(mark)));
+            let restate = self.wants_restatement(branch, batch.stream);
+            self.send(Outgoing::Ack(id.clone(), ack(self.written(id, batch.stream), restate)));
             return Ok(None);
         }
         match admit(batch, mark) {
             Admission::Known | Admission::Early => {
-                self.send(Outgoing::Ack(id.clone(), ack(mark)));
+                let restate = self.wants_restatement(branch, batch.stream);
+                self.send(Outgoing::Ack(id.clone(), ack(self.written(id, batch.stream), restate)));
                 Ok(None)
             }
             Admission::Take { missing, entries, through } => {
@@ -374,8 +436,8 @@ impl Ingest {
                 };
                 staged.begins = begins;
                 staged.row.through = through;
-                staged.ack = Some(ack(through));
-                staged.samples.extend(self.status_samples(&staged, begins));
+                staged.ack = Some(ack(through, false));
+                staged.samples.extend(self.status_samples(id, &staged, begins));
                 Ok(Some(staged))
             }
         }
@@ -482,28 +544,32 @@ impl Ingest {
     }
 
     /// Status samples of a branch: at each transition, and at each full minute that is now known to its end.
-    fn status_samples(&self, staged: &Staged, begins: bool) -> Vec<Sample> {
+    fn status_samples(&self, id: &BranchId, staged: &Staged, begins: bool) -> Vec<Sample> {
         if self.queue_limit_bytes.is_none() {
             return Vec::new();
         }
-        let fleet = self.live.fleet();
-        let id = &fleet.branches[staged.branch].info.id;
         let since = self.stream(id, staged.row.stream).map_or(staged.row.began, |row| row.observed);
         let since = since.max(staged.row.observed.plus(-FILL_LIMIT_MS));
         // Across lost entries nobody knows what the devices were.
         let doubt = staged.doubt();
-        let since = since.max(doubt.unwrap_or(since));
+        let since = since.max(doubt.map_or(since, |(to, _)| to));
         let mut out = Vec::new();
         for (device, _, change, _) in &staged.transitions {
             let value = status_value(change.to);
             out.extend(value.map(|value| Sample { device: *device, metric: Metric::Status, at: change.onset, value }));
         }
-        for at in minutes_between(since, staged.row.observed) {
-            for device in &fleet.branches[staged.branch].devices {
-                let newest = staged.transitions.iter().rfind(|(d, _, change, _)| d == device && change.onset <= at);
-                let logged = fleet.logged(*device);
-                let status = match newest {
-                    Some((_, _, change, _)) => Some(change.to),
+        let minutes = minutes_between(since, staged.row.observed);
+        if minutes.clone().next().is_none() {
+            return out;
+        }
+        let fleet = self.live.fleet();
+        for device in &fleet.branches[staged.branch].devices {
+            let logged = self.logged(&fleet, id, staged.row.stream, *device);
+            let changes: Vec<&Change> =
+                staged.verdicts().filter(|(of, ..)| of == device).map(|(_, _, change, _)| change).collect();
+            for at in minutes.clone() {
+                let status = match changes.iter().rfind(|change| change.onset <= at) {
+                    Some(change) => Some(change.to),
                     None if begins || doubt.is_some() => None,
                     // A verdict that began later says nothing of this minute.
                     None => Some(logged.0).filter(|_| logged.1.is_none_or(|began| began <= at)),
@@ -526,7 +592,7 @@ impl Ingest {
         }
         self.metrics.add("ward_agents_contending_total", "", 1);
         tracing::error!(branch = %id, "two agents speak for this branch: its devices are unknown until one of them has told its states");
-        self.live.change(now, |fleet| fleet.resume(branch, heartbeat.stream, began, now));
+        self.live.prepare(|fleet| fleet.resume(branch, heartbeat.stream, began, now));
         self.doubts.insert((id.clone(), heartbeat.stream), RESTATEMENTS);
     }
 
@@ -538,7 +604,7 @@ impl Ingest {
             self.resume(branch, id, heartbeat, row.began, now);
         }
         let believed = Heartbeat { dating: heartbeat.dating.filter(|_| is_dated), ..heartbeat.clone() };
-        self.live.change(now, |fleet| fleet.heartbeat(branch, &believed, through, now));
+        self.live.prepare(|fleet| fleet.heartbeat(branch, &believed, through, now));
         let restate = self.wants_restatement(branch, heartbeat.stream);
         let due = self.acked_at.get(id).is_none_or(|at| now.since(*at) >= CLOCK_ACK_MS);
         // An agent that doesn't know the time, or is not sure what has arrived, waits for this.
@@ -558,37 +624,60 @@ impl Ingest {
             return None;
         }
         let mut staged = Staged::of(branch, StreamRow { observed, error_ms, ..row }, now);
-        staged.samples = self.status_samples(&staged, false);
+        staged.samples = self.status_samples(id, &staged, false);
         Some(staged)
     }
 
-    /// Writes, then shows, then acknowledges.
-    fn commit(&mut self, mut staged: Vec<Staged>, now: Millis) {
-        if staged.is_empty() {
+    /// Writes what is staged, then shows it, then acknowledges it.
+    fn commit(&mut self, now: Millis) {
+        if self.staged.is_empty() && self.taken.is_empty() {
             return;
         }
+        let mut staged = std::mem::take(&mut self.staged);
+        let staged_of = std::mem::take(&mut self.staged_of);
         let began = clock::now();
-        if let Err(error) = self.write(&mut staged, now) {
-            self.metrics.add("ward_ledger_errors_total", "", 1);
-            tracing::error!(%error, batches = staged.len(), "the ledger can't be written: nothing is acknowledged, agents send again");
+        let written = self.write(&mut staged, now);
+        if !self.has_succeeded(written) {
             return;
         }
         self.metrics.set("ward_ledger_commit_ms", "", clock::now().since(began) as f64);
         self.live.change(now, |fleet| staged.iter().for_each(|work| show(fleet, work, now)));
         self.show_late_history(&staged, now);
-        for work in staged {
-            self.metrics.add("ward_deltas_total", "", work.entries);
-            self.metrics.add("ward_gaps_total", "", work.gaps.len() as u64);
-            let Ok(id) = work.row.branch.parse::<BranchId>() else { continue };
-            let (stream, work_doubt) = (work.row.stream, work.doubt().is_some());
-            self.streams.insert((id.clone(), stream), work.row);
-            if work_doubt {
+        self.metrics.add("ward_deltas_total", "", staged.iter().map(|work| work.entries).sum());
+        self.metrics.add("ward_gaps_total", "", staged.iter().map(|work| work.gaps.len() as u64).sum());
+        for (id, (stream, all)) in staged_of {
+            let Some(newest) = all.last().map(|at| &staged[*at]) else { continue };
+            self.streams.insert((id.clone(), stream), newest.row.clone());
+            let in_doubt = all.iter().any(|at| staged[*at].doubt().is_some());
+            if in_doubt {
                 self.doubts.insert((id.clone(), stream), RESTATEMENTS);
             }
-            if let Some(ack) = work.ack {
+            // One ack speaks for all that came before; the newest echo tells the time best.
+            if let Some(ack) = newest.ack {
                 self.acked_at.insert(id.clone(), now);
-                let restate = work_doubt && self.wants_restatement(work.branch, stream);
+                let restate = in_doubt && self.wants_restatement(newest.branch, stream);
                 self.send(Outgoing::Ack(id, Ack { restate, ..ack }));
+            }
+        }
+    }
+
+    /// Counts a commit that failed, and says once when that begins and when it ends.
+    fn has_succeeded(&mut self, written: Result<(), StoreError>) -> bool {
+        let was_failing = std::mem::replace(&mut self.is_failing, written.is_err());
+        self.metrics.set("ward_ledger_failing", "", f64::from(u8::from(self.is_failing)));
+        match written {
+            Ok(()) => {
+                if was_failing {
+                    tracing::info!("the ledger can be written again");
+                }
+                true
+            }
+            Err(error) => {
+                self.metrics.add("ward_ledger_errors_total", "", 1);
+                if !was_failing {
+                    tracing::error!(%error, "the ledger can't be written: nothing is acknowledged, agents send again");
+                }
+                false
             }
         }
     }
@@ -617,10 +706,14 @@ impl Ingest {
     }
 
     fn write(&mut self, staged: &mut [Staged], now: Millis) -> Result<(), StoreError> {
-        let queue = self.queue_limit_bytes;
-        let live = &self.live;
-        let dropped = self.store.transaction(|db| {
+        let (live, taken) = (&self.live, &self.taken);
+        let (limit_bytes, before) = (self.queue_limit_bytes, self.queue_bytes);
+        let (queue_bytes, dropped) = self.store.transaction(|db| {
             let fleet = live.fleet();
+            let mut bytes = before;
+            for id in taken {
+                bytes = bytes.saturating_sub(store::remove(db, *id)?);
+            }
             let mut samples = Vec::new();
             for work in staged.iter_mut() {
                 work.row.no = store::put_stream(db, &work.row)?;
@@ -644,16 +737,20 @@ impl Ingest {
                 }
                 samples.append(&mut work.samples);
             }
-            let Some(limit_bytes) = queue.filter(|_| !samples.is_empty()) else { return Ok(0) };
+            let Some(limit_bytes) = limit_bytes.filter(|_| !samples.is_empty()) else { return Ok((bytes, 0)) };
             for part in samples.chunks(REQUEST_LIMIT_SAMPLES) {
                 let (body, count) = samples::encode(part.to_vec(), now, |device| {
                     let device = &fleet.devices[device];
                     (&device.info, &fleet.branches[device.branch].info)
                 });
                 store::push(db, count, &body)?;
+                bytes += body.len() as u64;
             }
-            store::drop_oldest(db, limit_bytes)
+            store::drop_oldest(db, bytes, limit_bytes)
         })?;
+        self.taken.clear();
+        self.queue_bytes = queue_bytes;
+        self.metrics.set("ward_remote_write_queue_bytes", "", queue_bytes as f64);
         if dropped > 0 {
             self.metrics.add("ward_remote_write_dropped_total", "", dropped);
             tracing::error!(samples = dropped, "the queue for VictoriaMetrics is full: its oldest samples are gone");
@@ -688,22 +785,21 @@ impl Ingest {
     /// Writes down how far quiet streams were observed: what a heartbeat has vouched for is known for good.
     fn write_progress(&mut self) {
         let mut rows = Vec::new();
-        for (key, (observed, error_ms)) in std::mem::take(&mut self.progress) {
+        for (key, (observed, error_ms)) in &self.progress {
             // A batch or a full minute may have told more since.
-            if let Some(row) = self.streams.get(&key).filter(|row| row.observed < observed) {
-                rows.push((key, StreamRow { observed, error_ms, ..row.clone() }));
+            if let Some(row) = self.streams.get(key).filter(|row| row.observed < *observed) {
+                rows.push((key.clone(), StreamRow { observed: *observed, error_ms: *error_ms, ..row.clone() }));
             }
         }
-        if rows.is_empty() {
-            return;
-        }
-        match self.store.transaction(|db| rows.iter().try_for_each(|(_, row)| store::put_stream(db, row).map(drop))) {
-            Ok(()) => self.streams.extend(rows),
-            Err(error) => {
-                self.metrics.add("ward_ledger_errors_total", "", 1);
-                tracing::error!(%error, "how far branches were observed can't be written");
+        if !rows.is_empty() {
+            let put = |db: &rusqlite::Transaction<'_>| rows.iter().try_for_each(|(_, row)| store::put_stream(db, row).map(drop));
+            let written = self.store.transaction(put);
+            if !self.has_succeeded(written) {
+                return;
             }
         }
+        self.streams.extend(rows);
+        self.progress.clear();
     }
 
     fn seal(&mut self, now: Millis) {
@@ -738,7 +834,7 @@ impl Ingest {
                 let id = &branch.info.id;
                 let devices = branch.devices.iter().map(|at| &fleet.devices[*at].info);
                 let known = before.get(id.as_str()).copied().unwrap_or_default();
-                let (config, crc) = rollout::versioned(rollout::config(rollout, devices), known, now);
+                let (config, crc) = rollout::versioned(rollout::config(rollout, id, devices), known, now);
                 if (config.version, crc) != known {
                     store::set_config_version(db, id.as_str(), config.version, crc)?;
                 }
@@ -779,10 +875,10 @@ fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
         fleet.begin(work.branch, work.row.stream, &work.row.version, work.row.began);
     }
     let is_present = fleet.is_present(work.branch, work.row.stream);
-    if let Some(doubt) = work.doubt().filter(|_| is_present) {
+    if let Some((doubt, _)) = work.doubt().filter(|_| is_present) {
         fleet.doubt(work.branch, doubt);
     }
-    for (device, from, change, _) in work.transitions.iter().filter(|_| is_present) {
+    for (device, from, change, _) in work.verdicts().filter(|_| is_present) {
         fleet.change(*device, *from, change);
     }
     for (device, rows) in &work.minutes {
@@ -796,6 +892,18 @@ fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
     let surely = work.row.observed.plus(-i64::from(work.row.error_ms));
     if is_present {
         fleet.observed(work.branch, work.row.stream, work.row.through, surely, now);
+    }
+}
+
+fn lane_label(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Up => "lane=\"up\"",
+        Lane::Live => "lane=\"live\"",
+        Lane::Presence => "lane=\"presence\"",
+        Lane::Ack => "lane=\"ack\"",
+        Lane::Config => "lane=\"config\"",
+        Lane::Ask => "lane=\"ask\"",
+        Lane::Answer => "lane=\"answer\"",
     }
 }
 
@@ -864,7 +972,7 @@ fn plausible(batch: &Batch, now: Millis) -> Result<(), String> {
 }
 
 /// Sends a tick each second until the thread is gone.
-pub async fn tick(commands: mpsc::Sender<Command>) {
+pub async fn tick(commands: inbox::Sender) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {

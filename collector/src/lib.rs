@@ -14,6 +14,7 @@ pub mod demo;
 pub mod feed;
 pub mod fleet;
 pub mod history;
+pub mod inbox;
 pub mod ingest;
 pub mod inventory;
 pub mod metrics;

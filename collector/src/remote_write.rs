@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shared::Millis;
-use tokio::sync::mpsc;
 
 use crate::clock;
+use crate::inbox::{Gone, Sender};
 use crate::ingest::Command;
 use crate::metrics::Metrics;
 use crate::store::{self, Readers, Waiting};
@@ -26,7 +26,7 @@ const SETTLE_MS: i64 = 15_000;
 const ASK_MS: i64 = 5_000;
 
 /// Sends until the thread that owns the file is gone.
-pub async fn run(url: String, readers: Arc<Readers>, commands: mpsc::Sender<Command>, metrics: Arc<Metrics>) {
+pub async fn run(url: String, readers: Arc<Readers>, commands: Sender, metrics: Arc<Metrics>) {
     let mut writer = Writer {
         url: format!("{url}/api/v1/write"),
         client: client(),
@@ -90,7 +90,7 @@ struct Writer {
     url: String,
     client: reqwest::Client,
     readers: Arc<Readers>,
-    commands: mpsc::Sender<Command>,
+    commands: Sender,
     metrics: Arc<Metrics>,
     after: i64,
     taken: VecDeque<(i64, Millis)>,
@@ -103,9 +103,8 @@ impl Writer {
     /// Sends the next request; `false` when none waits.
     async fn send_next(&mut self) -> anyhow::Result<bool> {
         let (readers, after) = (Arc::clone(&self.readers), self.after);
-        let read = move || readers.read(|db| Ok((store::peek(db, after)?, store::outbox_bytes(db)?)));
-        let (next, bytes) = tokio::task::spawn_blocking(read).await.context("reading the outbox")??;
-        self.metrics.set("ward_remote_write_queue_bytes", "", bytes as f64);
+        let read = move || readers.read(|db| store::peek(db, after));
+        let next = tokio::task::spawn_blocking(read).await.context("reading the outbox")??;
         let Some(Waiting { id, samples, body }) = next else { return Ok(false) };
         let request = self.client.post(&self.url).body(body);
         let request = request.header("content-encoding", "snappy").header("content-type", "application/x-protobuf");
@@ -150,7 +149,7 @@ impl Writer {
     }
 
     /// Lets go of what was taken long enough ago.
-    async fn settle(&mut self) -> Result<(), mpsc::error::SendError<Command>> {
+    async fn settle(&mut self) -> Result<(), Gone> {
         let now = clock::now();
         while let Some((id, at)) = self.taken.front().copied()
             && now.since(at) >= SETTLE_MS

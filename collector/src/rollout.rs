@@ -2,12 +2,13 @@
 
 use shared::message::{Config, ProbeRule, Target};
 use shared::{BranchId, Millis, wire};
+use ward_agent::settings::Reporting;
 
 use crate::inventory::Device;
 use crate::settings::Rollout;
 
 /// The config of a branch with these devices.
-pub fn config<'a>(rollout: &Rollout, devices: impl Iterator<Item = &'a Device>) -> Config {
+pub fn config<'a>(rollout: &Rollout, branch: &BranchId, devices: impl Iterator<Item = &'a Device>) -> Config {
     let mut rules: Vec<ProbeRule> = Vec::new();
     let mut targets = Vec::new();
     for device in devices {
@@ -18,7 +19,8 @@ pub fn config<'a>(rollout: &Rollout, devices: impl Iterator<Item = &'a Device>) 
         });
         targets.push(Target { device: device.id.clone(), address: device.ip, rule: u16::try_from(at).unwrap_or(u16::MAX) });
     }
-    Config { version: 0, heartbeat_ms: rollout.heartbeat_ms, report_ms: rollout.report_ms, rules, targets }
+    let Reporting { heartbeat_ms, qualities_ms: report_ms } = rollout.reporting_of(branch);
+    Config { version: 0, heartbeat_ms, report_ms, rules, targets }
 }
 
 /// Gives a config the version it had when it last was the same, or a new one that is higher than any before.
@@ -60,18 +62,32 @@ mod tests {
         }
     }
 
+    fn vake() -> BranchId {
+        "vake".parse().expect("a valid id")
+    }
+
+    #[test]
+    fn a_branch_on_a_metered_line_speaks_less_often() {
+        let rollout = Rollout { metered: [vake()].into(), ..Rollout::default() };
+        let times = |branch: &str| {
+            let config = config(&rollout, &branch.parse().expect("a valid id"), std::iter::empty());
+            (config.heartbeat_ms, config.report_ms)
+        };
+        assert_eq!((times("vake"), times("saburtalo")), ((270_000, 3_600_000), (22_000, 600_000)));
+    }
+
     #[test]
     fn a_type_with_a_rule_of_its_own_is_probed_by_it() {
         let slow = ProbeRule { interval_ms: 10_000, ..ProbeRule::default() };
         let rollout = Rollout { rules_by_type: [("atm".to_owned(), slow)].into(), ..Rollout::default() };
-        let config = config(&rollout, [device("a", "router"), device("b", "atm"), device("c", "nvr")].iter());
+        let config = config(&rollout, &vake(), [device("a", "router"), device("b", "atm"), device("c", "nvr")].iter());
         assert_eq!(config.rules, [ProbeRule::default(), slow]);
         assert_eq!(config.targets.iter().map(|t| t.rule).collect::<Vec<_>>(), [0, 1, 0]);
     }
 
     #[test]
     fn a_config_keeps_its_version_until_it_changes() {
-        let make = |devices: &[Device]| config(&Rollout::default(), devices.iter());
+        let make = |devices: &[Device]| config(&Rollout::default(), &vake(), devices.iter());
         let (first, crc) = versioned(make(&[device("a", "atm")]), (0, 0), Millis(1_000));
         assert_eq!(first.version, 1_000);
         let (same, _) = versioned(make(&[device("a", "atm")]), (first.version, crc), Millis(2_000));

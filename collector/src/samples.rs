@@ -129,7 +129,7 @@ fn varint(out: &mut Vec<u8>, mut n: u64) {
 }
 
 /// Full minutes after `from`, up to and with `to`.
-pub fn minutes_between(from: Millis, to: Millis) -> impl Iterator<Item = Millis> {
+pub fn minutes_between(from: Millis, to: Millis) -> impl Iterator<Item = Millis> + Clone {
     let first = from.0.div_euclid(Millis::MINUTE) + 1;
     let last = to.0.div_euclid(Millis::MINUTE);
     (first..=last).map(|minute| Millis(minute * Millis::MINUTE))

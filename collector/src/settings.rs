@@ -1,12 +1,14 @@
 //! The collector's config file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::fleet::Silence;
+use shared::BranchId;
 use shared::message::ProbeRule;
 use shared::settings::{Mistakes, Section, read};
-use ward_agent::settings::{Broker, external_broker, rule_from};
+use ward_agent::settings::{Broker, Reporting, external_broker, rule_from};
 
 /// What `collector.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,10 +57,10 @@ pub struct VictoriaMetrics {
 /// What agents are told beside their devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout {
-    /// How long in ms an agent may say nothing.
-    pub heartbeat_ms: u32,
-    /// How often in ms an agent reports qualities.
-    pub report_ms: u32,
+    /// How often agents speak.
+    pub reporting: Reporting,
+    /// Branches on lines where each kilobyte costs money: their agents speak as [`Reporting::METERED`] says.
+    pub metered: BTreeSet<BranchId>,
     /// How to probe devices whose type has no rule of its own.
     pub rule: ProbeRule,
     /// Rules by device type.
@@ -67,14 +69,35 @@ pub struct Rollout {
 
 impl Default for Rollout {
     fn default() -> Self {
-        Self { heartbeat_ms: 20_000, report_ms: 60_000, rule: ProbeRule::default(), rules_by_type: BTreeMap::new() }
+        Self {
+            reporting: Reporting::DEFAULT,
+            metered: BTreeSet::new(),
+            rule: ProbeRule::default(),
+            rules_by_type: BTreeMap::new(),
+        }
     }
 }
 
 /// When a branch counts as silent unless the config says otherwise, in ms.
 pub const SILENT_AFTER_MS: u32 = 30_000;
+/// When a branch on a metered line counts as silent, in ms, unless all branches may be silent for longer.
+pub const METERED_SILENT_AFTER_MS: u32 = 300_000;
+
+impl Rollout {
+    /// How often the agent of a branch speaks.
+    pub fn reporting_of(&self, branch: &BranchId) -> Reporting {
+        if self.metered.contains(branch) { Reporting::METERED } else { self.reporting }
+    }
+}
 
 impl Settings {
+    /// When each branch counts as silent.
+    pub fn silence(&self) -> Silence {
+        let slow = METERED_SILENT_AFTER_MS.max(self.silent_after_ms);
+        let by_branch = self.rollout.metered.iter().map(|branch| (branch.clone(), slow)).collect();
+        Silence { after_ms: self.silent_after_ms, by_branch }
+    }
+
     /// Reads a config file's text; `file` is what mistakes call it.
     ///
     /// # Errors
@@ -99,7 +122,7 @@ impl Settings {
                 silent_after_ms,
                 rollout: rollout?,
             };
-            if settings.silent_after_ms <= settings.rollout.heartbeat_ms {
+            if settings.silent_after_ms <= settings.rollout.reporting.heartbeat_ms {
                 root.mistake("fleet", "silent_after must be longer than report.heartbeat, or every branch would be silent");
             }
             Some(settings)
@@ -152,25 +175,22 @@ fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
 
 fn rollout(root: &Section<'_>, silent_after_ms: u32) -> Option<Rollout> {
     // Whoever wants to know of silence sooner needs heartbeats sooner.
-    let default = Rollout::default();
-    let default = Rollout {
-        heartbeat_ms: default.heartbeat_ms.min((silent_after_ms / 2).max(silent_after_ms.saturating_sub(10_000))),
-        ..default
-    };
+    let soonest = (silent_after_ms / 2).max(silent_after_ms.saturating_sub(8_000));
+    let base = Reporting { heartbeat_ms: Reporting::DEFAULT.heartbeat_ms.min(soonest), ..Reporting::DEFAULT };
+    let mut metered = BTreeSet::new();
     let report = root.table("report", |report| {
-        let heartbeat = report.duration_ms("heartbeat", default.heartbeat_ms, 1_000..=3_600_000);
-        let qualities = report.duration_ms("qualities", default.report_ms, 1_000..=3_600_000);
-        Some((heartbeat?, qualities?))
+        metered.extend(report.list::<BranchId>("metered"));
+        Reporting::read(report, base)
     });
-    let (heartbeat_ms, report_ms) = report.unwrap_or((default.heartbeat_ms, default.report_ms));
+    let reporting = report.unwrap_or(base);
     if !root.has("probe") {
-        return Some(Rollout { heartbeat_ms, report_ms, ..default });
+        return Some(Rollout { reporting, metered, ..Rollout::default() });
     }
     root.table("probe", |probe| {
         let rule = rule_from(probe, ProbeRule::default());
         let base = rule.unwrap_or_default();
         let by_type = probe.entries("type", |name, section| Some((name.to_owned(), rule_from(section, base)?)));
-        Some(Rollout { heartbeat_ms, report_ms, rule: rule?, rules_by_type: by_type.into_iter().collect() })
+        Some(Rollout { reporting, metered, rule: rule?, rules_by_type: by_type.into_iter().collect() })
     })
 }
 
@@ -211,6 +231,7 @@ mod tests {
             "silent_after",
             "heartbeat",
             "qualities",
+            "metered",
             "interval",
             "timeout",
             "retry",
@@ -248,6 +269,11 @@ mod tests {
              c.toml:4: broker.tls.certificate: missing\n\
              c.toml:4: broker.tls.key: missing\n\
              c.toml:7: victoria_metrics.url: must begin with http:// or https://"
+        );
+        assert_eq!(
+            mistakes("[broker]\nembedded = \"127.0.0.1:1883\"\n[report]\nmetered = [\"mestia\", 7,\n\"Up/Here\"]\n"),
+            "c.toml:4: report.metered[2]: must be a text in quotes, not integer\n\
+             c.toml:5: report.metered[3]: an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'"
         );
         assert_eq!(mistakes(""), "c.toml:1: the file is empty");
     }

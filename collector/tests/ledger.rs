@@ -1,125 +1,13 @@
 //! What the ledger's thread makes of batches that come at the wrong time, in part, or from the wrong clock.
 
-use std::sync::Arc;
+mod desk;
 
-use bytes::Bytes;
-use shared::delta::Boot;
-use shared::message::Heartbeat;
 use shared::wire::encode;
-use shared::{
-    Ack, Batch, Body, BootId, Dating, Delta, DeviceId, Dropped, Gap, GapReason, Group, Lane, Millis, Status, StreamId,
-    Transition, Uptime,
-};
-use tokio::sync::mpsc;
-use ward_collector::feed::{Live, Notes};
-use ward_collector::fleet::Fleet;
-use ward_collector::ingest::{Command, Ingest, Outgoing};
-use ward_collector::inventory::parse_csv;
-use ward_collector::metrics::Metrics;
-use ward_collector::settings::Rollout;
+use shared::{Batch, Dating, Lane, Millis, Status, Uptime};
+use ward_collector::ingest::Command;
 use ward_collector::store::{self, Store};
 
-/// When the branch's machine booted.
-const BOOT: i64 = 1_795_442_400_000;
-
-/// A collector without servers, and one branch `m` with the devices `m1` and `m2`.
-struct Desk {
-    folder: tempfile::TempDir,
-    ingest: Ingest,
-    live: Arc<Live>,
-    outgoing: mpsc::Receiver<Outgoing>,
-    metrics: Arc<Metrics>,
-    now: i64,
-}
-
-const CSV: &str = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
-                   m1,M1,m,M,r,R,atm,10.0.0.1\nm2,M2,m,M,r,R,atm,10.0.0.2\n";
-
-impl Desk {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        import(&folder, CSV);
-        Self::over(folder, BOOT + 10_000)
-    }
-
-    fn over(folder: tempfile::TempDir, now: i64) -> Self {
-        let live = Arc::new(Live::new(Fleet::new(30_000), Notes::default()));
-        let metrics = Arc::new(Metrics::default());
-        let (sender, outgoing) = mpsc::channel(1_000);
-        let store = Store::open(folder.path()).expect("the file opens");
-        let ingest =
-            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, Rollout::default(), Some(1 << 20), Millis(now));
-        Self { folder, ingest: ingest.expect("a readable file"), live, outgoing, metrics, now }
-    }
-
-    fn restarted(self) -> Self {
-        let Self { folder, now, ingest, .. } = self;
-        drop(ingest);
-        Self::over(folder, now)
-    }
-
-    /// Handles commands together; the newest ack.
-    fn handle(&mut self, commands: Vec<Command>) -> Option<Ack> {
-        self.ingest.handle(commands, Millis(self.now));
-        let mut newest = None;
-        while let Ok(message) = self.outgoing.try_recv() {
-            if let Outgoing::Ack(_, ack) = message {
-                newest = Some(ack);
-            }
-        }
-        newest
-    }
-
-    fn take(&mut self, batch: &Batch) -> Option<Ack> {
-        self.handle(vec![payload(Lane::Up, encode(batch).expect("within the limit"))])
-    }
-
-    fn tick(&mut self) {
-        self.handle(vec![Command::Tick]);
-    }
-
-    fn shown(&self, device: &str) -> String {
-        let fleet = self.live.fleet();
-        let at = fleet.device(&device.parse().expect("an id")).expect("in the inventory");
-        fleet.devices[at].view.status.to_string()
-    }
-}
-
-fn import(folder: &tempfile::TempDir, csv: &str) {
-    let inventory = parse_csv("e.csv", csv).expect("good");
-    Store::open(folder.path()).and_then(|mut s| s.transaction(|db| store::import(db, &inventory))).expect("imported");
-}
-
-fn payload(lane: Lane, bytes: Vec<u8>) -> Command {
-    Command::Payload { topic: lane.topic(&"m".parse().expect("an id")), bytes: Bytes::from(bytes) }
-}
-
-fn boot(stream: u64) -> Body {
-    Body::Boot(Boot { boot: BootId(stream.into()), version: "0".into(), previous: None })
-}
-
-fn change(device: &str, to: Status, onset: u64) -> Body {
-    let device: DeviceId = device.parse().expect("an id");
-    Body::Transition(Transition { device, from: shared::delta::UNOBSERVED, to, onset: Uptime(onset), last_ok: None })
-}
-
-fn gap(span: u64, from: u64, to: u64, transitions: u64) -> Body {
-    let dropped = Dropped { transitions, ..Dropped::default() };
-    Body::Gap(Gap { span, from: Uptime(from), to: Uptime(to), reason: GapReason::BufferFull, dropped })
-}
-
-/// A batch of a machine that booted at `boot_at`, told at `at` ms of its uptime.
-fn batch(stream: u64, boot_at: i64, first: u64, at: u64, bodies: Vec<Body>) -> Batch {
-    Batch {
-        branch: "m".parse().expect("an id"),
-        stream: StreamId(stream),
-        dating: Dating::Fixed { boot_at: Millis(boot_at), error_ms: 10 },
-        oldest: first,
-        sent: Some(Uptime(at)),
-        observed_through: Uptime(at),
-        group: Group { first, deltas: bodies.into_iter().map(|body| Delta { at: Uptime(at), body }).collect() },
-    }
-}
+use desk::{BOOT, CSV, Desk, batch, boot, change, gap, heartbeat, import, payload};
 
 /// A branch that is heard, m1 and m2 up since 1 s.
 fn heard() -> Desk {
@@ -201,19 +89,6 @@ fn yesterdays_stream_that_comes_late_changes_nothing_of_today() {
     assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("down", "up"));
 }
 
-fn heartbeat(stream: u64, boot_at: i64, last: u64, at: u64) -> Command {
-    let heartbeat = Heartbeat {
-        stream: StreamId(stream),
-        sent: Uptime(at),
-        dating: Some(Dating::Fixed { boot_at: Millis(boot_at), error_ms: 10 }),
-        last,
-        observed_through: Uptime(at),
-        health: None,
-        states: Vec::new(),
-    };
-    payload(Lane::Live, encode(&heartbeat).expect("small"))
-}
-
 #[test]
 fn of_two_agents_of_one_branch_the_one_that_speaks_counts_and_has_to_tell_its_states() {
     let mut desk = heard();
@@ -272,6 +147,44 @@ fn a_silent_branch_stays_silent_when_the_clock_is_set_back() {
     let ack = desk.handle(vec![heartbeat(1, BOOT, 3, 11_000)]);
     assert_eq!(ack.and_then(|ack| ack.echo), Some(Uptime(11_000)));
     assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
+}
+
+#[test]
+fn a_heartbeat_that_overtakes_its_batches_vouches_for_nothing_they_tell() {
+    let mut desk = heard();
+    desk.now = BOOT + 60_000;
+    desk.tick();
+    assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
+    // Entries 4 and 5 are on their way: what is known of m1 is old.
+    desk.handle(vec![heartbeat(1, BOOT, 5, 60_000)]);
+    assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
+    let down = batch(1, BOOT, 4, 20_000, vec![change("m1", Status::Down, 19_000)]);
+    desk.take(&Batch { observed_through: Uptime(15_000), ..down });
+    assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
+    desk.take(&batch(1, BOOT, 5, 60_000, vec![change("m1", Status::Up, 58_000)]));
+    assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("up", "up"));
+    // One that is overtaken says what it would have said before.
+    let late = batch(1, BOOT, 6, 60_500, vec![change("m1", Status::Down, 60_200)]);
+    desk.handle(vec![payload(Lane::Up, encode(&late).expect("small")), heartbeat(1, BOOT, 5, 60_100)]);
+    assert_eq!(desk.shown("m1"), "down");
+}
+
+#[test]
+fn a_repeated_batch_is_not_acknowledged_before_the_first_is_written() {
+    let mut desk = heard();
+    let down = batch(1, BOOT, 4, 10_000, vec![change("m1", Status::Down, 9_500)]);
+    let bytes = encode(&down).expect("small");
+    let acks = desk.acks(vec![payload(Lane::Up, bytes.clone()), payload(Lane::Up, bytes)]);
+    assert_eq!(acks.iter().map(|ack| ack.through).collect::<Vec<_>>(), [3, 4]);
+}
+
+#[test]
+fn batches_that_share_a_commit_share_an_ack() {
+    let mut desk = heard();
+    let one = |seq, to| payload(Lane::Up, encode(&batch(1, BOOT, seq, 10_000, vec![change("m1", to, 9_500)])).expect("small"));
+    let acks = desk.acks(vec![one(4, Status::Down), one(5, Status::Up), one(6, Status::Down)]);
+    assert_eq!(acks.iter().map(|ack| ack.through).collect::<Vec<_>>(), [6]);
+    assert_eq!(desk.shown("m1"), "down");
 }
 
 #[test]

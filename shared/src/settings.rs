@@ -212,6 +212,27 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of texts, each of them parsed, that may be missing.
+    pub fn list<T: std::str::FromStr<Err: fmt::Display>>(&self, key: &str) -> Vec<T> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.mistake(key, "must be a list of texts in quotes, [\"…\", \"…\"]");
+            return Vec::new();
+        };
+        let mut out = Vec::new();
+        for (i, item) in items.iter().enumerate() {
+            let read = match item.get_ref() {
+                DeValue::String(text) => text.parse().map_err(|error: T::Err| error.to_string()),
+                other => Err(format!("must be a text in quotes, not {}", other.type_str())),
+            };
+            match read {
+                Ok(value) => out.push(value),
+                Err(what) => self.notes.add(item.span().start, format!("{}[{}]", self.path_of(key), i + 1), what),
+            }
+        }
+        out
+    }
+
     /// A text that must be there and is parsed.
     pub fn required<T: std::str::FromStr<Err: fmt::Display>>(&self, key: &str) -> Option<T> {
         if !self.has(key) {

@@ -17,11 +17,12 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let queue_bytes = value("ward_remote_write_queue_bytes");
     let dropped = value("ward_remote_write_dropped_total") + value("ward_remote_write_rejected_total");
     let ledger_errors = value("ward_ledger_errors_total");
+    let is_failing = value("ward_ledger_failing") > 0.0;
     let ok = file.is_ok();
     let body = json!({
-        "status": if !ok { "failed" } else if dropped > 0.0 || ledger_errors > 0.0 { "degraded" } else { "ok" },
+        "status": if !ok { "failed" } else if dropped > 0.0 || is_failing { "degraded" } else { "ok" },
         "version": crate::VERSION,
-        "ledger": { "readable": ok, "failed_commits": ledger_errors },
+        "ledger": { "readable": ok, "writable": !is_failing, "failed_commits": ledger_errors },
         "victoria_metrics": if api.victoria.is_some() {
             json!({ "queue_bytes": queue_bytes, "samples_lost": dropped })
         } else {

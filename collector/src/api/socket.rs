@@ -67,7 +67,7 @@ async fn feed(socket: &mut WebSocket, api: &Api) -> Result<(), &'static str> {
     loop {
         tokio::select! {
             message = messages.recv() => match message {
-                Ok(message) => send(socket, Utf8Bytes::from(&*message)).await?,
+                Ok(message) => send(socket, message).await?,
                 Err(RecvError::Lagged(_)) => return Err("too slow: connect again for a new snapshot"),
                 Err(RecvError::Closed) => return Err("the collector ends"),
             },

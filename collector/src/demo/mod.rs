@@ -15,7 +15,7 @@ use shared::BranchId;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use ward_agent::probe::{Icmp, PERMIT_HINT};
-use ward_agent::settings::{Broker, Settings as AgentSettings};
+use ward_agent::settings::{Broker, Reporting, Settings as AgentSettings};
 
 use crate::api::auth::Token;
 use crate::clock;
@@ -28,8 +28,8 @@ use crate::store::{self, Store};
 use faults::{Echo, Faulty, Script};
 use relay::Relay;
 
-/// How long an agent may say nothing in the demo, in ms: faults should show while somebody watches.
-const HEARTBEAT_MS: u32 = 5_000;
+/// How often agents speak in the demo: faults should show while somebody watches.
+const REPORTING: Reporting = Reporting { heartbeat_ms: 5_000, qualities_ms: 60_000 };
 /// When a branch counts as silent in the demo, in ms.
 const SILENT_AFTER_MS: u32 = 12_000;
 /// Bytes of an agent's buffer.
@@ -86,7 +86,7 @@ impl Demo {
             api: Api { listen, token_file: None },
             victoria_metrics: None,
             silent_after_ms: SILENT_AFTER_MS,
-            rollout: Rollout { heartbeat_ms: HEARTBEAT_MS, ..Rollout::default() },
+            rollout: Rollout { reporting: REPORTING, ..Rollout::default() },
         };
         let rollout = settings.rollout.clone();
         let token = token.unwrap_or_else(Token::random);
@@ -160,7 +160,7 @@ async fn plan(
         state_dir: folder.join("agents").join(branch.as_str()),
         broker: Broker { host: at.ip().to_string(), port: at.port(), tls: None },
         buffer_limit_bytes: BUFFER_LIMIT_BYTES,
-        local: rollout::config(rollout, devices),
+        local: rollout::config(rollout, &branch, devices),
         branch,
     };
     Ok(AgentPlan { settings, relay })

@@ -32,29 +32,28 @@ pub fn peek(db: &Connection, after: i64) -> Result<Option<Waiting>, StoreError> 
     Ok(row)
 }
 
-/// Removes a request that was taken.
-pub fn remove(db: &Connection, id: i64) -> Result<(), StoreError> {
-    db.prepare_cached("delete from outbox where id = ?1")?.execute([id])?;
-    Ok(())
+/// Removes a request that was taken; how many bytes it had, none if it is gone already.
+pub fn remove(db: &Connection, id: i64) -> Result<u64, StoreError> {
+    let mut remove = db.prepare_cached("delete from outbox where id = ?1 returning length(body)")?;
+    Ok(remove.query_row([id], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0).unsigned_abs())
 }
 
-/// Bytes that wait.
+/// Bytes that wait. It looks at each request: for the start, when nobody has counted yet.
 pub fn outbox_bytes(db: &Connection) -> Result<u64, StoreError> {
     let bytes: i64 = db.query_row("select coalesce(sum(length(body)), 0) from outbox", [], |row| row.get(0))?;
     Ok(bytes.unsigned_abs())
 }
 
-/// Drops the oldest requests until at most `limit_bytes` wait; how many samples were lost.
-pub fn drop_oldest(db: &Connection, limit_bytes: u64) -> Result<u64, StoreError> {
-    let mut bytes = outbox_bytes(db)?;
+/// Drops the oldest requests until at most `limit_bytes` of the `bytes` wait: how many wait then, and how many samples
+/// were lost.
+pub fn drop_oldest(db: &Connection, mut bytes: u64, limit_bytes: u64) -> Result<(u64, u64), StoreError> {
     let mut lost = 0;
     while bytes > limit_bytes {
-        let Some(oldest) = peek(db, 0)? else { break };
-        remove(db, oldest.id)?;
-        bytes = bytes.saturating_sub(oldest.body.len() as u64);
+        let Some(oldest) = peek(db, 0)? else { return Ok((0, lost)) };
+        bytes = bytes.saturating_sub(remove(db, oldest.id)?);
         lost += oldest.samples;
     }
-    Ok(lost)
+    Ok((bytes, lost))
 }
 
 #[cfg(test)]
@@ -67,7 +66,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut store = Store::open(folder.path()).expect("a new file");
         store.transaction(|db| (1..=5u8).try_for_each(|n| push(db, n.into(), &[n; 100]))).expect("added");
-        assert_eq!(store.transaction(|db| drop_oldest(db, 250)).expect("dropped"), 1 + 2 + 3);
+        assert_eq!(store.transaction(|db| drop_oldest(db, 500, 250)).expect("dropped"), (200, 1 + 2 + 3));
         assert_eq!(peek(store.connection(), 0).expect("readable").map(|w| w.samples), Some(4));
         assert_eq!(outbox_bytes(store.connection()).expect("readable"), 200);
     }

@@ -1,0 +1,374 @@
+//! What waits for the ledger's thread, and in which order it comes to it: orders first, then the newest heartbeat of each
+//! branch, then the rest, one payload a branch in turns.
+//!
+//! So a branch with days of backlog takes no more of the ledger's time than one with a single fresh outage, and no
+//! heartbeat waits behind batches. A heartbeat may overtake what its agent has sent before: it vouches for the stream up
+//! to the number that it names, and says nothing where the ledger hasn't come so far. What a branch sends otherwise keeps
+//! its order. Memory is bounded in bytes: at the limit the sender waits, and with it the broker and the agents.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use shared::Lane;
+use tokio::sync::Semaphore;
+
+use crate::ingest::Command;
+use crate::metrics::Metrics;
+
+/// Most bytes of batches that wait.
+const LIMIT_BYTES: usize = 64 * 1024 * 1024;
+/// Most bytes of heartbeats that wait, one a branch. What comes beyond is lost, as a heartbeat may be.
+const HEARTBEATS_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// Most bytes that wait of one branch: twice what an agent has on its way at once.
+const SHARE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
+/// Most orders that wait.
+const ORDERS_LIMIT: usize = 4_096;
+/// Most payloads that are handled together.
+const GROUP_LIMIT: usize = 1_024;
+/// Most bytes that are handled together, in less than a second: heartbeats wait no longer.
+const GROUP_LIMIT_BYTES: usize = 1024 * 1024;
+/// What a waiting payload takes beside its bytes, about.
+const OVERHEAD_BYTES: usize = 128;
+
+/// The ledger's thread has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger's thread has gone")]
+pub struct Gone;
+
+/// Hands commands over. When the last clone is dropped, the thread takes what waits and ends.
+#[derive(Clone)]
+pub struct Sender(Arc<Held>);
+
+struct Held(Arc<Shared>);
+
+/// The thread's end.
+pub struct Inbox(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    arrived: Condvar,
+    /// A permit for each byte of batches that may still come.
+    room: Semaphore,
+    /// A permit for each order that may still come.
+    orders: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+struct Payload {
+    topic: String,
+    bytes: Bytes,
+}
+
+impl Payload {
+    fn cost(&self) -> usize {
+        self.bytes.len() + self.topic.len() + OVERHEAD_BYTES
+    }
+}
+
+#[derive(Default)]
+struct Share {
+    payloads: VecDeque<Payload>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    orders: VecDeque<Command>,
+    /// The newest heartbeat of each branch, and the branches in the order in which they are due.
+    heartbeats: HashMap<String, Payload>,
+    heartbeat_turns: VecDeque<String>,
+    heartbeat_bytes: usize,
+    /// The rest by branch, and whose turn it is.
+    shares: HashMap<String, Share>,
+    turns: VecDeque<String>,
+    is_over: bool,
+}
+
+/// Both ends.
+pub fn inbox(metrics: Arc<Metrics>) -> (Sender, Inbox) {
+    let shared = Arc::new(Shared {
+        state: Mutex::default(),
+        arrived: Condvar::new(),
+        room: Semaphore::new(LIMIT_BYTES),
+        orders: Semaphore::new(ORDERS_LIMIT),
+        metrics,
+    });
+    (Sender(Arc::new(Held(Arc::clone(&shared)))), Inbox(shared))
+}
+
+impl Sender {
+    /// Hands a command over, once there is room for it. A payload of a branch that has its whole share waiting is
+    /// dropped: its agent sends again what isn't acknowledged, and others must not wait for it.
+    ///
+    /// # Errors
+    /// When nobody takes it any more.
+    pub async fn send(&self, command: Command) -> Result<(), Gone> {
+        let shared = &self.0.0;
+        let Command::Payload { topic, bytes } = command else {
+            shared.orders.acquire().await.map_err(|_| Gone)?.forget();
+            shared.lock().orders.push_back(command);
+            shared.arrived.notify_one();
+            return Ok(());
+        };
+        let (branch, lane) = topic.rsplit_once('/').map_or(("", ""), |(branch, lane)| (branch, lane));
+        let (branch, is_heartbeat) = (branch.to_owned(), lane == Lane::Live.as_str());
+        // What the broker's connection has read is one block of memory: a piece of it would keep all of it.
+        let payload = Payload { topic, bytes: Bytes::copy_from_slice(&bytes) };
+        drop(bytes);
+        if is_heartbeat {
+            let is_kept = shared.lock().put_heartbeat(branch, payload);
+            return shared.told(is_kept);
+        }
+        let cost = payload.cost();
+        if !shared.lock().has_room(&branch, cost) {
+            return shared.told(false);
+        }
+        // Larger than all there is: the wire's limits don't let it through.
+        let permits = u32::try_from(cost.min(LIMIT_BYTES)).unwrap_or(u32::MAX);
+        shared.room.acquire_many(permits).await.map_err(|_| Gone)?.forget();
+        shared.lock().put(branch, payload);
+        shared.told(true)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn told(&self, is_kept: bool) -> Result<(), Gone> {
+        if is_kept {
+            self.arrived.notify_one();
+        } else {
+            self.metrics.add("ward_payloads_refused_total", "reason=\"over_share\"", 1);
+        }
+        if self.room.is_closed() { Err(Gone) } else { Ok(()) }
+    }
+}
+
+impl Inbox {
+    /// What is to be handled next, together; waits for it. `None` when nobody sends any more and all is taken.
+    pub fn take(&mut self) -> Option<Vec<Command>> {
+        let mut state = self.0.lock();
+        while state.is_empty() {
+            if state.is_over {
+                return None;
+            }
+            state = self.0.arrived.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        let orders = state.orders.len();
+        let mut group: Vec<Command> = state.orders.drain(..).collect();
+        state.take_heartbeats(&mut group);
+        let bytes = state.take_turns(&mut group);
+        drop(state);
+        self.0.orders.add_permits(orders);
+        self.0.room.add_permits(bytes);
+        Some(group)
+    }
+
+    /// Bytes of batches that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        LIMIT_BYTES.saturating_sub(self.0.room.available_permits())
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.orders.close();
+        self.0.room.close();
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.heartbeat_turns.is_empty() && self.turns.is_empty()
+    }
+
+    /// Puts a heartbeat in the place of the one before; `false` when there is no room.
+    fn put_heartbeat(&mut self, branch: String, payload: Payload) -> bool {
+        let before = self.heartbeats.get(&branch).map_or(0, Payload::cost);
+        let bytes = self.heartbeat_bytes - before + payload.cost();
+        if bytes > HEARTBEATS_LIMIT_BYTES {
+            return false;
+        }
+        self.heartbeat_bytes = bytes;
+        if self.heartbeats.insert(branch.clone(), payload).is_none() {
+            self.heartbeat_turns.push_back(branch);
+        }
+        true
+    }
+
+    fn has_room(&self, branch: &str, cost: usize) -> bool {
+        self.shares.get(branch).is_none_or(|share| share.bytes + cost <= SHARE_LIMIT_BYTES)
+    }
+
+    fn put(&mut self, branch: String, payload: Payload) {
+        let cost = payload.cost();
+        let share = self.shares.entry(branch.clone()).or_insert_with(|| {
+            self.turns.push_back(branch);
+            Share::default()
+        });
+        share.bytes += cost;
+        share.payloads.push_back(payload);
+    }
+
+    fn take_heartbeats(&mut self, group: &mut Vec<Command>) {
+        while group.len() < GROUP_LIMIT
+            && let Some(branch) = self.heartbeat_turns.pop_front()
+        {
+            let Some(payload) = self.heartbeats.remove(&branch) else { continue };
+            self.heartbeat_bytes -= payload.cost();
+            group.push(payload.into());
+        }
+    }
+
+    /// Takes one payload of each branch in turns; how many bytes.
+    fn take_turns(&mut self, group: &mut Vec<Command>) -> usize {
+        let mut bytes = 0;
+        while group.len() < GROUP_LIMIT
+            && bytes < GROUP_LIMIT_BYTES
+            && let Some(branch) = self.turns.pop_front()
+        {
+            let Some(share) = self.shares.get_mut(&branch) else { continue };
+            if let Some(payload) = share.payloads.pop_front() {
+                let cost = payload.cost();
+                share.bytes -= cost;
+                bytes += cost;
+                group.push(payload.into());
+            }
+            if share.payloads.is_empty() {
+                self.shares.remove(&branch);
+            } else {
+                self.turns.push_back(branch);
+            }
+        }
+        bytes
+    }
+}
+
+impl From<Payload> for Command {
+    fn from(Payload { topic, bytes }: Payload) -> Self {
+        Self::Payload { topic, bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn payload(branch: &str, lane: &str, content: &str) -> Command {
+        Command::Payload { topic: format!("ward/1/{branch}/{lane}"), bytes: content.to_owned().into() }
+    }
+
+    fn large(branch: &str, bytes: usize) -> Command {
+        Command::Payload { topic: format!("ward/1/{branch}/up"), bytes: vec![0; bytes].into() }
+    }
+
+    /// A group as `branch:content`, orders as `!`.
+    fn text(group: &[Command]) -> String {
+        let word = |command: &Command| match command {
+            Command::Payload { topic, bytes } => {
+                format!("{}:{}", topic.split('/').nth(2).unwrap_or("?"), String::from_utf8_lossy(bytes))
+            }
+            Command::Tick | Command::Republish | Command::Reload | Command::Sent(_) => "!".to_owned(),
+        };
+        group.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Hands payloads such as `vake/up/1` over.
+    async fn fill(sender: &Sender, words: &str) {
+        for word in words.split_whitespace() {
+            let command = match word.split('/').collect::<Vec<_>>()[..] {
+                [branch, lane, content] => payload(branch, lane, content),
+                _ => Command::Tick,
+            };
+            sender.send(command).await.expect("somebody takes it");
+        }
+    }
+
+    async fn check(words: &str, expected: &str) {
+        let (sender, mut inbox) = inbox(Arc::default());
+        fill(&sender, words).await;
+        assert_eq!(text(&inbox.take().expect("something waits")), expected, "{words}");
+        assert_eq!(inbox.waiting_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn branches_come_in_turns_and_each_in_its_own_order() {
+        check("a/up/1 a/up/2 a/up/3 b/up/4 c/up/5 b/up/6", "a:1 b:4 c:5 a:2 b:6 a:3").await;
+        check("a/up/1 a/presence/2 a/up/3 b/presence/4", "a:1 b:4 a:2 a:3").await;
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_waits_for_no_batch_and_only_the_newest_of_a_branch_counts() {
+        check("a/up/1 b/up/2 a/live/3 c/live/4 a/live/5 ! b/up/6", "! a:5 c:4 a:1 b:2 b:6").await;
+    }
+
+    #[tokio::test]
+    async fn at_the_limit_the_sender_waits_until_something_is_taken() {
+        let (sender, mut inbox) = inbox(Arc::default());
+        let batch = 256 * 1024 - OVERHEAD_BYTES - "ward/1/b00/up".len();
+        for n in 0..LIMIT_BYTES / (256 * 1024) {
+            sender.send(large(&format!("b{:02}", n % 16), batch)).await.expect("somebody takes it");
+        }
+        assert_eq!(inbox.waiting_bytes(), LIMIT_BYTES);
+        let mut late = Box::pin(sender.send(large("b99", 1)));
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut late).await.is_err(), "there is no room");
+        // Heartbeats and orders wait for nobody.
+        fill(&sender, "b99/live/x !").await;
+        let group = inbox.take().expect("it is full");
+        assert!(matches!(group[..2], [Command::Tick, Command::Payload { .. }]));
+        assert_eq!(group.len(), 2 + GROUP_LIMIT_BYTES / (256 * 1024));
+        late.await.expect("there is room now");
+        drop(sender);
+        let mut taken = group.len();
+        while let Some(group) = inbox.take() {
+            taken += group.len();
+        }
+        assert_eq!(taken, 2 + LIMIT_BYTES / (256 * 1024) + 1, "what waits is taken before the end");
+    }
+
+    #[tokio::test]
+    async fn a_branch_with_its_whole_share_waiting_keeps_nobody_else_from_theirs() {
+        let metrics = Arc::<Metrics>::default();
+        let (sender, mut inbox) = inbox(Arc::clone(&metrics));
+        for _ in 0..100 {
+            sender.send(large("mad", 256 * 1024)).await.expect("somebody takes it");
+        }
+        fill(&sender, "calm/up/1").await;
+        assert!(inbox.waiting_bytes() <= SHARE_LIMIT_BYTES + 1_024);
+        assert_eq!(metrics.value("ward_payloads_refused_total", "reason=\"over_share\""), 85.0);
+        let group = inbox.take().expect("something waits");
+        assert!(matches!(&group[1], Command::Payload { topic, .. } if topic.contains("calm")), "it is second in turn");
+    }
+
+    #[tokio::test]
+    async fn heartbeats_have_a_limit_of_their_own() {
+        let (sender, mut inbox) = inbox(Arc::default());
+        let heartbeat = |n: usize| Command::Payload { topic: format!("ward/1/b{n:03}/live"), bytes: vec![0; 256 * 1024].into() };
+        for n in 0..200 {
+            sender.send(heartbeat(n)).await.expect("somebody takes it");
+        }
+        let group = inbox.take().expect("something waits");
+        assert_eq!(group.len(), HEARTBEATS_LIMIT_BYTES / (256 * 1024 + OVERHEAD_BYTES + "ward/1/b000/live".len()));
+    }
+
+    #[tokio::test]
+    async fn who_sends_learns_that_nobody_takes() {
+        let (sender, inbox) = inbox(Arc::default());
+        drop(inbox);
+        assert_eq!(sender.send(Command::Tick).await, Err(Gone));
+        assert_eq!(sender.send(payload("a", "up", "1")).await, Err(Gone));
+        assert_eq!(sender.send(payload("a", "live", "1")).await, Err(Gone));
+    }
+}
