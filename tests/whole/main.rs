@@ -3,6 +3,7 @@
 mod demo;
 mod faults;
 mod input;
+mod instruments;
 mod laboratory;
 mod path;
 mod world;
