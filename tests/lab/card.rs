@@ -57,8 +57,9 @@ impl Card {
         let shelf = Arc::new(Shelf::new());
         let image = shelf.next("image");
         run("truncate", &["--size", &format!("{megabytes}M"), text(&image)], "");
-        // Nothing is reserved for root, who runs the tests. Nothing is left to be initialised while it is mounted.
-        let options = ["-q", "-F", "-m", "0", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+        // Nothing is reserved for root, who runs the tests. Blocks are small, so that a file soon needs another one.
+        // Nothing is left to be initialised while it is mounted.
+        let options = ["-q", "-F", "-m", "0", "-b", "1024", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
         run("mkfs.ext4", &[&options[..], &[text(&image)]].concat(), "");
         let path = shelf.next("card");
         Self { slot: Slot::insert(image, path), shelf }
@@ -76,7 +77,7 @@ impl Card {
         // A block that is refused now may be there when what was taken has been written.
         loop {
             let mut taken = 0;
-            for chunk in [vec![1; 1 << 20], vec![1; 1 << 12]] {
+            for chunk in [vec![1; 1 << 20], vec![1; 1 << 10]] {
                 while let Ok(bytes @ 1..) = ballast.write(&chunk) {
                     taken += bytes;
                 }

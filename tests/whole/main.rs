@@ -1,9 +1,11 @@
 //! The programs as a user runs them, between real servers, under real faults.
 
+mod cards;
 mod demo;
 mod faults;
 mod input;
 mod instruments;
 mod laboratory;
 mod path;
+mod truth;
 mod world;
