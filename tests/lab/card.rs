@@ -172,7 +172,8 @@ impl Shelf {
         run("mount", &["--bind", text(&shelf.folder), text(&shelf.folder)], "");
         run("mount", &["--make-shared", text(&shelf.folder)], "");
         run("truncate", &["--size", SHELF, text(&disk)], "");
-        run("mkfs.xfs", &["-q", "-m", "reflink=1", text(&disk)], "");
+        // A copy's device can't have smaller blocks than these, and cards have small ones.
+        run("mkfs.xfs", &["-q", "-b", "size=1024", "-m", "reflink=1", text(&disk)], "");
         attach(&disk, &images, "rw");
         shelf
     }
