@@ -6,6 +6,7 @@ mod faults;
 mod input;
 mod instruments;
 mod laboratory;
+mod links;
 mod path;
 mod truth;
 mod world;
