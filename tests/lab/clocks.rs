@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -53,11 +54,14 @@ impl WrongClock {
     }
 }
 
-/// The command that starts a program as if after another boot, in which the machine has been up so many seconds longer.
-/// Only within a mount namespace of its own, such as an agent in a branch has: `boot_id` is put over the kernel's.
-pub fn other_boot(boot_id: &str, seconds: u64) -> Vec<String> {
+/// The command that starts a program as if after another boot, which was `uptime` ago. Only within a mount namespace of
+/// its own, such as an agent in a branch has: `boot_id` is put over the kernel's.
+pub fn other_boot(boot_id: &str, uptime: Duration) -> Vec<String> {
+    let text = fs::read_to_string("/proc/uptime").expect("every kernel says it");
+    let now = text.split('.').next().and_then(|seconds| seconds.parse::<i64>().ok()).expect("it is a number");
+    let offset = i64::try_from(uptime.as_secs()).expect("nobody is up that long") - now;
     let script = "f=$(mktemp) && echo \"$0\" >$f && mount --bind $f /proc/sys/kernel/random/boot_id && rm $f && exec \"$@\"";
-    ["unshare", "--time", "--boottime", &seconds.to_string(), "sh", "-c", script, boot_id].map(str::to_owned).into()
+    ["unshare", "--time", "--boottime", &offset.to_string(), "sh", "-c", script, boot_id].map(str::to_owned).into()
 }
 
 /// Where the library lies: the folder is named for the machine.

@@ -17,6 +17,9 @@ use crate::now_ms;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
+/// How old the certificates are, in days.
+const AGE_DAYS: u32 = 60;
+
 /// Where one party's certificate lies.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -85,7 +88,7 @@ fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     // As a real authority's: good from the day of issue on, for a while.
     let today = date_time_ymd(1970, 1, 1) + Duration::from_millis(now_ms().unsigned_abs());
-    (params.not_before, params.not_after) = (today - DAY, today + 400 * DAY);
+    (params.not_before, params.not_after) = (today - AGE_DAYS * DAY, today + 400 * DAY);
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.use_authority_key_identifier_extension = true;
