@@ -30,6 +30,21 @@ table bridge lab {
   chain to { type filter hook postrouting priority 0; oifname @cut drop; }
 }";
 
+/// How long a packet may wait before a slow WAN link, in ms.
+pub const QUEUE_MS: u32 = 400;
+
+/// Bytes of a frame that are not the packet's.
+const ETHERNET_BYTES: u64 = 14;
+
+/// IP bytes that a WAN link has carried, headers included, and the few of ARP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// From the branch to the centre.
+    pub up_bytes: u64,
+    /// From the centre to the branch.
+    pub down_bytes: u64,
+}
+
 /// When something was done to the world: between these two moments.
 #[derive(Debug, Clone, Copy)]
 pub struct Change {
@@ -40,9 +55,9 @@ pub struct Change {
 }
 
 impl Change {
-    fn of(change: impl FnOnce()) -> Self {
+    fn of<T>(change: impl FnOnce() -> T) -> Self {
         let before_ms = now_ms();
-        change();
+        let _ = change();
         Self { before_ms, after_ms: now_ms() }
     }
 }
@@ -70,7 +85,7 @@ impl Net {
             run("ip", &["netns", "add", &net.branch(b)], "");
             run("ip", &["netns", "add", &net.lan(b)], "");
             let _ = writeln!(links, "link add wan{b} type veth peer name wan netns {}", net.branch(b));
-            let _ = writeln!(links, "link set wan{b} master br0 up");
+            let _ = writeln!(links, "link set wan{b} master br0 gso_max_segs 1 up");
         }
         run("ip", &["-n", &centre, "-batch", "-"], &links);
         run("ip", &["netns", "exec", &centre, "nft", "-f", "-"], CUT);
@@ -81,7 +96,7 @@ impl Net {
     fn furnish(&self, b: u8) {
         let (branch, lan) = (self.branch(b), self.lan(b));
         let links = format!(
-            "link set lo up\naddr add 10.77.{b}.2/16 dev wan\nlink set wan up\nlink add lan type veth peer name lan netns {lan}\n\
+            "link set lo up\naddr add 10.77.{b}.2/16 dev wan\nlink set wan gso_max_segs 1 up\nlink add lan type veth peer name lan netns {lan}\n\
              addr add 192.168.{b}.1/24 dev lan\nlink set lan up\n"
         );
         run("ip", &["-n", &branch, "-batch", "-"], &links);
@@ -157,6 +172,34 @@ impl Net {
             run("ip", &["-n", &self.centre(), "link", "set", &wan, "up"], "");
             run("ip", &["netns", "exec", &self.centre(), "nft", "-f", "-"], &commands);
         })
+    }
+
+    /// Lets a branch's WAN link carry so many kbit/s each way, as a modem does: what is sent faster waits up to
+    /// [`QUEUE_MS`], and what would wait longer is lost.
+    pub fn wan_rate(&self, b: u8, kbit: u32) {
+        let (rate, latency) = (format!("{kbit}kbit"), format!("{QUEUE_MS}ms"));
+        for (namespace, device) in [(self.centre(), format!("wan{b}")), (self.branch(b), "wan".to_owned())] {
+            let shape = ["qdisc", "replace", "dev", &device, "root", "tbf", "rate", &rate, "burst", "2kb", "latency", &latency];
+            run("tc", &[&["-n", &namespace][..], &shape[..]].concat(), "");
+        }
+    }
+
+    /// Lets a branch's WAN link carry whatever comes, again.
+    pub fn wan_full_rate(&self, b: u8) {
+        run("tc", &["-n", &self.centre(), "qdisc", "del", "dev", &format!("wan{b}"), "root"], "");
+        run("tc", &["-n", &self.branch(b), "qdisc", "del", "dev", "wan", "root"], "");
+    }
+
+    /// What a branch's WAN link has carried so far.
+    pub fn wan_bytes(&self, b: u8) -> Carried {
+        let said = run("ip", &["-n", &self.centre(), "-stats", "-json", "link", "show", &format!("wan{b}")], "");
+        let links: serde_json::Value = serde_json::from_str(&said).expect("ip writes JSON");
+        let bytes = |way: &str| {
+            let count = |what: &str| links[0]["stats64"][way][what].as_u64().expect("a link counts packets and bytes");
+            count("bytes") - count("packets") * ETHERNET_BYTES
+        };
+        // What the centre receives has gone up.
+        Carried { up_bytes: bytes("rx"), down_bytes: bytes("tx") }
     }
 
     fn set(&self, namespace: &str, verb: &str, set: &str, element: &str) -> Change {

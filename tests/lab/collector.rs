@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -37,8 +37,12 @@ pub struct CollectorSettings {
     pub probe: Probe,
     /// How long an agent may say nothing before its devices are unknown.
     pub silent_after: Duration,
+    /// The lines of its `[report]`; without them, qualities each minute.
+    pub report: Option<&'static str>,
     /// The inventory, imported before the first start.
     pub estate: Estate,
+    /// Where it keeps its file; a folder of its own without it.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// A running collector and its folder, which outlives the runs.
@@ -58,8 +62,9 @@ impl Collector {
         let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
         let at = |name: &str| folder.path().join(name);
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let CollectorSettings { broker, victoria_metrics, probe, silent_after, estate } = settings;
-        let mut text = format!("data_dir = \"{}\"\n\n", at("data").display());
+        let CollectorSettings { broker, victoria_metrics, probe, silent_after, estate, data_dir, report } = settings;
+        let data_dir = data_dir.unwrap_or_else(|| at("data"));
+        let mut text = data_line(&data_dir) + "\n";
         let embedded = match broker {
             Broker::External(access) => {
                 text += &broker_table(&access);
@@ -78,8 +83,8 @@ impl Collector {
         }
         text += &format!("\n[fleet]\nsilent_after = \"{}s\"\n\n{}", silent_after.as_secs(), probe.table());
         // Tests wait for the minutes that they look at.
-        text += "\n[report]\nqualities = \"60s\"\n";
-        fs::create_dir(at("data")).expect("the folder is the test's own");
+        text += &format!("\n[report]\n{}\n", report.unwrap_or("qualities = \"60s\""));
+        fs::create_dir_all(&data_dir).expect("the folder is the test's own");
         fs::write(at("collector.toml"), text).expect("the folder is the test's own");
         write_secret(&at("token"), &format!("{TOKEN}\n"));
         import(&folder, &estate.csv()).expect("the laboratory's inventories have no mistakes");
@@ -100,6 +105,16 @@ impl Collector {
         self.process.kill_hard();
         self.process = Self::spawn(self.folder.path());
         self.ready().await;
+    }
+
+    /// Ends it at once, and starts it again on what lies in another folder.
+    pub async fn start_elsewhere(&mut self, data_dir: &Path) {
+        self.process.kill_hard();
+        let config = self.folder.path().join("collector.toml");
+        let text = fs::read_to_string(&config).expect("it was written at the start");
+        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+        fs::write(&config, data_line(data_dir) + rest).expect("the folder is the test's own");
+        self.start_again().await;
     }
 
     /// Imports an inventory, given as its CSV text, while the collector runs.
@@ -144,6 +159,11 @@ impl Demo {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// The first line of a config.
+fn data_line(data_dir: &Path) -> String {
+    format!("data_dir = \"{}\"\n", data_dir.display())
 }
 
 fn import(folder: &TempDir, csv: &str) -> Result<String> {

@@ -7,6 +7,8 @@
 pub mod agent;
 pub mod api;
 pub mod branch;
+pub mod card;
+pub mod clocks;
 pub mod collector;
 pub mod estate;
 pub mod moment;
@@ -18,10 +20,13 @@ pub mod process;
 pub mod program;
 pub mod socket;
 pub mod victoria;
+pub mod wan;
 
 pub use agent::Agent;
 pub use api::Api;
 pub use branch::{Change, Net};
+pub use card::Card;
+pub use clocks::WrongClock;
 pub use collector::{Collector, Demo};
 pub use estate::Estate;
 pub use moment::{eventually, lasting, now_ms};
@@ -30,3 +35,4 @@ pub use mqtt::Mqtt;
 pub use pki::{Identity, Pki};
 pub use socket::Follower;
 pub use victoria::Victoria;
+pub use wan::Relay;

@@ -26,21 +26,26 @@ pub fn inside<T: Send>(namespace: &str, body: impl FnOnce() -> T + Send) -> T {
 pub(crate) fn remove_leftovers() {
     let Ok(entries) = fs::read_dir("/run/netns") else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let pid = name.strip_prefix("ward").and_then(|rest| rest.split_once('x')).and_then(|(pid, _)| pid.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true)) {
+        if owner_is_gone(&name, "ward") {
             // Another test may be removing it just now.
             let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
         }
     }
 }
 
-/// Runs a program to its end with `input`.
+/// Whether a thing named `{prefix}{pid}x…` belongs to a process that doesn't run any more.
+pub(crate) fn owner_is_gone(name: &str, prefix: &str) -> bool {
+    let pid = name.strip_prefix(prefix).and_then(|rest| rest.split_once('x')).and_then(|(pid, _)| pid.parse::<u32>().ok());
+    pid.is_some_and(|pid| !fs::exists(format!("/proc/{pid}")).unwrap_or(true))
+}
+
+/// Runs a program to its end with `input`, and returns what it wrote.
 ///
 /// # Panics
-/// With what it said, when it fails.
-pub(crate) fn run(program: &str, arguments: &[&str], input: &str) {
+/// With what it complained about, when it fails.
+pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> String {
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{program} can't be started: {error}; tests/run installs it"));
     let mut stdin = child.stdin.take().expect("stdin is piped");
     // A program that ended early says why on stderr.
@@ -48,5 +53,6 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &str) {
     drop(stdin);
     let output = child.wait_with_output().expect("it is this process's own child");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {}: {said}\nnetwork namespaces take root", arguments.join(" "));
+    assert!(output.status.success(), "{program} {}: {said}\nnamespaces and mounts take root", arguments.join(" "));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

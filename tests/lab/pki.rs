@@ -5,11 +5,20 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
 };
 use tempfile::TempDir;
+
+use crate::now_ms;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// How old the certificates are, in days.
+const AGE_DAYS: u32 = 60;
 
 /// Where one party's certificate lies.
 #[derive(Debug, Clone)]
@@ -77,6 +86,9 @@ impl Pki {
 
 fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
+    // As a real authority's: good from the day of issue on, for a while.
+    let today = date_time_ymd(1970, 1, 1) + Duration::from_millis(now_ms().unsigned_abs());
+    (params.not_before, params.not_after) = (today - AGE_DAYS * DAY, today + 400 * DAY);
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.use_authority_key_identifier_extension = true;

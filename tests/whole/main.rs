@@ -1,8 +1,13 @@
 //! The programs as a user runs them, between real servers, under real faults.
 
+mod cards;
+mod clocks;
 mod demo;
 mod faults;
 mod input;
+mod instruments;
 mod laboratory;
+mod links;
 mod path;
+mod truth;
 mod world;

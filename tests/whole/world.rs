@@ -39,26 +39,42 @@ pub(crate) struct World<'net> {
 impl<'net> World<'net> {
     /// Starts all parts at the centre of `net`, and an agent in each branch; returns when every device is up.
     pub(crate) async fn start(net: &'net Net, silent_after: Duration) -> Self {
+        Self::start_with(net, silent_after, |_| {}, |_| {}).await
+    }
+
+    /// The same with changed settings: of the collector, and of each agent.
+    pub(crate) async fn start_with(
+        net: &'net Net,
+        silent_after: Duration,
+        change_collector: impl FnOnce(&mut CollectorSettings),
+        mut change_agent: impl FnMut(&mut AgentSettings),
+    ) -> Self {
         let pki = Pki::new();
         let broker = Mosquitto::start(Net::CENTRE.into(), &pki.server(&[Net::CENTRE.into()])).await;
         let victoria = Victoria::start().await;
         let centre = pki.client("collector");
-        let collector = Collector::start(CollectorSettings {
-            broker: Broker::External(broker.access(&centre)),
+        let mut settings = CollectorSettings {
+report: None,             broker: Broker::External(broker.access(&centre)),
             victoria_metrics: Some(victoria.url()),
             probe: PROBE,
             silent_after,
             estate: Estate::of(net),
-        })
-        .await;
+            data_dir: None,
+        };
+        change_collector(&mut settings);
+        let collector = Collector::start(settings).await;
         let agent = |b: u8| {
-            Agent::start(AgentSettings {
+            let mut settings = AgentSettings {
                 branch: branch_id(b),
                 broker: broker.access(&pki.client(&branch_id(b))),
                 probe: None,
                 devices: Vec::new(),
                 namespace: Some(net.branch(b)),
-            })
+                state_dir: None,
+                wrapper: Vec::new(),
+            };
+            change_agent(&mut settings);
+            Agent::start(settings)
         };
         let agents = (1..=net.branches()).map(agent).collect();
         let world = Self { net, agents, collector, victoria, broker, centre, _pki: pki };

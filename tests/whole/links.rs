@@ -1,0 +1,162 @@
+//! Bad lines between a branch and the centre: connections that never last, and too little room for what waits.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde_json::Value;
+use shared::delta::{Column, Minute, Qualities, Rtt};
+use shared::{Body, BootId, Dating, DeviceId, Millis, StreamId, Uptime};
+use ward_agent::buffer::Buffer;
+use ward_agent::disk::Disk;
+use ward_tests::estate::device_id;
+use ward_tests::{Change, Follower, Net, Relay, eventually, lasting, now_ms};
+
+use crate::truth::{Spell, has_outages};
+use crate::world::{PROBE, World};
+
+/// Long enough for a verdict in either direction.
+const LASTING: Duration = Duration::from_millis(PROBE.verdict_ms().unsigned_abs() + 1_000);
+
+/// How long a verdict may take to be shown over a slow line, in ms.
+const DELIVERY_MS: i64 = 3_000;
+
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 3_600_000;
+
+#[test]
+fn connections_that_last_two_seconds_lose_no_outage_and_repeat_none() {
+    let net = Net::new(1, 8);
+    net.at_the_centre(async || {
+        let mut relay = None;
+        let through = |agent: &mut ward_tests::agent::AgentSettings| {
+            agent.broker = relay.get_or_insert_with(|| Relay::start(&agent.broker)).access(&agent.broker);
+        };
+        let world = World::start_with(&net, Duration::from_secs(30), |_| {}, through).await;
+        let mut relay = relay.expect("the one agent goes through it");
+        relay.cut_every(Duration::from_secs(2));
+        let began = Instant::now();
+        let mut truth: Vec<Vec<Spell>> = vec![Vec::new(); 7];
+        while began.elapsed() < Duration::from_secs(60) {
+            // Two at a time, in turn; the last device never.
+            let n = truth.iter().map(Vec::len).sum::<usize>();
+            let pair = [n % 7, (n + 1) % 7];
+            let fell = pair.map(|i| net.silence(1, i.try_into().expect("small")));
+            lasting(LASTING).await;
+            for (i, fell) in pair.into_iter().zip(fell) {
+                truth[i].push(Spell::of(fell, net.restore(1, i.try_into().expect("small"))));
+            }
+            lasting(LASTING).await;
+        }
+        let known = world.api().outages("b1-d00").await.expect("the API answers");
+        assert!(!known.is_empty(), "not even the first outage has come through while connections broke");
+        assert!(relay.accepted() > 5, "{} connections", relay.accepted());
+        relay.leave_in_peace();
+        world.all_up().await;
+        for (i, truth) in (0..).zip(&truth) {
+            has_outages(&world, &device_id(1, i), truth).await;
+        }
+        assert_eq!(world.api().outages("b1-d07").await.expect("the API answers"), [], "it answered all the time");
+        world.surfaces_agree().await;
+        let coverage = world.api().json("/api/v1/branches/b1/coverage").await.expect("the API answers");
+        assert_eq!(coverage["gaps"], serde_json::json!([]), "nothing was lost");
+    });
+}
+
+#[test]
+fn while_a_months_backlog_drains_over_64_kbit_per_second_the_present_is_shown_at_once() {
+    const DEVICES: u8 = 31;
+    let net = Net::new(1, DEVICES);
+    net.at_the_centre(async || {
+        let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
+        leave_behind(folder.path(), DEVICES, 30);
+        net.wan_rate(1, 64);
+        let silent_after = Duration::from_secs(15);
+        let place = |agent: &mut ward_tests::agent::AgentSettings| agent.state_dir = Some(folder.path().to_owned());
+        let world = World::start_with(&net, silent_after, |_| {}, place).await;
+        let follower = Follower::follow(world.api().websocket().await.expect("connected")).await.expect("a snapshot");
+        let (before, carried) = (branch(&world).await, net.wan_bytes(1));
+        let waiting = before["waiting"].as_u64().unwrap_or_default();
+        assert!(waiting > 1_000, "{waiting} entries wait");
+
+        let mut truth = Vec::new();
+        for i in [0, 10, 20] {
+            let fell = net.silence(1, i);
+            is_shown(&world, i, "down", fell).await;
+            let rose = net.restore(1, i);
+            is_shown(&world, i, "up", rose).await;
+            truth.push((i, Spell::of(fell, rose)));
+            lasting(Duration::from_secs(10)).await;
+        }
+        for i in (0..DEVICES).filter(|i| truth.iter().all(|(silenced, _)| silenced != i)) {
+            let updates = follower.updates(&device_id(1, i)).expect("the updates go on without a hole");
+            assert!(updates.iter().all(|update| update.device["status"] == "up"), "it answered all the time: {updates:?}");
+        }
+        // The line is not wasted on repetitions.
+        let (after, now_carried) = (branch(&world).await, net.wan_bytes(1));
+        let drained = before["buffer_bytes"].as_u64().unwrap_or_default() - after["buffer_bytes"].as_u64().unwrap_or_default();
+        let sent = now_carried.up_bytes - carried.up_bytes;
+        assert!(drained > sent / 2, "{sent} bytes went up the line to drain {drained}; {before} {after}");
+
+        net.wan_full_rate(1);
+        eventually(Duration::from_secs(120), "the backlog is drained", async || {
+            let branch = branch(&world).await;
+            ensure!(branch["waiting"].as_u64().is_some_and(|waiting| waiting < 50), "{branch}");
+            Ok(())
+        })
+        .await;
+        for (i, spell) in truth {
+            has_outages(&world, &device_id(1, i), &[spell]).await;
+        }
+        world.surfaces_agree().await;
+    });
+}
+
+/// Waits until a change is shown, and says how long that took.
+async fn is_shown(world: &World<'_>, i: u8, status: &str, change: Change) {
+    world.becomes(&device_id(1, i), status).await;
+    let late_ms = now_ms() - change.after_ms;
+    assert!(
+        late_ms <= PROBE.verdict_ms() + DELIVERY_MS,
+        "that {} is {status} was shown {late_ms} ms after the fact",
+        device_id(1, i)
+    );
+}
+
+async fn branch(world: &World<'_>) -> Value {
+    world.api().json("/api/v1/branches").await.expect("the API answers")["branches"][0].clone()
+}
+
+/// Leaves in a state folder what an agent of an earlier boot had seen in so many days without a link, in blocks of a
+/// quarter of an hour.
+fn leave_behind(state_dir: &Path, devices: u8, days: u64) {
+    const BLOCK: u64 = 15;
+    let mut random = SmallRng::seed_from_u64(1);
+    let boot_at = Millis(now_ms()).plus(-i64::try_from((days + 1) * DAY_MS).expect("small"));
+    let mut buffer = Buffer::open(Disk::new(state_dir), StreamId(0x5eed), BootId(0x5eed), 64 << 20, Uptime(0));
+    buffer.dated(Dating::Fixed { boot_at, error_ms: 20 }, Uptime(0));
+    for block in 1..=days * DAY_MS / (BLOCK * MINUTE_MS) {
+        let end = Uptime(block * BLOCK * MINUTE_MS);
+        let mut minute = || {
+            let avg_us = random.random_range(8_000..12_000);
+            let rtt = Rtt { min_us: avg_us - 2_000, avg_us, max_us: avg_us + random.random_range(0..9_000), jitter_us: 500 };
+            Minute { sent: 30, lost: 0, rtt: Some(rtt) }
+        };
+        let mut column = |i| {
+            let device: DeviceId = device_id(1, i).parse().expect("a valid id");
+            let minutes: Vec<Minute> = (0..BLOCK).map(|_| minute()).collect();
+            Column::pack(device, &minutes, 100)
+        };
+        let first_end = Uptime(end.0 - (BLOCK - 1) * MINUTE_MS);
+        let columns = (0..devices).map(&mut column).collect();
+        buffer.append(Body::Qualities(Qualities { first_end, unit_us: 100, columns }), end);
+        buffer.observed(end);
+        if block % 100 == 0 {
+            buffer.flush(end);
+        }
+    }
+    buffer.close(Uptime(days * DAY_MS));
+    assert!(!buffer.level().volatile && buffer.level().bytes > 1_000_000, "{:?}", buffer.level());
+}
