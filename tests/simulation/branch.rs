@@ -8,7 +8,7 @@ use shared::delta::{Rtt, UNOBSERVED};
 use shared::message::Live;
 use shared::{Body, BootId, BranchId, Column, DeviceId, Minute, Qualities, Status, StreamId, Transition, Uptime};
 use ward_agent::buffer::Buffer;
-use ward_agent::outbox::{BACKLOG_ENTRIES, Outbox, Word};
+use ward_agent::outbox::{Outbox, Word};
 
 use crate::disk::Disk;
 use crate::weather::Weather;
@@ -226,7 +226,7 @@ impl Branch {
     /// Whether a change waits to be told beside the backlog.
     pub(crate) fn has_live_news(&mut self) -> bool {
         let Some(outbox) = &self.outbox else { return false };
-        std::mem::take(&mut self.has_news) && outbox.buffer.level().waiting > BACKLOG_ENTRIES
+        std::mem::take(&mut self.has_news) && outbox.is_behind()
     }
 
     /// What a heartbeat tells of the devices.

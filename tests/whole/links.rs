@@ -8,8 +8,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use shared::delta::{Column, Minute, Qualities, Rtt};
-use shared::{Body, BootId, Dating, DeviceId, Millis, StreamId, Uptime};
+use shared::{Body, BootId, DeviceId, Millis, StreamId, Uptime};
 use ward_agent::buffer::Buffer;
+use ward_agent::dating::Anchor;
 use ward_agent::disk::Disk;
 use ward_tests::estate::device_id;
 use ward_tests::{Change, Follower, Net, Relay, eventually, lasting, now_ms};
@@ -136,7 +137,7 @@ fn leave_behind(state_dir: &Path, devices: u8, days: u64) {
     let mut random = SmallRng::seed_from_u64(1);
     let boot_at = Millis(now_ms()).plus(-i64::try_from((days + 1) * DAY_MS).expect("small"));
     let mut buffer = Buffer::open(Disk::new(state_dir), StreamId(0x5eed), BootId(0x5eed), 64 << 20, Uptime(0));
-    buffer.dated(Dating::Fixed { boot_at, error_ms: 20 }, Uptime(0));
+    buffer.dated(Anchor::exact(boot_at, Uptime(0)), Uptime(0));
     for block in 1..=days * DAY_MS / (BLOCK * MINUTE_MS) {
         let end = Uptime(block * BLOCK * MINUTE_MS);
         let mut minute = || {

@@ -54,7 +54,8 @@ impl<'net> World<'net> {
         let victoria = Victoria::start().await;
         let centre = pki.client("collector");
         let mut settings = CollectorSettings {
-report: None,             broker: Broker::External(broker.access(&centre)),
+            report: None,
+            broker: Broker::External(broker.access(&centre)),
             victoria_metrics: Some(victoria.url()),
             probe: PROBE,
             silent_after,
