@@ -253,11 +253,15 @@ impl<S: Store> Buffer<S> {
         if !is_first || !self.is_loaded || now < self.retry_at {
             return;
         }
-        // A run's last number on disk never runs ahead of its groups there.
-        let last = self.disk.of_run(self.run.ordinal).next_back().map_or(1, |(_, stored)| stored.last);
-        if let Err(error) = self.store.commit(vec![Write::Run(Run { last, ..self.run.clone() })]) {
+        if let Err(error) = self.remember_run() {
             self.disk_failed("remembering the time", &error, now);
         }
+    }
+
+    /// Writes the present run down as far as it is on disk: its last number there never runs ahead of its groups.
+    fn remember_run(&mut self) -> io::Result<()> {
+        let last = self.disk.of_run(self.run.ordinal).next_back().map_or(1, |(_, stored)| stored.last);
+        self.store.commit(vec![Write::Run(Run { last, ..self.run.clone() })])
     }
 
     /// The runs before this one that still have entries, oldest first.
@@ -277,6 +281,13 @@ impl<S: Store> Buffer<S> {
 
     /// Writes what has waited long enough. `connected`: whether an ack may come at once.
     pub fn tick(&mut self, connected: bool, now: Uptime) {
+        if self.volatile_since.is_some() && now >= self.retry_at {
+            // What earlier runs left has to go out even if this one never has to write.
+            match self.load_late().and_then(|()| self.remember_run()) {
+                Ok(()) => self.disk_healed(),
+                Err(error) => self.disk_failed("trying the disk again", &error, now),
+            }
+        }
         let patience = if connected { TRANSITION_WAIT_MS } else { 0 };
         let due = self.memory.iter().any(|(_, delta, _)| {
             let age = now.since(delta.at);
@@ -399,19 +410,23 @@ impl<S: Store> Buffer<S> {
             if !found.is_empty() && (at.run != end.run || at.seq > end.seq + 1) {
                 break;
             }
-            match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
-                Ok(Some(group)) => {
-                    let last = |(seq, delta, _): &Numbered| Position { seq: seq + delta.span() - 1, ..at };
-                    let rest = numbered(group).into_iter().filter(|entry| last(entry) > end);
-                    found.extend(rest.inspect(|(_, _, size)| bytes += size));
-                    end = Position { seq: stored.last, ..at };
+            let group = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
+                Ok(Some(group)) => group,
+                // The gap is told whether or not the disk takes it.
+                Ok(None) => {
+                    let gap = corrupted(at, stored);
+                    self.replace(at, &gap, now);
+                    gap
                 }
-                Ok(None) => self.replace_corrupted(at, stored, now),
                 Err(error) => {
                     self.disk_failed("reading the buffer", &error, now);
                     break;
                 }
-            }
+            };
+            let last = |(seq, delta, _): &Numbered| Position { seq: seq + delta.span() - 1, ..at };
+            let rest = numbered(group).into_iter().filter(|entry| last(entry) > end);
+            found.extend(rest.inspect(|(_, _, size)| bytes += size));
+            end = Position { seq: stored.last, ..at };
         }
         let run = self.run.ordinal;
         if found.is_empty() && self.disk.beyond(after).is_none() {
@@ -438,26 +453,16 @@ impl<S: Store> Buffer<S> {
         Some(Chunk { run: run.clone(), present, group, end, oldest, observed_through })
     }
 
-    fn replace_corrupted(&mut self, at: Position, stored: Stored, now: Uptime) {
-        tracing::error!(run = at.run, seq = at.seq, "a group on disk is not as it was written: reporting a gap");
-        let span = stored.last - at.seq + 1;
-        let gap = Gap {
-            span,
-            from: stored.from,
-            to: stored.to,
-            reason: GapReason::Corrupted,
-            dropped: Dropped { unreadable: span, ..Dropped::default() },
-        };
-        let group = Group { first: at.seq, deltas: vec![Delta { at: stored.to, body: Body::Gap(gap) }] };
-        self.replace(at, &group, now);
-    }
-
-    fn replace(&mut self, at: Position, group: &Group, now: Uptime) {
+    /// Puts another group in the place of one; whether the disk took it.
+    fn replace(&mut self, at: Position, group: &Group, now: Uptime) -> bool {
         let bytes = encode(group);
-        self.disk.insert(at, describe(group, bytes.len()));
+        let stored = describe(group, bytes.len());
         if let Err(error) = self.store.commit(vec![Write::Put(at, bytes)]) {
             self.disk_failed("writing a gap", &error, now);
+            return false;
         }
+        self.disk.insert(at, stored);
+        true
     }
 
     /// Makes room: the oldest qualities go first, transitions only when nothing else is left.
@@ -469,17 +474,16 @@ impl<S: Store> Buffer<S> {
             let thinned = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
                 Ok(Some(group)) if oldest_quality.is_some() => thin(group, |body| matches!(body, Body::Qualities(_))),
                 Ok(Some(group)) => thin(group, |body| !matches!(body, Body::Boot(_))),
-                Ok(None) => {
-                    self.replace_corrupted(at, stored, now);
-                    continue;
-                }
+                Ok(None) => corrupted(at, stored),
                 Err(error) => {
                     self.disk_failed("making room in the buffer", &error, now);
                     return;
                 }
             };
-            self.replace(at, &thinned, now);
-            self.merge_gap_with_the_one_before(at, now);
+            // Until the disk takes it the limit stays exceeded; the next write tries again.
+            if !self.replace(at, &thinned, now) || !self.merge_gap_with_the_one_before(at, now) {
+                return;
+            }
         }
     }
 
@@ -492,24 +496,28 @@ impl<S: Store> Buffer<S> {
         })
     }
 
-    fn merge_gap_with_the_one_before(&mut self, at: Position, now: Uptime) {
-        let Some(before) = self.disk.groups.range(..at).next_back().map(|(at, _)| *at) else { return };
+    /// Joins a group that is only a gap with a gap before it; `false` when the disk fails.
+    fn merge_gap_with_the_one_before(&mut self, at: Position, now: Uptime) -> bool {
+        let Some(before) = self.disk.groups.range(..at).next_back().map(|(at, _)| *at) else { return true };
         let mut read = |at| self.store.read(at).ok().flatten().and_then(|bytes: Vec<u8>| decode(&bytes));
-        let (Some(mut first), Some(second)) = (read(before), read(at)) else { return };
+        let (Some(mut first), Some(second)) = (read(before), read(at)) else { return true };
         let gap_only = |group: &Group| matches!(group.deltas.as_slice(), [Delta { body: Body::Gap(_), .. }]);
         if before.run != at.run || first.last() + 1 != second.first || !gap_only(&second) {
-            return;
+            return true;
         }
-        let [.., Delta { body: Body::Gap(_), .. }] = first.deltas.as_slice() else { return };
+        let [.., Delta { body: Body::Gap(_), .. }] = first.deltas.as_slice() else { return true };
         first.deltas.extend(second.deltas);
         let merged = thin(first, |_| false);
-        self.disk.remove(at);
-        // Both in one commit: a cut between them would leave numbers twice or not at all.
         let bytes = encode(&merged);
-        self.disk.insert(before, describe(&merged, bytes.len()));
+        let stored = describe(&merged, bytes.len());
+        // Both in one commit: a cut between them would leave numbers twice or not at all.
         if let Err(error) = self.store.commit(vec![Write::Put(before, bytes), Write::Remove(at)]) {
             self.disk_failed("merging gaps", &error, now);
+            return false;
         }
+        self.disk.remove(at);
+        self.disk.insert(before, stored);
+        true
     }
 
     fn thin_memory(&mut self) {
@@ -549,45 +557,51 @@ type Loaded = (Vec<Run>, Index);
 /// Reads what earlier runs left. Groups that can't be read, and numbers that are missing between groups, become gaps.
 fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     let runs = store.runs()?;
-    let mut disk = Index::default();
-    let mut last: Option<(Position, Uptime)> = None;
-    let positions = store.positions()?;
     let mut repairs = Vec::new();
-    for (i, at) in positions.iter().enumerate() {
+    let mut found: Vec<(Position, Option<Stored>)> = Vec::new();
+    for at in store.positions()? {
         if !runs.iter().any(|run| run.ordinal == at.run) {
-            repairs.push(Write::Remove(*at));
+            repairs.push(Write::Remove(at));
             continue;
         }
-        let before = last.filter(|(end, _)| end.run == at.run);
-        let group = store.read(*at)?.and_then(|bytes| decode(&bytes)).filter(|group| group.first == at.seq);
-        let group = group.unwrap_or_else(|| {
-            let next = positions.get(i + 1).filter(|next| next.run == at.run).map(|next| next.seq - 1);
-            let known = runs.iter().find(|run| run.ordinal == at.run).map_or(at.seq, |run| run.last);
-            let through = next.unwrap_or(known).max(at.seq);
-            lost_group(at.seq, through, before.map_or(Uptime(0), |(_, to)| to))
-        });
-        if let Some((end, to)) = before
-            && end.seq + 1 < at.seq
-        {
-            let hole = lost_group(end.seq + 1, at.seq - 1, to);
-            keep(&mut disk, &mut repairs, at.run, &hole);
-        }
-        let bytes = encode(&group);
-        let stored = describe(&group, bytes.len());
-        last = Some((Position { run: at.run, seq: stored.last }, stored.to));
-        disk.insert(*at, stored);
-        if matches!(group.deltas.as_slice(), [Delta { body: Body::Gap(gap), .. }] if gap.reason == GapReason::Corrupted) {
-            repairs.push(Write::Put(*at, bytes));
-        }
+        let bytes = store.read(at)?;
+        let group = bytes.as_deref().and_then(decode).filter(|group| group.first == at.seq);
+        found.push((at, group.map(|group| describe(&group, bytes.map_or(0, |bytes| bytes.len())))));
     }
-    // A run's last number is written together with its last group: what lies between the two was on disk once.
+    let mut disk = Index::default();
     for run in &runs {
-        let held = disk.of_run(run.ordinal).next_back();
-        if let Some((last, to)) = held.map(|(_, stored)| (stored.last, stored.to))
-            && last < run.last
-        {
-            let tail = lost_group(last + 1, run.last, to);
-            keep(&mut disk, &mut repairs, run.ordinal, &tail);
+        let groups: Vec<_> = found.iter().filter(|(at, _)| at.run == run.ordinal).collect();
+        // Up to which number, and to which moment, everything is accounted for.
+        let mut end: Option<(u64, Uptime)> = None;
+        for (i, (at, stored)) in groups.iter().enumerate() {
+            let mut lose = |first: u64, through: u64, from: Uptime| {
+                let next = groups[i..].iter().find_map(|(_, stored)| *stored);
+                keep(
+                    &mut disk,
+                    &mut repairs,
+                    run.ordinal,
+                    &lost_group(first, through, from, next.map_or(from, |next| next.from)),
+                );
+            };
+            let from = end.map_or(Uptime(0), |(_, to)| to);
+            if let Some((last, to)) = end.filter(|(last, _)| last + 1 < at.seq) {
+                lose(last + 1, at.seq - 1, to);
+            }
+            match stored {
+                Some(stored) => {
+                    end = Some((stored.last, stored.to));
+                    disk.insert(*at, *stored);
+                }
+                None => {
+                    let through = groups.get(i + 1).map_or(run.last, |(next, _)| next.seq - 1).max(at.seq);
+                    lose(at.seq, through, from);
+                    end = Some((through, from));
+                }
+            }
+        }
+        // A run's last number is written together with its last group: what lies between the two was on disk once.
+        if let Some((last, to)) = end.filter(|(last, _)| *last < run.last) {
+            keep(&mut disk, &mut repairs, run.ordinal, &lost_group(last + 1, run.last, to, to));
         }
     }
     if !repairs.is_empty() {
@@ -603,11 +617,20 @@ fn keep(disk: &mut Index, repairs: &mut Vec<Write>, run: u32, group: &Group) {
     repairs.push(Write::Put(at, bytes));
 }
 
-fn lost_group(first: u64, through: u64, from: Uptime) -> Group {
+/// Numbers whose content is lost, between the newest entry before them and the oldest after.
+fn lost_group(first: u64, through: u64, from: Uptime, to: Uptime) -> Group {
     let span = through - first + 1;
     let dropped = Dropped { unreadable: span, ..Dropped::default() };
-    let gap = Gap { span, from, to: from, reason: GapReason::Corrupted, dropped };
-    Group { first, deltas: vec![Delta { at: from, body: Body::Gap(gap) }] }
+    // A change is told up to this long after it began.
+    let from = Uptime(from.0.saturating_sub(CONFIRMATION_LIMIT_MS));
+    let gap = Gap { span, from, to, reason: GapReason::Corrupted, dropped };
+    Group { first, deltas: vec![Delta { at: to, body: Body::Gap(gap) }] }
+}
+
+/// What stands for a group that is not as it was written.
+fn corrupted(at: Position, stored: Stored) -> Group {
+    tracing::error!(run = at.run, seq = at.seq, "a group on disk is not as it was written: reporting a gap");
+    lost_group(at.seq, stored.last, stored.from, stored.to)
 }
 
 /// An entry with its first sequence number and its size.

@@ -198,6 +198,10 @@ impl Ingest {
             let db = self.store.connection();
             histories.push((at, store::recent_changes(db, no, RECENT_CHANGES)?, store::open_since(db, no)?));
         }
+        let mut lost = HashMap::new();
+        for row in &rows {
+            lost.extend(store::lost_through(self.store.connection(), row.no)?.map(|lost| (row.no, lost)));
+        }
         self.live.change(now, |fleet| {
             for row in &rows {
                 let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
@@ -213,9 +217,15 @@ impl Ingest {
                     let id = fleet.branches[branch].info.id.as_str();
                     rows.iter().find(|row| row.stream == stream && row.branch == id).map(|row| row.no)
                 });
-                fleet.restore(*device, &recent.changes, *open_since, recent.stream.is_some() && recent.stream == present);
+                fleet.restore(*device, &recent.changes, *open_since, still_holds(recent.last, present, &lost));
             }
         });
+        // Who has not told its states since then has to be asked again.
+        for row in rows.iter().filter(|row| lost.contains_key(&row.no)) {
+            if let Ok(branch) = row.branch.parse() {
+                self.doubts.insert((branch, row.stream), RESTATEMENTS);
+            }
+        }
         for row in rows {
             if let Ok(branch) = row.branch.parse::<BranchId>() {
                 self.streams.insert((branch, row.stream), row);
@@ -655,7 +665,8 @@ impl Ingest {
             // One ack speaks for all that came before; the newest echo tells the time best.
             if let Some(ack) = newest.ack {
                 self.acked_at.insert(id.clone(), now);
-                let restate = in_doubt && self.wants_restatement(newest.branch, stream);
+                // Only now, as the batches themselves may have told the states anew.
+                let restate = self.wants_restatement(newest.branch, stream);
                 self.send(Outgoing::Ack(id, Ack { restate, ..ack }));
             }
         }
@@ -695,12 +706,15 @@ impl Ingest {
                 (no, present.map(|row| row.no))
             };
             let db = self.store.connection();
-            match (store::recent_changes(db, no, RECENT_CHANGES), store::open_since(db, no)) {
-                (Ok(recent), Ok(open_since)) => self.live.change(now, |fleet| {
-                    let is_present = recent.stream.is_some() && recent.stream == present;
-                    fleet.restore(device, &recent.changes, open_since, is_present);
+            let lost = present.map_or(Ok(None), |present| store::lost_through(db, present));
+            match (store::recent_changes(db, no, RECENT_CHANGES), store::open_since(db, no), lost) {
+                (Ok(recent), Ok(open_since), Ok(lost)) => self.live.change(now, |fleet| {
+                    let lost = present.zip(lost).into_iter().collect();
+                    fleet.restore(device, &recent.changes, open_since, still_holds(recent.last, present, &lost));
                 }),
-                (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "a device's history can't be read"),
+                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                    tracing::error!(%error, "a device's history can't be read")
+                }
             }
         }
     }
@@ -868,6 +882,11 @@ const PROGRESS_EVERY_MS: i64 = 5_000;
 const SEAL_EVERY_MS: i64 = 600_000;
 /// How long a day stays open after its end, in ms.
 const SEAL_AFTER_MS: i64 = 6 * 3_600_000;
+
+/// Whether a device's last change was told by the present run, and nothing of that run is lost since.
+fn still_holds(last: Option<(i64, u64)>, present: Option<i64>, lost: &HashMap<i64, (u64, Millis)>) -> bool {
+    last.is_some_and(|(stream, seq)| Some(stream) == present && lost.get(&stream).is_none_or(|(through, _)| seq > *through))
+}
 
 /// Shows on the fleet what the ledger has taken.
 fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {

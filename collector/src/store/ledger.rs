@@ -165,8 +165,13 @@ pub fn add_transition(db: &Connection, row: &TransitionRow) -> Result<(), StoreE
     Ok(())
 }
 
-/// Adds a gap.
+/// Adds a gap. One that was told before, and has grown since, is replaced.
 pub fn add_gap(db: &Connection, row: &GapRow) -> Result<(), StoreError> {
+    db.prepare_cached("delete from gap where stream = ?1 and first_seq >= ?2 and last_seq <= ?3")?.execute(params![
+        row.stream,
+        signed(row.first),
+        signed(row.last)
+    ])?;
     db.prepare_cached("insert or ignore into gap values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?.execute(params![
         row.stream,
         signed(row.first),
@@ -181,7 +186,7 @@ pub fn add_gap(db: &Connection, row: &GapRow) -> Result<(), StoreError> {
     Ok(())
 }
 
-const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, t.error_ms, from_status, s.no
+const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, t.error_ms, from_status, s.no, seq
     from transition t join stream s on s.no = t.stream where device = ?1";
 
 fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
@@ -222,21 +227,29 @@ pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result
 pub struct Recent {
     /// Each with what the device was before, in the order in which they were told.
     pub changes: Vec<(Status, Change)>,
-    /// Number of the stream that the last of them came from.
-    pub stream: Option<i64>,
+    /// The stream that the last of them came from, by its number here, and its place in it.
+    pub last: Option<(i64, u64)>,
 }
 
 /// A device's newest transitions with what it was before, in the order in which they were told, at most `limit`.
 pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Recent, StoreError> {
     let mut rows = db.prepare_cached(&format!("{CHANGE} order by began_ms desc, s.no desc, seq desc limit ?2"))?;
     let mut rows = rows.query(params![device, limit])?;
-    let mut recent = Recent { changes: Vec::new(), stream: None };
+    let mut recent = Recent { changes: Vec::new(), last: None };
     while let Some(row) = rows.next()? {
-        recent.stream.get_or_insert(row.get(5)?);
+        recent.last.get_or_insert((row.get(5)?, row.get::<_, i64>(6)?.unsigned_abs()));
         recent.changes.push((status(row.get(4)?)?, change(row)?));
     }
     recent.changes.reverse();
     Ok(recent)
+}
+
+/// The last number of a stream, and its date, up to which transitions may be lost.
+pub fn lost_through(db: &Connection, stream: i64) -> Result<Option<(u64, Millis)>, StoreError> {
+    let sql = "select last_seq, to_ms from gap where stream = ?1 and (transitions > 0 or unreadable > 0)
+               order by last_seq desc limit 1";
+    let mut rows = db.prepare_cached(sql)?;
+    Ok(rows.query_row([stream], |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), Millis(row.get(1)?)))).optional()?)
 }
 
 /// When the outage began that is open at the end of a device's transitions: its first down after the last up.
