@@ -43,7 +43,7 @@ pub(crate) enum What {
     /// A run began.
     Boot,
     /// A device changed, or its state is told anew; since when that holds, in true UTC ms.
-    Change { device: DeviceId, to: Status, onset: i64 },
+    Change { device: DeviceId, to: Status, onset: i64, is_anew: bool },
     /// So many device-minutes of quality.
     Minutes(u64),
 }
@@ -191,8 +191,9 @@ impl Branch {
     }
 
     fn tell(&mut self, device: usize, from: Status, now: i64) {
-        let Device { id, verdict, since, .. } = &self.devices[device];
-        let (onset, what) = (self.uptime(*since), What::Change { device: id.clone(), to: *verdict, onset: *since });
+        let Device { id, verdict, since, judged_at, .. } = &self.devices[device];
+        let what = What::Change { device: id.clone(), to: *verdict, onset: *since, is_anew: *judged_at < now };
+        let onset = self.uptime(*since);
         let transition = Transition { device: id.clone(), from, to: *verdict, onset, last_ok: None };
         self.append(Body::Transition(transition), what, now);
     }

@@ -138,12 +138,17 @@ impl Disk {
     /// Some group turns out not to be as it was written, or is gone.
     pub(crate) fn rot(&self) {
         let mut platter = self.0.borrow_mut();
-        let Platter { durable, now, rng, .. } = &mut *platter;
+        let Platter { durable, now, rng, promised, .. } = &mut *platter;
         if now.groups.is_empty() {
             return;
         }
         let at = *now.groups.keys().nth(rng.random_range(0..now.groups.len())).expect("it is in range");
+        let run = now.runs.get(&at.run).map(|run| run.stream);
         let (is_gone, bit) = (rng.random_ratio(1, 3), rng.random::<u16>());
+        if let Some(promised) = run.and_then(|stream| promised.get_mut(&stream)).filter(|_| is_gone) {
+            // Nobody can notice a last group that is gone as a whole, if the run after never spoke.
+            *promised = (*promised).min(at.seq - 1);
+        }
         for content in [durable, now] {
             if is_gone {
                 content.groups.remove(&at);

@@ -130,7 +130,7 @@ pub(crate) fn check_ledger(store: &Store, branch: &Branch, skews: (i64, i64), no
 
 /// What was told is what is recorded, dated by as much as the ledger says that it may be off.
 fn check_recorded(row: &Recorded, told: &Told, skews: (i64, i64)) {
-    let What::Change { device, to, onset } = &told.what else { panic!("no change: {told:?}") };
+    let What::Change { device, to, onset, .. } = &told.what else { panic!("no change: {told:?}") };
     assert_eq!((row.device.as_str(), row.is_up), (device.as_str(), *to == Status::Up), "{told:?}");
     // By whichever clock it was dated.
     let error_ms = (onset + skews.0 - row.onset).max(row.onset - onset - skews.1);
@@ -143,8 +143,8 @@ fn check_missing(ledger: &Ledger, told: &Told, skews: (i64, i64)) {
     let through = ledger.through(told.stream);
     let is_named = ledger.gap(told.stream, told.seq).is_some();
     assert!(is_named || told.seq > through, "{told:?} is missing without a gap, and its stream is known through {through}");
-    // Dates by different clocks can't be compared.
-    let (What::Change { onset, .. }, (0, 0)) = (&told.what, skews) else { return };
+    // Dates by different clocks can't be compared, and what is told anew began in a time that may well be known.
+    let (What::Change { onset, is_anew: false, .. }, (0, 0)) = (&told.what, skews) else { return };
     let errors = ledger.streams.values().filter(|row| row.error_ms < u32::MAX).map(|row| i64::from(row.error_ms));
     let error_ms = errors.max().unwrap_or(0) + SLACK_MS;
     let known = ledger.covered.iter().find(|span| span.from.0 + error_ms < *onset && onset + error_ms < span.to.0);

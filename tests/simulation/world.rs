@@ -158,7 +158,6 @@ impl World {
             return;
         }
         let was_up = self.links[b].is_up;
-        // A connection is a process's own.
         self.set_link(b, false);
         match self.rng.random_range(0..3) {
             0 => self.branches[b].kill(true),
@@ -189,7 +188,8 @@ impl World {
 
     fn set_link(&mut self, b: usize, is_up: bool) {
         let now = self.now;
-        if self.links[b].is_up == is_up {
+        // A connection is a process's own.
+        if self.links[b].is_up == is_up || is_up && self.branches[b].outbox.is_none() {
             return;
         }
         // What the broker has may still reach the collector.
