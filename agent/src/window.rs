@@ -43,11 +43,12 @@ pub struct Window {
     on_the_way: VecDeque<Flight>,
     limit_bytes: usize,
     fastest_ms: Option<u64>,
-    latest_ms: u64,
+    /// How long to wait for an ack.
+    patience_ms: u64,
     /// Until when acks answer chunks that were sent before the last cut of the limit.
     slowed: Uptime,
     waiting_since: Uptime,
-    tries: u32,
+    is_repeated: bool,
 }
 
 impl Default for Window {
@@ -57,10 +58,10 @@ impl Default for Window {
             on_the_way: VecDeque::new(),
             limit_bytes: START_BYTES,
             fastest_ms: None,
-            latest_ms: 0,
+            patience_ms: ACK_WAIT_MS,
             slowed: Uptime(0),
             waiting_since: Uptime(0),
-            tries: 0,
+            is_repeated: false,
         }
     }
 }
@@ -102,20 +103,30 @@ impl Window {
             self.on_the_way.pop_front();
             arrived = Some(flight);
         }
-        // What was sent twice tells nothing of the way: the ack may answer either.
-        if let Some(flight) = arrived.filter(|_| self.tries == 0) {
+        // What was sent twice tells nothing of the way, as the ack may answer either; the longer patience stays until
+        // something was sent once and acknowledged (Karn's algorithm).
+        if let Some(flight) = arrived.filter(|_| !self.is_repeated) {
             self.learn(flight, now);
         }
-        self.tries = 0;
+        self.is_repeated &= !self.on_the_way.is_empty();
     }
 
     fn learn(&mut self, flight: Flight, now: Uptime) {
         let took = now.since(flight.sent);
-        let fastest = self.fastest_ms.map_or(took, |known| known.min(took));
-        (self.fastest_ms, self.latest_ms) = (Some(fastest), took);
+        self.patience_ms = (4 * took).clamp(ACK_WAIT_MS, ACK_WAIT_LIMIT_MS);
+        if flight.sent < self.slowed {
+            return;
+        }
+        let fastest = match self.fastest_ms {
+            // With so little on its way there is no queue of ours: the line itself has become slower.
+            Some(_) if self.limit_bytes == LEAST_BYTES => took,
+            Some(known) => known.min(took),
+            None => took,
+        };
+        self.fastest_ms = Some(fastest);
         if took <= fastest + ROOM_MS {
             self.limit_bytes = (self.limit_bytes + flight.bytes).min(MOST_BYTES);
-        } else if took > fastest + QUEUE_MS && flight.sent >= self.slowed {
+        } else if took > fastest + QUEUE_MS {
             self.limit_bytes = (self.limit_bytes / 2).max(LEAST_BYTES);
             self.slowed = now;
         }
@@ -128,14 +139,13 @@ impl Window {
 
     /// Whether it is time to send everything again that isn't acknowledged. When it is, sending starts from there.
     pub fn expired(&mut self, now: Uptime) -> bool {
-        let patience = ACK_WAIT_MS.max(4 * self.latest_ms);
-        let wait = (patience << self.tries.min(8)).min(ACK_WAIT_LIMIT_MS);
-        if self.on_the_way.is_empty() || now.since(self.waiting_since) < wait {
+        if self.on_the_way.is_empty() || now.since(self.waiting_since) < self.patience_ms {
             return false;
         }
         self.on_the_way.clear();
         self.waiting_since = now;
-        self.tries += 1;
+        self.is_repeated = true;
+        self.patience_ms = (2 * self.patience_ms).min(ACK_WAIT_LIMIT_MS);
         true
     }
 }
@@ -192,6 +202,27 @@ mod tests {
     }
 
     #[test]
+    fn a_line_that_becomes_slower_is_used_all_the_same() {
+        let mut window = Window::default();
+        window.connected(Uptime(0));
+        let (mut seq, mut now) = (0, 0);
+        let mut exchange = |way_ms: u64| {
+            let mut sent = 0;
+            let before = seq;
+            while let Some((_, room)) = window.next_after() {
+                (seq, sent) = (seq + 1, sent + room);
+                window.sent(at(seq), room, Uptime(now));
+            }
+            now += way_ms;
+            (before + 1..=seq).for_each(|seq| window.acked(at(seq), Uptime(now)));
+            sent
+        };
+        let fast: Vec<usize> = (0..10).map(|_| exchange(50)).collect();
+        let slow: Vec<usize> = (0..30).map(|_| exchange(3_000)).collect();
+        assert!(fast[9] > 100_000 && slow[7] < 4_000 && slow[29] > 100_000, "{fast:?} {slow:?}");
+    }
+
+    #[test]
     fn no_more_than_the_limit_is_on_its_way() {
         let mut window = Window::default();
         let mut seq = 0;
@@ -216,6 +247,21 @@ mod tests {
         window.sent(at(2), 10, Uptime(3_500));
         assert!(!window.expired(Uptime(9_499)));
         assert!(window.expired(Uptime(9_500)));
+    }
+
+    #[test]
+    fn where_each_ack_takes_long_nothing_is_sent_twice_for_ever() {
+        let mut window = Window::default();
+        let (mut repeated, mut now) = (0, 0);
+        for seq in 1..=50 {
+            window.sent(at(seq), 10, Uptime(now));
+            for _ in 0..10 {
+                now += 550;
+                repeated += u32::from(window.expired(Uptime(now)));
+            }
+            window.acked(at(seq), Uptime(now));
+        }
+        assert_eq!(repeated, 1);
     }
 
     #[test]
