@@ -124,9 +124,10 @@ impl Window {
             None => took,
         };
         self.fastest_ms = Some(fastest);
-        if took <= fastest + ROOM_MS {
+        // On a long way times vary more.
+        if took <= fastest + ROOM_MS.max(fastest / 2) {
             self.limit_bytes = (self.limit_bytes + flight.bytes).min(MOST_BYTES);
-        } else if took > fastest + QUEUE_MS {
+        } else if took > fastest + QUEUE_MS.max(fastest) {
             self.limit_bytes = (self.limit_bytes / 2).max(LEAST_BYTES);
             self.slowed = now;
         }

@@ -124,6 +124,8 @@ pub struct BranchState {
     stream: Option<StreamId>,
     began: Option<Millis>,
     gone_at: Option<Millis>,
+    /// It was silent when the clock was set back: only its own word ends that.
+    has_to_speak: bool,
     /// When time alone may next change what is shown of it or of its devices.
     due: Option<Millis>,
 }
@@ -365,6 +367,7 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
+        state.has_to_speak = false;
         // Ahead of our clock it was dated by another one: ours was set since.
         let known = state.observed.filter(|known| *known <= now);
         state.observed = known.max(Some(observed.min(now)));
@@ -383,6 +386,7 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
+        state.has_to_speak = false;
         if let Some(health) = &heartbeat.health {
             state.health = health.clone();
         }
@@ -430,6 +434,9 @@ impl Fleet {
     pub fn refresh(&mut self, now: Millis) -> Touched {
         // A clock that was set back undoes what time had done.
         if self.refreshed_at.is_none_or(|before| now < before) {
+            // But what was silent stays so until it is heard again, however recent it looks by this clock.
+            let silent = self.branches.iter_mut().filter(|branch| branch.contact == Contact::Silent);
+            silent.for_each(|branch| branch.has_to_speak = true);
             return self.refresh_all(now);
         }
         self.refreshed_at = Some(now);
@@ -506,6 +513,7 @@ impl BranchState {
             stream: None,
             began: None,
             gone_at: None,
+            has_to_speak: false,
             due: None,
         }
     }
@@ -520,7 +528,11 @@ impl BranchState {
         let lost = self.gone_at.is_some_and(|gone| now.since(gone) >= LOST_GRACE_MS);
         // A date ahead of now is of a clock that has been set: it says nothing.
         let is_fresh = |at: Millis| (0..=self.silent_after_ms).contains(&now.since(at));
-        if !lost && is_fresh(known) && self.last_contact.is_some_and(is_fresh) { Contact::Connected } else { Contact::Silent }
+        if !lost && !self.has_to_speak && is_fresh(known) && self.last_contact.is_some_and(is_fresh) {
+            Contact::Connected
+        } else {
+            Contact::Silent
+        }
     }
 
     /// The first moment after `now` at which [`Self::contact_at`] may say something else if nothing is heard.
