@@ -155,8 +155,11 @@ impl Slot {
         Self { image, device, path }
     }
 
+    /// Whoever has files open on it keeps them, and it, until they are closed.
     fn eject(&self) {
         quietly("umount", &["--lazy", text(&self.path)]);
+        // It may be gone with its shelf.
+        let _ = fs::remove_file(&self.image);
     }
 }
 

@@ -16,6 +16,8 @@ use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, sleep_until};
 use ward_tests::agent::AgentSettings;
 use ward_tests::api::Outage;
+use ward_tests::card::Frozen;
+use ward_tests::collector::CollectorSettings;
 use ward_tests::estate::device_id;
 use ward_tests::{Card, Change, Net, Relay, eventually, now_ms};
 
@@ -48,9 +50,12 @@ enum Harm {
     WanCutSilently(u8),
     ConnectionsCut(u8),
     CardFull(u8),
+    CardHangs(u8),
     AgentKilled(u8),
+    PowerCut(u8),
     BrokerKilled,
     CollectorKilled,
+    DiskFull,
     VictoriaKilled,
 }
 
@@ -75,8 +80,10 @@ fn plan(seed: u64, length_ms: u64) -> Plan {
         let mut absences = Vec::new();
         for (at, act) in &harms {
             match act {
-                Act::Begin(Harm::AgentKilled(_)) => absences.push((at.saturating_sub(UNTOLD_MS.unsigned_abs() + LATE_MS), *at)),
-                Act::End(Harm::AgentKilled(_)) => {
+                Act::Begin(Harm::AgentKilled(_) | Harm::PowerCut(_)) => {
+                    absences.push((at.saturating_sub(UNTOLD_MS.unsigned_abs() + LATE_MS), *at))
+                }
+                Act::End(Harm::AgentKilled(_) | Harm::PowerCut(_)) => {
                     absences.last_mut().expect("it was killed").1 = at + BEGINNING_MS.unsigned_abs() + LATE_MS;
                 }
                 _ => {}
@@ -98,24 +105,29 @@ fn branch_harms(b: u8, length_ms: u64, random: &mut SmallRng) -> Plan {
     loop {
         let long = random.random_range(6_000..20_000);
         let dead = random.random_range(500..5_000);
-        let mut harm = |harm: Harm, from: u64, to: u64| plan.extend([(from, Act::Begin(harm)), (to, Act::End(harm))]);
-        let kind = random.random_range(0..6);
+        let (kind, is_power) = (random.random_range(0..7), random.random());
         if at + long + dead + CARD_REST_MS > length_ms {
             return plan;
         }
+        let mut harm = |harm: Harm, from: u64, to: u64| plan.extend([(from, Act::Begin(harm)), (to, Act::End(harm))]);
+        let death = if is_power { Harm::PowerCut(b) } else { Harm::AgentKilled(b) };
         match kind {
             0 => harm(Harm::WanCut(b), at, at + long),
             1 => harm(Harm::WanCutSilently(b), at, at + long),
             2 => harm(Harm::ConnectionsCut(b), at, at + long),
-            3 => harm(Harm::CardFull(b), at, at + long),
-            4 => harm(Harm::AgentKilled(b), at, at + dead),
+            3 | 4 => {
+                // While the card takes nothing, entries have to wait.
+                harm(if kind == 3 { Harm::CardFull(b) } else { Harm::CardHangs(b) }, at, at + long);
+                harm(Harm::WanCutSilently(b), at + 500, at + long - 500);
+            }
+            5 => harm(death, at, at + dead),
             _ => {
                 // An agent that dies behind a cut link, and begins behind it.
                 harm(Harm::WanCutSilently(b), at, at + long + dead);
-                harm(Harm::AgentKilled(b), at + long / 2, at + long / 2 + dead);
+                harm(death, at + long / 2, at + long / 2 + dead);
             }
         }
-        at += long + dead + random.random_range(5_000..15_000) + if kind == 3 { CARD_REST_MS } else { 0 };
+        at += long + dead + random.random_range(5_000..15_000) + if matches!(kind, 3 | 4) { CARD_REST_MS } else { 0 };
     }
 }
 
@@ -127,8 +139,8 @@ fn central_harms(length_ms: u64, random: &mut SmallRng) -> Plan {
         if at + dead + LATE_MS > length_ms {
             return plan;
         }
-        let harms = [Harm::BrokerKilled, Harm::CollectorKilled, Harm::VictoriaKilled];
-        let harm = *harms.choose(random).expect("there are three");
+        let harms = [Harm::BrokerKilled, Harm::CollectorKilled, Harm::VictoriaKilled, Harm::DiskFull];
+        let harm = *harms.choose(random).expect("there are some");
         plan.extend([(at, Act::Begin(harm)), (at + dead, Act::End(harm))]);
         at += dead + random.random_range(8_000..25_000);
     }
@@ -184,6 +196,37 @@ fn a_plan_is_the_same_for_the_same_seed_and_ends_whole() {
 /// When a device fell silent, and when it answered again.
 type Silence = (Change, Option<Change>);
 
+#[test]
+fn the_verdict_finds_what_is_missed_invented_and_misdated() {
+    let change = |at_ms| Change { before_ms: at_ms, after_ms: at_ms + 10 };
+    let truth = [(Spell::of(change(100_000), change(110_000)), change(100_000))];
+    let check = |outages: &[(i64, Option<i64>)], expected: (usize, usize, usize, i64)| {
+        let outages: Vec<Outage> = outages.iter().map(|&(from_ms, to_ms)| Outage { from_ms, to_ms }).collect();
+        let mut verdict = Verdict::default();
+        verdict.judge("d", &truth, &outages);
+        let Verdict { recorded, missed, invented, worst_onset_ms, .. } = verdict;
+        assert_eq!((recorded, missed, invented, worst_onset_ms), expected, "{outages:?}: {:?}", verdict.complaints);
+        assert_eq!(verdict.complaints.is_empty(), missed + invented == 0, "{:?}", verdict.complaints);
+    };
+    check(&[(100_800, Some(110_900))], (2, 0, 0, 790));
+    check(&[], (0, 2, 0, 0));
+    check(&[(100_800, None)], (1, 1, 0, 790));
+    check(&[(100_800, Some(110_900)), (130_000, Some(135_000))], (4, 0, 2, 790));
+    check(&[(100_800, Some(104_000)), (105_000, Some(110_900))], (4, 1, 3, 790));
+    check(&[(90_000, Some(110_900))], (2, 2, 2, 0));
+}
+
+#[test]
+fn samples_that_contradict_the_outages_or_are_missing_are_found() {
+    let outages = [Outage { from_ms: 1_000, to_ms: Some(5_000) }];
+    let check = |samples: &[(i64, f64)], fits: bool| assert_eq!(charted("d", &outages, samples).is_ok(), fits, "{samples:?}");
+    check(&[(500, 1.0), (1_000, 0.0), (3_000, 0.0), (5_000, 1.0), (9_000, 1.0)], true);
+    check(&[(1_000, 0.0)], false);
+    check(&[(5_000, 1.0)], false);
+    check(&[(1_000, 0.0), (3_000, 1.0), (5_000, 1.0)], false);
+    check(&[(1_000, 0.0), (5_000, 1.0), (7_000, 0.0)], false);
+}
+
 /// What was done, as it happened.
 #[derive(Default)]
 struct Record {
@@ -209,13 +252,19 @@ impl Record {
 
 struct Stage<'net> {
     net: &'net Net,
+    // Dropped in this order: cards thaw, the programs that use them end, then the cards go.
+    frozen: Vec<Option<Frozen>>,
     world: World<'net>,
     relays: Vec<Relay>,
+    /// Of each branch.
+    cards: Vec<Card>,
+    /// The collector's.
+    disk: Card,
     record: Record,
 }
 
 impl Stage<'_> {
-    async fn run(&mut self, plan: &Plan, cards: &[Card]) {
+    async fn run(&mut self, plan: &Plan) {
         let began = Instant::now();
         for (at, act) in plan {
             sleep_until(began + Duration::from_millis(*at)).await;
@@ -230,13 +279,13 @@ impl Stage<'_> {
                     let spells = self.record.spells.get_mut(&(b, i));
                     spells.and_then(|spells| spells.last_mut()).expect("it is silent").1 = Some(change);
                 }
-                Act::Begin(harm) => self.begin(harm, cards),
-                Act::End(harm) => self.end(harm, cards).await,
+                Act::Begin(harm) => self.begin(harm),
+                Act::End(harm) => self.end(harm).await,
             }
         }
     }
 
-    fn begin(&mut self, harm: Harm, cards: &[Card]) {
+    fn begin(&mut self, harm: Harm) {
         let name = match harm {
             Harm::WanCut(b) => {
                 self.net.wan_cut(b);
@@ -251,14 +300,22 @@ impl Stage<'_> {
                 "connections cut every 2 s"
             }
             Harm::CardFull(b) => {
-                cards[index(b)].fill();
+                self.cards[index(b)].fill();
                 "card full"
             }
+            Harm::CardHangs(b) => {
+                self.frozen[index(b)] = Some(self.cards[index(b)].freeze());
+                "card hangs"
+            }
             Harm::AgentKilled(b) => {
-                let died_ms = now_ms();
-                self.world.agents[index(b)].process().kill_hard();
-                self.record.absences.entry(b).or_default().push((died_ms, i64::MAX / 2));
+                self.kill_agent(b);
                 "agent killed"
+            }
+            Harm::PowerCut(b) => {
+                self.kill_agent(b);
+                let copy = self.cards[index(b)].power_cut();
+                self.cards[index(b)] = copy;
+                "power cut in a branch"
             }
             Harm::BrokerKilled => {
                 self.world.broker.kill();
@@ -272,17 +329,30 @@ impl Stage<'_> {
                 self.world.victoria.kill();
                 "VictoriaMetrics killed"
             }
+            Harm::DiskFull => {
+                self.disk.fill();
+                "the collector's disk full"
+            }
         };
         *self.record.counts.entry(name).or_default() += 1;
     }
 
-    async fn end(&mut self, harm: Harm, cards: &[Card]) {
+    fn kill_agent(&mut self, b: u8) {
+        let died_ms = now_ms();
+        self.world.agents[index(b)].process().kill_hard();
+        self.record.absences.entry(b).or_default().push((died_ms, i64::MAX / 2));
+    }
+
+    async fn end(&mut self, harm: Harm) {
         match harm {
             Harm::WanCut(b) | Harm::WanCutSilently(b) => drop(self.net.wan_restore(b)),
             Harm::ConnectionsCut(b) => self.relays[index(b)].leave_in_peace(),
-            Harm::CardFull(b) => cards[index(b)].free_up(),
-            Harm::AgentKilled(b) => {
-                self.world.agents[index(b)].start_again();
+            Harm::CardFull(b) => self.cards[index(b)].free_up(),
+            Harm::CardHangs(b) => self.frozen[index(b)] = None,
+            Harm::DiskFull => self.disk.free_up(),
+            Harm::AgentKilled(b) | Harm::PowerCut(b) => {
+                let state_dir = self.cards[index(b)].path().join("state");
+                self.world.agents[index(b)].start_elsewhere(&state_dir, Vec::new());
                 let absences = self.record.absences.get_mut(&b).and_then(|absences| absences.last_mut());
                 absences.expect("it was killed").1 = now_ms();
             }
@@ -372,8 +442,8 @@ fn whatever_breaks_every_outage_is_recorded_once_and_dated_right() {
     say(&format!("soak: seed {seed}, {seconds} s; tests/soak --seconds {seconds} --seed {seed} does the same again"));
     let net = Net::new(BRANCHES, DEVICES);
     net.at_the_centre(async || {
-        // They outlive the agents that use them.
         let cards: Vec<Card> = (0..BRANCHES).map(|_| Card::new(32)).collect();
+        let disk = Card::new(256);
         let mut relays = Vec::new();
         let place = |agent: &mut AgentSettings| {
             let relay = Relay::start(&agent.broker);
@@ -381,9 +451,11 @@ fn whatever_breaks_every_outage_is_recorded_once_and_dated_right() {
             agent.state_dir = Some(cards[relays.len()].path().join("state"));
             relays.push(relay);
         };
-        let world = World::start_with(&net, Duration::from_secs(30), |_| {}, place).await;
-        let mut stage = Stage { net: &net, world, relays, record: Record::default() };
-        stage.run(&plan(seed, seconds * 1_000), &cards).await;
+        let centre = |collector: &mut CollectorSettings| collector.data_dir = Some(disk.path().join("data"));
+        let world = World::start_with(&net, Duration::from_secs(30), centre, place).await;
+        let frozen = cards.iter().map(|_| None).collect();
+        let mut stage = Stage { net: &net, frozen, world, relays, cards, disk, record: Record::default() };
+        stage.run(&plan(seed, seconds * 1_000)).await;
         stage.drained().await;
 
         let mut verdict = Verdict::default();
