@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::namespace::{owner_is_gone, run};
+use crate::namespace::{attempt, owner_is_gone, run};
 
 /// How the folders of cards are named: this, the process, `x`, a number.
 const PREFIX: &str = "wardcard";
@@ -205,9 +205,10 @@ fn attach(image: &Path, path: &Path, options: &str) -> String {
     // Past the page cache: what the card was told to write is in the image.
     let device = run("losetup", &["--find", "--show", "--direct-io=on", text(image)], "");
     let device = device.trim();
-    run("mount", &["-o", options, device, text(path)], "");
-    // It is in use, so this only marks it.
+    let mounted = attempt("mount", &["-o", options, device, text(path)], "");
+    // If it is in use, this only marks it.
     run("losetup", &["--detach", device], "");
+    mounted.unwrap_or_else(|complaint| panic!("{complaint}"));
     device.trim_start_matches("/dev/").to_owned()
 }
 
