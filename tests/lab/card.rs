@@ -127,8 +127,10 @@ impl Card {
         Self { slot: Slot::insert(image, self.shelf.next("card")), shelf: Arc::clone(&self.shelf) }
     }
 
-    /// Bytes that were written to it since it was mounted, those of the file system included.
+    /// Bytes that were written to it since it was mounted, those of the file system included, when all that waits to be
+    /// written is.
     pub fn written_bytes(&self) -> u64 {
+        run("sync", &["--file-system", text(self.path())], "");
         let stat = fs::read_to_string(format!("/sys/block/{}/stat", self.slot.device)).expect("a mounted device has statistics");
         // The seventh field, see the kernel's Documentation/block/stat.rst.
         let sectors = stat.split_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
