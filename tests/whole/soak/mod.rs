@@ -4,23 +4,24 @@
 //! What is promised: each outage of a device is recorded once. Its beginning and its end are dated as closely as probes
 //! can tell, unless the branch's agent was dead then, or had not yet told: those are bounded by the agent's absence.
 
+mod plan;
+mod verdict;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
+use anyhow::{Context, ensure};
 use tokio::time::{Instant, sleep_until};
 use ward_tests::agent::AgentSettings;
-use ward_tests::api::Outage;
 use ward_tests::card::Frozen;
 use ward_tests::collector::CollectorSettings;
 use ward_tests::estate::device_id;
 use ward_tests::{Card, Change, Net, Relay, eventually, now_ms};
 
+use self::plan::{Act, Harm, Plan, plan};
+use self::verdict::{Verdict, charted};
 use crate::truth::{Spell, Within};
 use crate::world::{PROBE, World};
 
@@ -36,196 +37,9 @@ const SEED: u64 = 1;
 const UNTOLD_MS: i64 = PROBE.verdict_ms() + 2_000;
 /// After an agent's start: until it has reached a verdict.
 const BEGINNING_MS: i64 = PROBE.verdict_ms() + 5_000;
-/// What the plan leaves beyond these, since a busy machine is late.
-const LATE_MS: u64 = 3_000;
-/// The shortest time in which a device stays as it is: a verdict, and as long again.
-const SHORTEST_MS: u64 = 2 * PROBE.verdict_ms().unsigned_abs();
-/// How long an agent leaves a full card alone, and some: before that a power cut may take what it holds.
-const CARD_REST_MS: u64 = 20_000;
-
-/// What breaks, beside devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Harm {
-    WanCut(u8),
-    WanCutSilently(u8),
-    ConnectionsCut(u8),
-    CardFull(u8),
-    CardHangs(u8),
-    AgentKilled(u8),
-    PowerCut(u8),
-    BrokerKilled,
-    CollectorKilled,
-    DiskFull,
-    VictoriaKilled,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Act {
-    Silence(u8, u8),
-    Restore(u8, u8),
-    Begin(Harm),
-    End(Harm),
-}
-
-/// What happens when, in ms from the beginning.
-type Plan = Vec<(u64, Act)>;
-
-/// The plan of a seed. All that begins in it ends in it.
-fn plan(seed: u64, length_ms: u64) -> Plan {
-    let mut random = SmallRng::seed_from_u64(seed);
-    let mut plan = Plan::new();
-    for b in 1..=BRANCHES {
-        let harms = branch_harms(b, length_ms, &mut random);
-        // While an agent is dead, and shortly before and after, no device changes twice: nobody could tell.
-        let mut absences = Vec::new();
-        for (at, act) in &harms {
-            match act {
-                Act::Begin(Harm::AgentKilled(_) | Harm::PowerCut(_)) => {
-                    absences.push((at.saturating_sub(UNTOLD_MS.unsigned_abs() + LATE_MS), *at))
-                }
-                Act::End(Harm::AgentKilled(_) | Harm::PowerCut(_)) => {
-                    absences.last_mut().expect("it was killed").1 = at + BEGINNING_MS.unsigned_abs() + LATE_MS;
-                }
-                _ => {}
-            }
-        }
-        plan.extend(harms);
-        for i in 0..DEVICES - 1 {
-            plan.extend(device_changes(b, i, length_ms, &absences, &mut random));
-        }
-    }
-    plan.extend(central_harms(length_ms, &mut random));
-    plan.sort();
-    plan
-}
-
-fn branch_harms(b: u8, length_ms: u64, random: &mut SmallRng) -> Plan {
-    let mut plan = Plan::new();
-    let mut at = random.random_range(3_000..10_000);
-    loop {
-        let long = random.random_range(6_000..20_000);
-        let dead = random.random_range(500..5_000);
-        let (kind, is_power) = (random.random_range(0..7), random.random());
-        if at + long + dead + CARD_REST_MS > length_ms {
-            return plan;
-        }
-        let mut harm = |harm: Harm, from: u64, to: u64| plan.extend([(from, Act::Begin(harm)), (to, Act::End(harm))]);
-        let death = if is_power { Harm::PowerCut(b) } else { Harm::AgentKilled(b) };
-        match kind {
-            0 => harm(Harm::WanCut(b), at, at + long),
-            1 => harm(Harm::WanCutSilently(b), at, at + long),
-            2 => harm(Harm::ConnectionsCut(b), at, at + long),
-            3 | 4 => {
-                // While the card takes nothing, entries have to wait.
-                harm(if kind == 3 { Harm::CardFull(b) } else { Harm::CardHangs(b) }, at, at + long);
-                harm(Harm::WanCutSilently(b), at + 500, at + long - 500);
-            }
-            5 => harm(death, at, at + dead),
-            _ => {
-                // An agent that dies behind a cut link, and begins behind it.
-                harm(Harm::WanCutSilently(b), at, at + long + dead);
-                harm(death, at + long / 2, at + long / 2 + dead);
-            }
-        }
-        at += long + dead + random.random_range(5_000..15_000) + if matches!(kind, 3 | 4) { CARD_REST_MS } else { 0 };
-    }
-}
-
-fn central_harms(length_ms: u64, random: &mut SmallRng) -> Plan {
-    let mut plan = Plan::new();
-    let mut at = random.random_range(5_000..20_000);
-    loop {
-        let dead = random.random_range(500..8_000);
-        if at + dead + LATE_MS > length_ms {
-            return plan;
-        }
-        let harms = [Harm::BrokerKilled, Harm::CollectorKilled, Harm::VictoriaKilled, Harm::DiskFull];
-        let harm = *harms.choose(random).expect("there are some");
-        plan.extend([(at, Act::Begin(harm)), (at + dead, Act::End(harm))]);
-        at += dead + random.random_range(8_000..25_000);
-    }
-}
-
-fn device_changes(b: u8, i: u8, length_ms: u64, absences: &[(u64, u64)], random: &mut SmallRng) -> Plan {
-    let mut plan = Plan::new();
-    let mut before = 0;
-    let mut next = |before: u64| {
-        let mut at = before + random.random_range(SHORTEST_MS..30_000);
-        for (from, to) in absences {
-            if (from..=to).contains(&&before) && (from..=to).contains(&&at) {
-                at = to + 1;
-            }
-        }
-        at
-    };
-    loop {
-        let began = next(before);
-        let ended = next(began);
-        if ended > length_ms {
-            return plan;
-        }
-        plan.extend([(began, Act::Silence(b, i)), (ended, Act::Restore(b, i))]);
-        before = ended;
-    }
-}
-
-#[test]
-fn a_plan_is_the_same_for_the_same_seed_and_ends_whole() {
-    for seed in 0..200 {
-        let made = plan(seed, 600_000);
-        assert_eq!(made, plan(seed, 600_000));
-        let mut open: Vec<Act> = Vec::new();
-        for (_, act) in made {
-            let begun = match act {
-                Act::Begin(_) | Act::Silence(..) => {
-                    assert!(!open.contains(&act), "seed {seed}: {act:?} twice");
-                    open.push(act);
-                    continue;
-                }
-                Act::Restore(b, i) => Act::Silence(b, i),
-                Act::End(harm) => Act::Begin(harm),
-            };
-            let at = open.iter().position(|act| *act == begun);
-            open.remove(at.unwrap_or_else(|| panic!("seed {seed}: {act:?} before its beginning")));
-        }
-        assert!(open.is_empty(), "seed {seed}: {open:?}");
-    }
-    assert_ne!(plan(1, 600_000), plan(2, 600_000));
-}
 
 /// When a device fell silent, and when it answered again.
 type Silence = (Change, Option<Change>);
-
-#[test]
-fn the_verdict_finds_what_is_missed_invented_and_misdated() {
-    let change = |at_ms| Change { before_ms: at_ms, after_ms: at_ms + 10 };
-    let truth = [(Spell::of(change(100_000), change(110_000)), change(100_000))];
-    let check = |outages: &[(i64, Option<i64>)], expected: (usize, usize, usize, i64)| {
-        let outages: Vec<Outage> = outages.iter().map(|&(from_ms, to_ms)| Outage { from_ms, to_ms }).collect();
-        let mut verdict = Verdict::default();
-        verdict.judge("d", &truth, &outages);
-        let Verdict { recorded, missed, invented, worst_onset_ms, .. } = verdict;
-        assert_eq!((recorded, missed, invented, worst_onset_ms), expected, "{outages:?}: {:?}", verdict.complaints);
-        assert_eq!(verdict.complaints.is_empty(), missed + invented == 0, "{:?}", verdict.complaints);
-    };
-    check(&[(100_800, Some(110_900))], (2, 0, 0, 790));
-    check(&[], (0, 2, 0, 0));
-    check(&[(100_800, None)], (1, 1, 0, 790));
-    check(&[(100_800, Some(110_900)), (130_000, Some(135_000))], (4, 0, 2, 790));
-    check(&[(100_800, Some(104_000)), (105_000, Some(110_900))], (4, 1, 3, 790));
-    check(&[(90_000, Some(110_900))], (2, 2, 2, 0));
-}
-
-#[test]
-fn samples_that_contradict_the_outages_or_are_missing_are_found() {
-    let outages = [Outage { from_ms: 1_000, to_ms: Some(5_000) }];
-    let check = |samples: &[(i64, f64)], fits: bool| assert_eq!(charted("d", &outages, samples).is_ok(), fits, "{samples:?}");
-    check(&[(500, 1.0), (1_000, 0.0), (3_000, 0.0), (5_000, 1.0), (9_000, 1.0)], true);
-    check(&[(1_000, 0.0)], false);
-    check(&[(5_000, 1.0)], false);
-    check(&[(1_000, 0.0), (3_000, 1.0), (5_000, 1.0)], false);
-    check(&[(1_000, 0.0), (5_000, 1.0), (7_000, 0.0)], false);
-}
 
 /// What was done, as it happened.
 #[derive(Default)]
@@ -376,61 +190,6 @@ impl Stage<'_> {
         })
         .await;
     }
-}
-
-/// How well what is recorded fits the truth.
-#[derive(Default)]
-struct Verdict {
-    truth: usize,
-    recorded: usize,
-    missed: usize,
-    invented: usize,
-    worst_onset_ms: i64,
-    bounded: usize,
-    complaints: Vec<String>,
-}
-
-impl Verdict {
-    /// Compares one device's outages with what was really done to it.
-    fn judge(&mut self, device: &str, truth: &[(Spell, Change)], outages: &[Outage]) {
-        self.truth += 2 * truth.len();
-        self.recorded += outages.iter().map(|outage| 1 + usize::from(outage.to_ms.is_some())).sum::<usize>();
-        let mut left = outages.to_vec();
-        for (spell, began) in truth {
-            let Some(at) = left.iter().position(|outage| spell.began.contains(outage.from_ms)) else {
-                self.missed += 2;
-                self.complaints.push(format!("{device}: missed {spell:?}; recorded {outages:?}"));
-                continue;
-            };
-            let outage = left.remove(at);
-            if outage.to_ms.is_none_or(|to_ms| !spell.ended.contains(to_ms)) {
-                self.missed += 1;
-                self.invented += usize::from(outage.to_ms.is_some());
-                self.complaints.push(format!("{device}: the end of {outage:?} should be that of {spell:?}"));
-            }
-            if spell.began.latest_ms > Within::of(*began).latest_ms {
-                self.bounded += 1;
-            } else {
-                let error_ms = (outage.from_ms - began.after_ms).max(began.before_ms - outage.from_ms);
-                self.worst_onset_ms = self.worst_onset_ms.max(error_ms);
-            }
-        }
-        self.invented += left.iter().map(|outage| 1 + usize::from(outage.to_ms.is_some())).sum::<usize>();
-        self.complaints.extend(left.iter().map(|outage| format!("{device}: invented {outage:?}; true {truth:?}")));
-    }
-}
-
-/// VictoriaMetrics has a sample at each beginning and end of an outage, and none that contradicts them.
-fn charted(device: &str, outages: &[Outage], samples: &[(i64, f64)]) -> Result<()> {
-    for Outage { from_ms, to_ms } in outages {
-        ensure!(samples.contains(&(*from_ms, 0.0)), "{device}: no sample of 0 at {from_ms}: {samples:?}");
-        ensure!(to_ms.is_none_or(|to_ms| samples.contains(&(to_ms, 1.0))), "{device}: no sample of 1 at {to_ms:?}: {samples:?}");
-    }
-    for (ms, value) in samples {
-        let is_down = outages.iter().any(|outage| outage.from_ms <= *ms && outage.to_ms.is_none_or(|to_ms| *ms < to_ms));
-        ensure!((*value == 0.0) == is_down, "{device}: a sample of {value} at {ms}, against {outages:?}");
-    }
-    Ok(())
 }
 
 #[test]
