@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::namespace::{owner_is_gone, run};
+use crate::namespace::{attempt, owner_is_gone, run};
 
 /// How the folders of cards are named: this, the process, `x`, a number.
 const PREFIX: &str = "wardcard";
@@ -127,8 +127,10 @@ impl Card {
         Self { slot: Slot::insert(image, self.shelf.next("card")), shelf: Arc::clone(&self.shelf) }
     }
 
-    /// Bytes that were written to it since it was mounted, those of the file system included.
+    /// Bytes that were written to it since it was mounted, those of the file system included, when all that waits to be
+    /// written is.
     pub fn written_bytes(&self) -> u64 {
+        run("sync", &["--file-system", text(self.path())], "");
         let stat = fs::read_to_string(format!("/sys/block/{}/stat", self.slot.device)).expect("a mounted device has statistics");
         // The seventh field, see the kernel's Documentation/block/stat.rst.
         let sectors = stat.split_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
@@ -155,8 +157,11 @@ impl Slot {
         Self { image, device, path }
     }
 
+    /// Whoever has files open on it keeps them, and it, until they are closed.
     fn eject(&self) {
         quietly("umount", &["--lazy", text(&self.path)]);
+        // It may be gone with its shelf.
+        let _ = fs::remove_file(&self.image);
     }
 }
 
@@ -202,9 +207,10 @@ fn attach(image: &Path, path: &Path, options: &str) -> String {
     // Past the page cache: what the card was told to write is in the image.
     let device = run("losetup", &["--find", "--show", "--direct-io=on", text(image)], "");
     let device = device.trim();
-    run("mount", &["-o", options, device, text(path)], "");
-    // It is in use, so this only marks it.
+    let mounted = attempt("mount", &["-o", options, device, text(path)], "");
+    // If it is in use, this only marks it.
     run("losetup", &["--detach", device], "");
+    mounted.unwrap_or_else(|complaint| panic!("{complaint}"));
     device.trim_start_matches("/dev/").to_owned()
 }
 

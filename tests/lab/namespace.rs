@@ -44,6 +44,11 @@ pub(crate) fn owner_is_gone(name: &str, prefix: &str) -> bool {
 /// # Panics
 /// With what it complained about, when it fails.
 pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> String {
+    attempt(program, arguments, input).unwrap_or_else(|complaint| panic!("{complaint}"))
+}
+
+/// Does so without a panic: what it wrote, or what it complained about.
+pub(crate) fn attempt(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{program} can't be started: {error}; tests/run installs it"));
@@ -52,7 +57,9 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &str) -> String {
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("it is this process's own child");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {}: {said}\nnamespaces and mounts take root", arguments.join(" "));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{program} {}: {said}\nnamespaces and mounts take root", arguments.join(" ")));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

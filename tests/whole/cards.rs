@@ -24,6 +24,9 @@ const TRIED_AGAIN: Duration = Duration::from_secs(16);
 /// them.
 const CROWD: Range<u8> = 4..64;
 
+/// What the file system may write for itself beside an agent that writes nothing, in bytes.
+const WEAR_LIMIT_BYTES: u64 = 4 * 1024;
+
 /// How long a verdict may take to be shown, in ms.
 const DELIVERY_MS: i64 = 2_000;
 
@@ -112,6 +115,37 @@ fn what_the_collector_has_acknowledged_survives_a_power_cut_and_nothing_counts_t
         world.surfaces_agree().await;
         let gaps = coverage(&world).await["gaps"].clone();
         assert_eq!(gaps, serde_json::json!([]), "nothing was lost");
+    });
+}
+
+#[test]
+fn while_the_link_is_there_outages_write_nothing_to_the_card() {
+    let net = Net::new(1, 4);
+    net.at_the_centre(async || {
+        let card = Card::new(CARD_MB);
+        let state_dir = card.path().join("state");
+        let world =
+            World::start_with(&net, Duration::from_secs(60), |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        // The run, the config and the first dating are written; nothing is left for later.
+        let before = card.written_bytes();
+        let mut truth = Vec::new();
+        for i in 0..4 {
+            let began = takes_down(&world, i).await;
+            let ended = net.restore(1, i);
+            world.becomes(&device_id(1, i), "up").await;
+            truth.push(Spell::of(began, ended));
+        }
+        let written = card.written_bytes() - before;
+        for (i, spell) in (0..).zip(truth) {
+            has_outages(&world, &device_id(1, i), &[spell]).await;
+        }
+        assert!(written <= WEAR_LIMIT_BYTES, "{written} bytes for eight changes that were acknowledged at once");
+
+        // It would be seen: what has to wait is written.
+        net.wan_cut_silently(1);
+        outages(&net, 0..1).await;
+        let written = card.written_bytes() - before;
+        assert!(written > WEAR_LIMIT_BYTES, "{written} bytes");
     });
 }
 

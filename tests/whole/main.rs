@@ -9,5 +9,6 @@ mod instruments;
 mod laboratory;
 mod links;
 mod path;
+mod soak;
 mod truth;
 mod world;

@@ -27,6 +27,10 @@ impl Within {
         Self { latest_ms: start_ms + 10_000, ..Self::of(change) }
     }
 
+    pub(crate) fn contains(self, moment_ms: i64) -> bool {
+        (self.earliest_ms..=self.latest_ms).contains(&moment_ms)
+    }
+
     fn holds(self, what: &str, said_ms: i64) -> Result<()> {
         let late_ms = said_ms - self.latest_ms;
         let early_ms = self.earliest_ms - said_ms;
