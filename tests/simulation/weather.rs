@@ -48,7 +48,7 @@ pub(crate) struct Weather {
 impl Weather {
     pub(crate) fn draw(branches: usize, rng: &mut SmallRng) -> Self {
         let lines = (0..branches).map(|branch| Line::draw(branch, rng)).collect();
-        let is_bulky = rng.random_bool(0.05);
+        let is_bulky = rng.random_bool(0.02);
         Self {
             lines,
             kill: rare(rng, 0.3, 0.003),
