@@ -17,14 +17,14 @@ use tokio::sync::mpsc;
 use crate::admission::{Admission, admit};
 use crate::clock;
 use crate::feed::Live;
-use crate::fleet::{Fleet, Quality};
+use crate::fleet::{BranchState, Fleet, Quality};
 use crate::inbox::{self, Inbox};
 use crate::metrics::Metrics;
 use crate::outage::Change;
 use crate::rollout::{self, Order};
 use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
-use crate::store::{self, GapRow, MinuteRow, Store, StoreError, StreamRow, TransitionRow};
+use crate::store::{self, GapRow, MinuteRow, Recent, Store, StoreError, StreamRow, TransitionRow};
 
 /// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
 const CLOCK_ACK_MS: i64 = 600_000;
@@ -192,17 +192,8 @@ impl Ingest {
     /// was last observed is still current.
     fn load_ledger(&mut self, now: Millis) -> Result<(), StoreError> {
         let rows = store::streams(self.store.connection())?;
-        let devices: Vec<(usize, u32)> = self.live.fleet().devices.iter().map(|device| device.no).enumerate().collect();
-        let mut histories = Vec::with_capacity(devices.len());
-        for (at, no) in devices {
-            let db = self.store.connection();
-            histories.push((at, store::recent_changes(db, no, RECENT_CHANGES)?, store::open_since(db, no)?));
-        }
-        let mut lost = HashMap::new();
-        for row in &rows {
-            lost.extend(store::lost_through(self.store.connection(), row.no)?.map(|lost| (row.no, lost)));
-        }
-        self.live.change(now, |fleet| {
+        let db = self.store.connection();
+        self.live.prepare(|fleet| {
             for row in &rows {
                 let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
                 fleet.begin(branch, row.stream, &row.version, row.began);
@@ -211,21 +202,35 @@ impl Ingest {
                     fleet.observed(branch, row.stream, row.through, surely, surely);
                 }
             }
-            for (device, recent, open_since) in &histories {
-                let branch = fleet.devices[*device].branch;
-                let present = fleet.present(branch).and_then(|stream| {
-                    let id = fleet.branches[branch].info.id.as_str();
-                    rows.iter().find(|row| row.stream == stream && row.branch == id).map(|row| row.no)
-                });
-                fleet.restore(*device, &recent.changes, *open_since, still_holds(recent.last, present, &lost));
+        });
+        let present: Vec<Option<&StreamRow>> = {
+            let fleet = self.live.fleet();
+            let by_key: HashMap<(&str, StreamId), &StreamRow> =
+                rows.iter().map(|row| ((row.branch.as_str(), row.stream), row)).collect();
+            let of = |branch: &BranchState| by_key.get(&(branch.info.id.as_str(), branch.stream()?)).copied();
+            fleet.branches.iter().map(of).collect()
+        };
+        let mut lost_through = Vec::with_capacity(present.len());
+        for row in &present {
+            let lost = row.map_or(Ok(0), |row| store::lost_through(db, row.no))?;
+            if let Some((row, id)) = row.filter(|_| lost > 0).and_then(|row| Some((row, row.branch.parse().ok()?))) {
+                self.doubts.insert((id, row.stream), RESTATEMENTS);
+            }
+            lost_through.push(lost);
+        }
+        let devices: Vec<(usize, u32, usize)> =
+            self.live.fleet().devices.iter().enumerate().map(|(at, device)| (at, device.no, device.branch)).collect();
+        let mut histories = Vec::with_capacity(devices.len());
+        for (at, no, branch) in devices {
+            let recent = store::recent_changes(db, no, RECENT_CHANGES)?;
+            let is_verdict = is_verdict(&recent, present[branch].map(|row| row.no), lost_through[branch]);
+            histories.push((at, recent, store::open_since(db, no)?, is_verdict));
+        }
+        self.live.change(now, |fleet| {
+            for (device, recent, open_since, is_verdict) in &histories {
+                fleet.restore(*device, &recent.changes, *open_since, *is_verdict);
             }
         });
-        // Who has not told its states since then has to be asked again.
-        for row in rows.iter().filter(|row| lost.contains_key(&row.no)) {
-            if let Ok(branch) = row.branch.parse() {
-                self.doubts.insert((branch, row.stream), RESTATEMENTS);
-            }
-        }
         for row in rows {
             if let Ok(branch) = row.branch.parse::<BranchId>() {
                 self.streams.insert((branch, row.stream), row);
@@ -531,7 +536,9 @@ impl Ingest {
                             let end = |i: usize| first.plus(i64::try_from(i).unwrap_or(0) * Millis::MINUTE);
                             let rows = minutes.into_iter().enumerate().map(|(i, minute)| MinuteRow { end: end(i), minute });
                             let rows: Vec<MinuteRow> = rows.filter(|row| row.minute.sent > 0).collect();
-                            staged.samples.extend(rows.iter().flat_map(|row| quality_samples(device, row)));
+                            if self.queue_limit_bytes.is_some() {
+                                rows.iter().for_each(|row| quality_samples(device, row, &mut staged.samples));
+                            }
                             staged.minutes.push((device, rows));
                         }
                         Err(error) => {
@@ -705,16 +712,11 @@ impl Ingest {
                 let present = fleet.present(branch).and_then(|stream| self.stream(&fleet.branches[branch].info.id, stream));
                 (no, present.map(|row| row.no))
             };
-            let db = self.store.connection();
-            let lost = present.map_or(Ok(None), |present| store::lost_through(db, present));
-            match (store::recent_changes(db, no, RECENT_CHANGES), store::open_since(db, no), lost) {
-                (Ok(recent), Ok(open_since), Ok(lost)) => self.live.change(now, |fleet| {
-                    let lost = present.zip(lost).into_iter().collect();
-                    fleet.restore(device, &recent.changes, open_since, still_holds(recent.last, present, &lost));
-                }),
-                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
-                    tracing::error!(%error, "a device's history can't be read")
+            match history(self.store.connection(), no, present) {
+                Ok((recent, open_since, is_verdict)) => {
+                    self.live.change(now, |fleet| fleet.restore(device, &recent.changes, open_since, is_verdict));
                 }
+                Err(error) => tracing::error!(%error, "a device's history can't be read"),
             }
         }
     }
@@ -752,8 +754,8 @@ impl Ingest {
                 samples.append(&mut work.samples);
             }
             let Some(limit_bytes) = limit_bytes.filter(|_| !samples.is_empty()) else { return Ok((bytes, 0)) };
-            for part in samples.chunks(REQUEST_LIMIT_SAMPLES) {
-                let (body, count) = samples::encode(part.to_vec(), now, |device| {
+            for part in samples.chunks_mut(REQUEST_LIMIT_SAMPLES) {
+                let (body, count) = samples::encode(part, now, |device| {
                     let device = &fleet.devices[device];
                     (&device.info, &fleet.branches[device.branch].info)
                 });
@@ -883,9 +885,18 @@ const SEAL_EVERY_MS: i64 = 600_000;
 /// How long a day stays open after its end, in ms.
 const SEAL_AFTER_MS: i64 = 6 * 3_600_000;
 
-/// Whether a device's last change was told by the present run, and nothing of that run is lost since.
-fn still_holds(last: Option<(i64, u64)>, present: Option<i64>, lost: &HashMap<i64, (u64, Millis)>) -> bool {
-    last.is_some_and(|(stream, seq)| Some(stream) == present && lost.get(&stream).is_none_or(|(through, _)| seq > *through))
+/// What the ledger holds of a device: its newest changes, the start of an open outage, and whether the last change is
+/// its verdict now.
+fn history(db: &rusqlite::Connection, device: u32, present: Option<i64>) -> Result<(Recent, Option<Millis>, bool), StoreError> {
+    let recent = store::recent_changes(db, device, RECENT_CHANGES)?;
+    let lost_through = present.map_or(Ok(0), |stream| store::lost_through(db, stream))?;
+    let is_verdict = is_verdict(&recent, present, lost_through);
+    Ok((recent, store::open_since(db, device)?, is_verdict))
+}
+
+/// Whether a device's last change says what it is: the present run has told it, and nothing was lost after it.
+fn is_verdict(recent: &Recent, present: Option<i64>, lost_through: u64) -> bool {
+    recent.last.is_some_and(|(stream, seq)| Some(stream) == present && seq > lost_through)
 }
 
 /// Shows on the fleet what the ledger has taken.
@@ -926,16 +937,15 @@ fn lane_label(lane: Lane) -> &'static str {
     }
 }
 
-fn quality_samples(device: usize, row: &MinuteRow) -> Vec<Sample> {
+fn quality_samples(device: usize, row: &MinuteRow, out: &mut Vec<Sample>) {
     let sample = |metric, value| Sample { device, metric, at: row.end, value };
     let ms = |us: u32| f64::from(us) / 1000.0;
-    let mut out = vec![sample(Metric::Loss, 100.0 * f64::from(row.minute.lost) / f64::from(row.minute.sent))];
+    out.push(sample(Metric::Loss, 100.0 * f64::from(row.minute.lost) / f64::from(row.minute.sent)));
     if let Some(rtt) = row.minute.rtt {
         out.push(sample(Metric::Rtt, ms(rtt.avg_us)));
         out.push(sample(Metric::RttMin, ms(rtt.min_us)));
         out.push(sample(Metric::RttMax, ms(rtt.max_us)));
     }
-    out
 }
 
 /// The date of a moment, never ahead of the collector's clock: an agent's error of some ms must not reach the future.

@@ -227,7 +227,7 @@ pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result
 pub struct Recent {
     /// Each with what the device was before, in the order in which they were told.
     pub changes: Vec<(Status, Change)>,
-    /// The stream that the last of them came from, by its number here, and its place in it.
+    /// Number of the stream that the last of them came from, and its place there.
     pub last: Option<(i64, u64)>,
 }
 
@@ -242,14 +242,6 @@ pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Recent
     }
     recent.changes.reverse();
     Ok(recent)
-}
-
-/// The last number of a stream, and its date, up to which transitions may be lost.
-pub fn lost_through(db: &Connection, stream: i64) -> Result<Option<(u64, Millis)>, StoreError> {
-    let sql = "select last_seq, to_ms from gap where stream = ?1 and (transitions > 0 or unreadable > 0)
-               order by last_seq desc limit 1";
-    let mut rows = db.prepare_cached(sql)?;
-    Ok(rows.query_row([stream], |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), Millis(row.get(1)?)))).optional()?)
 }
 
 /// When the outage began that is open at the end of a device's transitions: its first down after the last up.
@@ -297,6 +289,14 @@ fn without(span: Covered, from: Millis, to: Millis) -> impl Iterator<Item = Cove
     let before = Covered { from: span.from, to: span.to.min(from) };
     let after = Covered { from: span.from.max(to), to: span.to };
     [before, after].into_iter().filter(|part| part.from < part.to)
+}
+
+/// Up to which number of a stream transitions may be lost; 0 where none is.
+pub fn lost_through(db: &Connection, stream: i64) -> Result<u64, StoreError> {
+    let last: i64 = db
+        .prepare_cached("select coalesce(max(last_seq), 0) from gap where stream = ?1 and (transitions > 0 or unreadable > 0)")?
+        .query_row([stream], |row| row.get(0))?;
+    Ok(last.unsigned_abs())
 }
 
 /// A branch's gaps.
