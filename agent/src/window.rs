@@ -125,9 +125,9 @@ impl Window {
         };
         self.fastest_ms = Some(fastest);
         // On a long way times vary more.
-        if took <= fastest + ROOM_MS.max(fastest / 2) {
+        if took <= fastest + ROOM_MS.max(fastest / 4) {
             self.limit_bytes = (self.limit_bytes + flight.bytes).min(MOST_BYTES);
-        } else if took > fastest + QUEUE_MS.max(fastest) {
+        } else if took > fastest + QUEUE_MS.max(fastest / 2) {
             self.limit_bytes = (self.limit_bytes / 2).max(LEAST_BYTES);
             self.slowed = now;
         }

@@ -434,9 +434,6 @@ impl Fleet {
     pub fn refresh(&mut self, now: Millis) -> Touched {
         // A clock that was set back undoes what time had done.
         if self.refreshed_at.is_none_or(|before| now < before) {
-            // But what was silent stays so until it is heard again, however recent it looks by this clock.
-            let silent = self.branches.iter_mut().filter(|branch| branch.contact == Contact::Silent);
-            silent.for_each(|branch| branch.has_to_speak = true);
             return self.refresh_all(now);
         }
         self.refreshed_at = Some(now);
@@ -450,6 +447,11 @@ impl Fleet {
 
     /// As [`Self::refresh`], whatever has changed.
     fn refresh_all(&mut self, now: Millis) -> Touched {
+        if self.refreshed_at.is_some_and(|before| now < before) {
+            // What was silent stays so until it is heard again, however recent it looks by a clock that was set back.
+            let silent = self.branches.iter_mut().filter(|branch| branch.contact == Contact::Silent);
+            silent.for_each(|branch| branch.has_to_speak = true);
+        }
         self.refreshed_at = Some(now);
         self.changed.clear();
         self.due.clear();
