@@ -1,5 +1,5 @@
 //! What waits for the ledger's thread, and in which order it comes to it: orders first, then the newest heartbeat of each
-//! branch, then the rest, one payload a branch in turns.
+//! branch, then the rest, a few payloads of each branch in turns.
 //!
 //! So a branch with days of backlog takes no more of the ledger's time than one with a single fresh outage, and no
 //! heartbeat waits behind batches. A heartbeat may overtake what its agent has sent before: it vouches for the stream up
@@ -20,14 +20,21 @@ use crate::metrics::Metrics;
 const LIMIT_BYTES: usize = 64 * 1024 * 1024;
 /// Most bytes of heartbeats that wait, one a branch. What comes beyond is lost, as a heartbeat may be.
 const HEARTBEATS_LIMIT_BYTES: usize = 16 * 1024 * 1024;
-/// Most bytes that wait of one branch: twice what an agent has on its way at once.
+/// Most bytes that wait of one branch.
 const SHARE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
+/// Most batches that wait of one branch: twice what an agent has on its way at once. What it sends again because no ack
+/// has come yet must not fill the room of others.
+const SHARE_LIMIT: usize = 16;
 /// Most orders that wait.
 const ORDERS_LIMIT: usize = 4_096;
 /// Most payloads that are handled together.
 const GROUP_LIMIT: usize = 1_024;
 /// Most bytes that are handled together, in less than a second: heartbeats wait no longer.
 const GROUP_LIMIT_BYTES: usize = 1024 * 1024;
+/// Most bytes and payloads of one turn. What a branch tells together is written to the same pages of the file, so many
+/// small payloads in one commit cost little more than one; a large one is a turn by itself.
+const TURN_LIMIT_BYTES: usize = 8 * 1024;
+const TURN_LIMIT: usize = 16;
 /// What a waiting payload takes beside its bytes, about.
 const OVERHEAD_BYTES: usize = 128;
 
@@ -57,6 +64,7 @@ struct Shared {
 
 struct Payload {
     topic: String,
+    is_batch: bool,
     bytes: Bytes,
 }
 
@@ -70,6 +78,7 @@ impl Payload {
 struct Share {
     payloads: VecDeque<Payload>,
     bytes: usize,
+    batches: usize,
 }
 
 #[derive(Default)]
@@ -112,16 +121,17 @@ impl Sender {
             return Ok(());
         };
         let (branch, lane) = topic.rsplit_once('/').map_or(("", ""), |(branch, lane)| (branch, lane));
-        let (branch, is_heartbeat) = (branch.to_owned(), lane == Lane::Live.as_str());
+        let (is_heartbeat, is_batch) = (lane == Lane::Live.as_str(), lane == Lane::Up.as_str());
+        let branch = branch.to_owned();
         // What the broker's connection has read is one block of memory: a piece of it would keep all of it.
-        let payload = Payload { topic, bytes: Bytes::copy_from_slice(&bytes) };
+        let payload = Payload { topic, is_batch, bytes: Bytes::copy_from_slice(&bytes) };
         drop(bytes);
         if is_heartbeat {
             let is_kept = shared.lock().put_heartbeat(branch, payload);
             return shared.told(is_kept);
         }
         let cost = payload.cost();
-        if !shared.lock().has_room(&branch, cost) {
+        if !shared.lock().has_room(&branch, &payload) {
             return shared.told(false);
         }
         // Larger than all there is: the wire's limits don't let it through.
@@ -206,8 +216,11 @@ impl State {
         true
     }
 
-    fn has_room(&self, branch: &str, cost: usize) -> bool {
-        self.shares.get(branch).is_none_or(|share| share.bytes + cost <= SHARE_LIMIT_BYTES)
+    fn has_room(&self, branch: &str, payload: &Payload) -> bool {
+        let Some(share) = self.shares.get(branch) else { return true };
+        // A word about the connection is not said again.
+        let is_one_too_many = payload.is_batch && share.batches >= SHARE_LIMIT;
+        !is_one_too_many && share.bytes + payload.cost() <= SHARE_LIMIT_BYTES
     }
 
     fn put(&mut self, branch: String, payload: Payload) {
@@ -217,6 +230,7 @@ impl State {
             Share::default()
         });
         share.bytes += cost;
+        share.batches += usize::from(payload.is_batch);
         share.payloads.push_back(payload);
     }
 
@@ -230,7 +244,7 @@ impl State {
         }
     }
 
-    /// Takes one payload of each branch in turns; how many bytes.
+    /// Takes some payloads of each branch in turns; how many bytes.
     fn take_turns(&mut self, group: &mut Vec<Command>) -> usize {
         let mut bytes = 0;
         while group.len() < GROUP_LIMIT
@@ -238,12 +252,18 @@ impl State {
             && let Some(branch) = self.turns.pop_front()
         {
             let Some(share) = self.shares.get_mut(&branch) else { continue };
-            if let Some(payload) = share.payloads.pop_front() {
-                let cost = payload.cost();
-                share.bytes -= cost;
-                bytes += cost;
+            let (mut turn, mut turn_bytes) = (0, 0);
+            while turn < TURN_LIMIT
+                && turn_bytes < TURN_LIMIT_BYTES
+                && let Some(payload) = share.payloads.pop_front()
+            {
+                turn += 1;
+                turn_bytes += payload.cost();
+                share.batches -= usize::from(payload.is_batch);
                 group.push(payload.into());
             }
+            share.bytes -= turn_bytes;
+            bytes += turn_bytes;
             if share.payloads.is_empty() {
                 self.shares.remove(&branch);
             } else {
@@ -255,7 +275,7 @@ impl State {
 }
 
 impl From<Payload> for Command {
-    fn from(Payload { topic, bytes }: Payload) -> Self {
+    fn from(Payload { topic, bytes, .. }: Payload) -> Self {
         Self::Payload { topic, bytes }
     }
 }
@@ -305,8 +325,14 @@ mod tests {
 
     #[tokio::test]
     async fn branches_come_in_turns_and_each_in_its_own_order() {
-        check("a/up/1 a/up/2 a/up/3 b/up/4 c/up/5 b/up/6", "a:1 b:4 c:5 a:2 b:6 a:3").await;
-        check("a/up/1 a/presence/2 a/up/3 b/presence/4", "a:1 b:4 a:2 a:3").await;
+        check("a/up/1 b/up/4 a/up/2 c/up/5 a/presence/3 b/up/6", "a:1 a:2 a:3 b:4 b:6 c:5").await;
+        let (sender, mut inbox) = inbox(Arc::default());
+        for branch in ["a", "a", "b", "a", "c", "b"] {
+            sender.send(large(branch, TURN_LIMIT_BYTES)).await.expect("somebody takes it");
+        }
+        let group = inbox.take().expect("something waits");
+        let turns: Vec<String> = group.iter().map(|command| text(std::slice::from_ref(command))[..1].to_owned()).collect();
+        assert_eq!(turns.join(""), "abcaba");
     }
 
     #[tokio::test]
@@ -350,6 +376,18 @@ mod tests {
         assert_eq!(metrics.value("ward_payloads_refused_total", "reason=\"over_share\""), 85.0);
         let group = inbox.take().expect("something waits");
         assert!(matches!(&group[1], Command::Payload { topic, .. } if topic.contains("calm")), "it is second in turn");
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_again_takes_no_more_than_a_branchs_share() {
+        let (sender, mut inbox) = inbox(Arc::default());
+        for _ in 0..10 {
+            fill(&sender, "a/up/1 a/up/2 a/up/3 a/up/4").await;
+        }
+        fill(&sender, "a/presence/gone").await;
+        let group = inbox.take().expect("something waits");
+        assert_eq!(group.len(), SHARE_LIMIT + 1);
+        assert!(text(&group).ends_with(" a:gone"), "a goodbye is never dropped");
     }
 
     #[tokio::test]

@@ -133,6 +133,10 @@ impl Watched {
         bail!("{name} doesn't run")
     }
 
+    fn this() -> Self {
+        Self(std::process::id())
+    }
+
     fn peak_mb(&self) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a process has memory")?;

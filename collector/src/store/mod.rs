@@ -56,6 +56,10 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+/// Most KiB of the file that the writer keeps in memory.
+const CACHE_LIMIT_KIB: i64 = 32 * 1024;
+/// Pages of 4 KiB in the write-ahead log before they are copied to their places.
+const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = 1;
 
@@ -115,6 +119,10 @@ impl Store {
         // Each commit reaches the disk before an agent may forget what it holds.
         db.pragma_update(None, "synchronous", "full").map_err(at)?;
         db.pragma_update(None, "foreign_keys", true).map_err(at)?;
+        // In KiB, where negative. Many branches tell of many devices, and each device's minutes have pages of their own.
+        db.pragma_update(None, "cache_size", -CACHE_LIMIT_KIB).map_err(at)?;
+        // In pages: what is written again and again is copied to its place once.
+        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(at)?;
         db.busy_timeout(std::time::Duration::from_secs(10)).map_err(at)?;
         let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(at)?;
         if found > SCHEMA {
