@@ -515,7 +515,9 @@ impl Ingest {
                             let end = |i: usize| first.plus(i64::try_from(i).unwrap_or(0) * Millis::MINUTE);
                             let rows = minutes.into_iter().enumerate().map(|(i, minute)| MinuteRow { end: end(i), minute });
                             let rows: Vec<MinuteRow> = rows.filter(|row| row.minute.sent > 0).collect();
-                            staged.samples.extend(rows.iter().flat_map(|row| quality_samples(device, row)));
+                            if self.queue_limit_bytes.is_some() {
+                                rows.iter().for_each(|row| quality_samples(device, row, &mut staged.samples));
+                            }
                             staged.minutes.push((device, rows));
                         }
                         Err(error) => {
@@ -732,8 +734,8 @@ impl Ingest {
                 samples.append(&mut work.samples);
             }
             let Some(limit_bytes) = limit_bytes.filter(|_| !samples.is_empty()) else { return Ok((bytes, 0)) };
-            for part in samples.chunks(REQUEST_LIMIT_SAMPLES) {
-                let (body, count) = samples::encode(part.to_vec(), now, |device| {
+            for part in samples.chunks_mut(REQUEST_LIMIT_SAMPLES) {
+                let (body, count) = samples::encode(part, now, |device| {
                     let device = &fleet.devices[device];
                     (&device.info, &fleet.branches[device.branch].info)
                 });
@@ -899,16 +901,15 @@ fn lane_label(lane: Lane) -> &'static str {
     }
 }
 
-fn quality_samples(device: usize, row: &MinuteRow) -> Vec<Sample> {
+fn quality_samples(device: usize, row: &MinuteRow, out: &mut Vec<Sample>) {
     let sample = |metric, value| Sample { device, metric, at: row.end, value };
     let ms = |us: u32| f64::from(us) / 1000.0;
-    let mut out = vec![sample(Metric::Loss, 100.0 * f64::from(row.minute.lost) / f64::from(row.minute.sent))];
+    out.push(sample(Metric::Loss, 100.0 * f64::from(row.minute.lost) / f64::from(row.minute.sent)));
     if let Some(rtt) = row.minute.rtt {
         out.push(sample(Metric::Rtt, ms(rtt.avg_us)));
         out.push(sample(Metric::RttMin, ms(rtt.min_us)));
         out.push(sample(Metric::RttMax, ms(rtt.max_us)));
     }
-    out
 }
 
 /// The date of a moment, never ahead of the collector's clock: an agent's error of some ms must not reach the future.

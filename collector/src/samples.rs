@@ -60,31 +60,41 @@ pub fn status_value(status: Status) -> Option<f64> {
     }
 }
 
-/// A remote-write request, compressed. `describe` gives a device and its branch by index.
+/// A remote-write request, compressed, and how many samples it holds. `describe` gives a device and its branch by index.
 ///
 /// VictoriaMetrics answers 204 to samples of 1970 or of the far future and drops them: they never leave here.
-pub fn encode<'a>(mut samples: Vec<Sample>, now: Millis, describe: impl Fn(usize) -> (&'a Device, &'a Branch)) -> (Vec<u8>, u64) {
-    samples.retain(|sample| sample.at.is_plausible(now) && sample.value.is_finite());
-    samples.sort_by_key(|sample| (sample.device, sample.metric, sample.at));
+pub fn encode<'a>(samples: &mut [Sample], now: Millis, describe: impl Fn(usize) -> (&'a Device, &'a Branch)) -> (Vec<u8>, u64) {
+    samples.sort_unstable_by_key(|sample| (sample.device, sample.metric, sample.at));
+    let is_good = |sample: &&Sample| sample.at.is_plausible(now) && sample.value.is_finite();
     let mut request = Vec::with_capacity(samples.len() * 24);
+    let (mut head, mut count) = (Vec::new(), 0);
     for series in samples.chunk_by(|a, b| (a.device, a.metric) == (b.device, b.metric)) {
-        let Some(first) = series.first() else { continue };
+        let Some(first) = series.iter().find(is_good) else { continue };
         let (device, branch) = describe(first.device);
-        let mut body = Vec::with_capacity(160 + series.len() * 16);
-        labels(&mut body, first.metric, device, branch);
-        for sample in series {
-            let mut point = Vec::with_capacity(18);
-            // Field 1, a double; field 2, a varint.
-            point.push(0x09);
-            point.extend(sample.value.to_le_bytes());
-            point.push(0x10);
-            varint(&mut point, sample.at.0.cast_unsigned());
-            field(&mut body, 2, &point);
+        head.clear();
+        labels(&mut head, first.metric, device, branch);
+        // Lengths come first: they are counted, so that nothing is written twice.
+        let points: usize = series.iter().filter(is_good).map(|sample| 2 + point_bytes(sample.at)).sum();
+        request.push(1 << 3 | 2);
+        varint(&mut request, (head.len() + points) as u64);
+        request.extend_from_slice(&head);
+        for sample in series.iter().filter(is_good) {
+            // A point is far below 128 B: its length is one byte. In it field 1, a double, and field 2, a varint.
+            request.extend_from_slice(&[2 << 3 | 2, point_bytes(sample.at) as u8, 0x09]);
+            request.extend_from_slice(&sample.value.to_le_bytes());
+            request.push(0x10);
+            varint(&mut request, sample.at.0.cast_unsigned());
+            count += 1;
         }
-        field(&mut request, 1, &body);
     }
     let compressed = snap::raw::Encoder::new().compress_vec(&request).expect("a request is far below snappy's limit of 4 GiB");
-    (compressed, samples.len() as u64)
+    (compressed, count)
+}
+
+/// How many bytes a point at that moment takes.
+fn point_bytes(at: Millis) -> usize {
+    let bits = (u64::BITS - at.0.cast_unsigned().leading_zeros()).max(1);
+    10 + bits.div_ceil(7) as usize
 }
 
 fn labels(body: &mut Vec<u8>, metric: Metric, device: &Device, branch: &Branch) {
@@ -158,7 +168,7 @@ mod tests {
     fn a_request_is_what_remote_write_asks_for() {
         let (device, branch) = estate();
         let sample = Sample { device: 0, metric: Metric::Status, at: NOW, value: 1.0 };
-        let (body, samples) = encode(vec![sample], NOW, |_| (&device, &branch));
+        let (body, samples) = encode(&mut [sample], NOW, |_| (&device, &branch));
         assert_eq!(samples, 1);
         let plain = snap::raw::Decoder::new().decompress_vec(&body).expect("snappy");
         let mut expected = Vec::new();
@@ -187,8 +197,9 @@ mod tests {
     fn samples_of_1970_of_the_future_and_nan_never_leave() {
         let (device, branch) = estate();
         let sample = |at: i64, value: f64| Sample { device: 0, metric: Metric::Rtt, at: Millis(at), value };
-        let bad = vec![sample(1_000, 1.0), sample(NOW.0 + 61_000, 1.0), sample(NOW.0, f64::NAN), sample(NOW.0, f64::INFINITY)];
-        assert_eq!(encode(bad, NOW, |_| (&device, &branch)).1, 0);
+        let mut bad =
+            vec![sample(1_000, 1.0), sample(NOW.0 + 61_000, 1.0), sample(NOW.0, f64::NAN), sample(NOW.0, f64::INFINITY)];
+        assert_eq!(encode(&mut bad, NOW, |_| (&device, &branch)).1, 0);
     }
 
     #[test]

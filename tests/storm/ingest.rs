@@ -115,7 +115,7 @@ impl Load {
             }
             fleet.refresh(now);
             for part in series.chunks_mut(REQUEST_LIMIT_SAMPLES) {
-                let (body, _) = samples::encode(part.to_vec(), now, |device| {
+                let (body, _) = samples::encode(part, now, |device| {
                     let device = &fleet.devices[device];
                     (&device.info, &fleet.branches[device.branch].info)
                 });
