@@ -300,8 +300,8 @@ impl Fleet {
     }
 
     /// Takes over what the ledger holds of a device: its newest changes, the start of an open outage, and whether the
-    /// last change was told by the present run of its branch's agent. A verdict of an earlier run is no verdict now.
-    pub fn restore(&mut self, device: usize, history: &[(Status, Change)], open_since: Option<Millis>, is_present: bool) {
+    /// last change is its verdict now: one of an earlier run is none, nor one after which others were lost.
+    pub fn restore(&mut self, device: usize, history: &[(Status, Change)], open_since: Option<Millis>, is_verdict: bool) {
         self.changed.insert(self.devices[device].branch);
         self.devices[device].flips.clear();
         for (from, change) in history {
@@ -310,7 +310,7 @@ impl Fleet {
         let began = self.branches[self.devices[device].branch].began;
         let device = &mut self.devices[device];
         device.open_since = open_since;
-        if !is_present {
+        if !is_verdict {
             device.verdict = Verdict { since: began, ..NOTHING };
         }
     }
@@ -490,6 +490,11 @@ impl BranchState {
             gone_at: None,
             due: None,
         }
+    }
+
+    /// The stream of the present run of its agent, as far as it is known.
+    pub fn stream(&self) -> Option<StreamId> {
+        self.stream
     }
 
     /// The newest moment of which the devices' states are known.

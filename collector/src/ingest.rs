@@ -17,14 +17,14 @@ use tokio::sync::mpsc;
 use crate::admission::{Admission, admit};
 use crate::clock;
 use crate::feed::Live;
-use crate::fleet::{Fleet, Quality};
+use crate::fleet::{BranchState, Fleet, Quality};
 use crate::inbox::{self, Inbox};
 use crate::metrics::Metrics;
 use crate::outage::Change;
 use crate::rollout::{self, Order};
 use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
-use crate::store::{self, GapRow, MinuteRow, Store, StoreError, StreamRow, TransitionRow};
+use crate::store::{self, GapRow, MinuteRow, Recent, Store, StoreError, StreamRow, TransitionRow};
 
 /// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
 const CLOCK_ACK_MS: i64 = 600_000;
@@ -190,13 +190,8 @@ impl Ingest {
     /// was last observed is still current.
     fn load_ledger(&mut self, now: Millis) -> Result<(), StoreError> {
         let rows = store::streams(self.store.connection())?;
-        let devices: Vec<(usize, u32)> = self.live.fleet().devices.iter().map(|device| device.no).enumerate().collect();
-        let mut histories = Vec::with_capacity(devices.len());
-        for (at, no) in devices {
-            let db = self.store.connection();
-            histories.push((at, store::recent_changes(db, no, RECENT_CHANGES)?, store::open_since(db, no)?));
-        }
-        self.live.change(now, |fleet| {
+        let db = self.store.connection();
+        self.live.prepare(|fleet| {
             for row in &rows {
                 let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
                 fleet.begin(branch, row.stream, &row.version, row.began);
@@ -205,13 +200,33 @@ impl Ingest {
                     fleet.observed(branch, row.stream, row.through, surely, surely);
                 }
             }
-            for (device, recent, open_since) in &histories {
-                let branch = fleet.devices[*device].branch;
-                let present = fleet.present(branch).and_then(|stream| {
-                    let id = fleet.branches[branch].info.id.as_str();
-                    rows.iter().find(|row| row.stream == stream && row.branch == id).map(|row| row.no)
-                });
-                fleet.restore(*device, &recent.changes, *open_since, recent.stream.is_some() && recent.stream == present);
+        });
+        let present: Vec<Option<&StreamRow>> = {
+            let fleet = self.live.fleet();
+            let by_key: HashMap<(&str, StreamId), &StreamRow> =
+                rows.iter().map(|row| ((row.branch.as_str(), row.stream), row)).collect();
+            let of = |branch: &BranchState| by_key.get(&(branch.info.id.as_str(), branch.stream()?)).copied();
+            fleet.branches.iter().map(of).collect()
+        };
+        let mut lost_through = Vec::with_capacity(present.len());
+        for row in &present {
+            let lost = row.map_or(Ok(0), |row| store::lost_through(db, row.no))?;
+            if let Some((row, id)) = row.filter(|_| lost > 0).and_then(|row| Some((row, row.branch.parse().ok()?))) {
+                self.doubts.insert((id, row.stream), RESTATEMENTS);
+            }
+            lost_through.push(lost);
+        }
+        let devices: Vec<(usize, u32, usize)> =
+            self.live.fleet().devices.iter().enumerate().map(|(at, device)| (at, device.no, device.branch)).collect();
+        let mut histories = Vec::with_capacity(devices.len());
+        for (at, no, branch) in devices {
+            let recent = store::recent_changes(db, no, RECENT_CHANGES)?;
+            let is_verdict = is_verdict(&recent, present[branch].map(|row| row.no), lost_through[branch]);
+            histories.push((at, recent, store::open_since(db, no)?, is_verdict));
+        }
+        self.live.change(now, |fleet| {
+            for (device, recent, open_since, is_verdict) in &histories {
+                fleet.restore(*device, &recent.changes, *open_since, *is_verdict);
             }
         });
         for row in rows {
@@ -690,13 +705,11 @@ impl Ingest {
                 let present = fleet.present(branch).and_then(|stream| self.stream(&fleet.branches[branch].info.id, stream));
                 (no, present.map(|row| row.no))
             };
-            let db = self.store.connection();
-            match (store::recent_changes(db, no, RECENT_CHANGES), store::open_since(db, no)) {
-                (Ok(recent), Ok(open_since)) => self.live.change(now, |fleet| {
-                    let is_present = recent.stream.is_some() && recent.stream == present;
-                    fleet.restore(device, &recent.changes, open_since, is_present);
-                }),
-                (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "a device's history can't be read"),
+            match history(self.store.connection(), no, present) {
+                Ok((recent, open_since, is_verdict)) => {
+                    self.live.change(now, |fleet| fleet.restore(device, &recent.changes, open_since, is_verdict));
+                }
+                Err(error) => tracing::error!(%error, "a device's history can't be read"),
             }
         }
     }
@@ -864,6 +877,20 @@ const PROGRESS_EVERY_MS: i64 = 5_000;
 const SEAL_EVERY_MS: i64 = 600_000;
 /// How long a day stays open after its end, in ms.
 const SEAL_AFTER_MS: i64 = 6 * 3_600_000;
+
+/// What the ledger holds of a device: its newest changes, the start of an open outage, and whether the last change is
+/// its verdict now.
+fn history(db: &rusqlite::Connection, device: u32, present: Option<i64>) -> Result<(Recent, Option<Millis>, bool), StoreError> {
+    let recent = store::recent_changes(db, device, RECENT_CHANGES)?;
+    let lost_through = present.map_or(Ok(0), |stream| store::lost_through(db, stream))?;
+    let is_verdict = is_verdict(&recent, present, lost_through);
+    Ok((recent, store::open_since(db, device)?, is_verdict))
+}
+
+/// Whether a device's last change says what it is: the present run has told it, and nothing was lost after it.
+fn is_verdict(recent: &Recent, present: Option<i64>, lost_through: u64) -> bool {
+    recent.last.is_some_and(|(stream, seq)| Some(stream) == present && seq > lost_through)
+}
 
 /// Shows on the fleet what the ledger has taken.
 fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {

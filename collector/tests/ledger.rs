@@ -58,6 +58,22 @@ fn after_lost_transitions_devices_are_unknown_until_the_agent_has_told_again() {
 }
 
 #[test]
+fn a_restart_and_late_history_leave_devices_in_doubt() {
+    let mut desk = heard();
+    desk.take(&batch(1, BOOT, 4, 10_000, vec![gap(3, 9_100, 9_900, 1)]));
+    // What yesterday's run tells late says nothing of what was lost today.
+    desk.take(&batch(2, BOOT - 86_400_000, 1, 5_000, vec![boot(2), change("m1", Status::Up, 1_000)]));
+    assert_eq!(desk.shown("m1"), "unknown(never_observed)");
+    let mut desk = desk.restarted();
+    assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("unknown(never_observed)", "unknown(never_observed)"));
+    let ack = desk.handle(vec![heartbeat(1, BOOT, 6, 10_000)]).expect("it is asked for its states");
+    assert!(ack.restate);
+    desk.take(&batch(1, BOOT, 7, 10_000, vec![change("m1", Status::Down, 9_500), change("m2", Status::Up, 1_000)]));
+    let desk = desk.restarted();
+    assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("down", "up"));
+}
+
+#[test]
 fn lost_qualities_put_nothing_in_doubt() {
     let mut desk = heard();
     let ack = desk.take(&batch(1, BOOT, 4, 10_000, vec![gap(3, 9_100, 9_900, 0)])).expect("an ack");

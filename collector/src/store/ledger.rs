@@ -181,7 +181,7 @@ pub fn add_gap(db: &Connection, row: &GapRow) -> Result<(), StoreError> {
     Ok(())
 }
 
-const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, t.error_ms, from_status, s.no
+const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, t.error_ms, from_status, s.no, seq
     from transition t join stream s on s.no = t.stream where device = ?1";
 
 fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
@@ -222,17 +222,17 @@ pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result
 pub struct Recent {
     /// Each with what the device was before, in the order in which they were told.
     pub changes: Vec<(Status, Change)>,
-    /// Number of the stream that the last of them came from.
-    pub stream: Option<i64>,
+    /// Number of the stream that the last of them came from, and its place there.
+    pub last: Option<(i64, u64)>,
 }
 
 /// A device's newest transitions with what it was before, in the order in which they were told, at most `limit`.
 pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Recent, StoreError> {
     let mut rows = db.prepare_cached(&format!("{CHANGE} order by began_ms desc, s.no desc, seq desc limit ?2"))?;
     let mut rows = rows.query(params![device, limit])?;
-    let mut recent = Recent { changes: Vec::new(), stream: None };
+    let mut recent = Recent { changes: Vec::new(), last: None };
     while let Some(row) = rows.next()? {
-        recent.stream.get_or_insert(row.get(5)?);
+        recent.last.get_or_insert((row.get(5)?, row.get::<_, i64>(6)?.unsigned_abs()));
         recent.changes.push((status(row.get(4)?)?, change(row)?));
     }
     recent.changes.reverse();
@@ -284,6 +284,14 @@ fn without(span: Covered, from: Millis, to: Millis) -> impl Iterator<Item = Cove
     let before = Covered { from: span.from, to: span.to.min(from) };
     let after = Covered { from: span.from.max(to), to: span.to };
     [before, after].into_iter().filter(|part| part.from < part.to)
+}
+
+/// Up to which number of a stream transitions may be lost; 0 where none is.
+pub fn lost_through(db: &Connection, stream: i64) -> Result<u64, StoreError> {
+    let last: i64 = db
+        .prepare_cached("select coalesce(max(last_seq), 0) from gap where stream = ?1 and (transitions > 0 or unreadable > 0)")?
+        .query_row([stream], |row| row.get(0))?;
+    Ok(last.unsigned_abs())
 }
 
 /// A branch's gaps.

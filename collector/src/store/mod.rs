@@ -197,6 +197,8 @@ const READERS_LIMIT: usize = 8;
 pub use inventory::{
     config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
 };
-pub use ledger::{add_gap, add_transition, changes, covered, gaps, open_since, put_stream, recent_changes, streams};
+pub use ledger::{
+    add_gap, add_transition, changes, covered, gaps, lost_through, open_since, put_stream, recent_changes, streams,
+};
 pub use minutes::{add_minutes, minutes, seal};
 pub use outbox::{drop_oldest, outbox_bytes, peek, push, remove};
