@@ -3,7 +3,7 @@
 use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use axum::extract::ws::Utf8Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::Millis;
 use tokio::sync::broadcast;
 
@@ -70,7 +70,9 @@ impl Live {
         fleet.refresh(now);
         let mut seq = self.lock_seq();
         *seq += 1;
-        // Nobody listening is no error.
+        if self.messages.receiver_count() == 0 {
+            return;
+        }
         let _ = self.messages.send(self.snapshot(&fleet, *seq, now).into());
     }
 
@@ -83,12 +85,9 @@ impl Live {
         if self.messages.receiver_count() == 0 {
             return;
         }
-        let message = json!({
-            "type": "delta", "epoch": self.epoch, "seq": *seq, "now": now.0,
-            "devices": touched.devices.iter().map(|at| device_json(fleet, *at)).collect::<Vec<_>>(),
-            "branches": touched.branches.iter().map(|at| branch_json(fleet, *at)).collect::<Vec<_>>(),
-        });
-        let _ = self.messages.send(message.to_string().into());
+        let head = json!({ "type": "delta", "epoch": self.epoch, "seq": *seq, "now": now.0 });
+        let message = with_lists(&head, fleet, touched.branches.iter().copied(), touched.devices.iter().copied());
+        let _ = self.messages.send(message.into());
     }
 
     /// A reader's snapshot and everything that comes after it.
@@ -106,16 +105,82 @@ impl Live {
     }
 
     fn snapshot(&self, fleet: &Fleet, seq: u64, now: Millis) -> String {
-        json!({
+        let head = json!({
             "type": "snapshot", "epoch": self.epoch, "seq": seq, "now": now.0, "version": crate::VERSION,
             "demo": self.notes.demo, "simulated": self.notes.simulated, "notes": self.notes.notes,
-            "branches": (0..fleet.branches.len()).map(|at| branch_json(fleet, at)).collect::<Vec<_>>(),
-            "devices": (0..fleet.devices.len()).map(|at| device_json(fleet, at)).collect::<Vec<_>>(),
-        })
-        .to_string()
+        });
+        with_lists(&head, fleet, 0..fleet.branches.len(), 0..fleet.devices.len())
     }
 
     fn lock_seq(&self) -> std::sync::MutexGuard<'_, u64> {
         self.seq.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A message with lists of branches and devices. They are written one by one: 70,000 devices as one tree of JSON would
+/// take 350 MB for a moment.
+fn with_lists(
+    head: &Value,
+    fleet: &Fleet,
+    branches: impl Iterator<Item = usize>,
+    devices: impl Iterator<Item = usize>,
+) -> String {
+    let mut text = head.to_string();
+    // The object goes on.
+    text.pop();
+    text.push_str(",\"branches\":[");
+    append(&mut text, branches.map(|at| branch_json(fleet, at)));
+    text.push_str("],\"devices\":[");
+    append(&mut text, devices.map(|at| device_json(fleet, at)));
+    text.push_str("]}");
+    text
+}
+
+fn append(text: &mut String, items: impl Iterator<Item = Value>) {
+    for (at, item) in items.enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        text.push_str(&item.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::parse_csv;
+
+    const NOW: Millis = Millis(1_795_442_400_000);
+
+    fn estate() -> Fleet {
+        let text = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
+                    a,A,vake,Vake,t,T,atm,10.0.0.1\nb,B,vake,Vake,t,T,atm,10.0.0.2\nc,C,gldani,Gldani,t,T,atm,10.0.0.1\n";
+        let mut fleet = Fleet::new(30_000);
+        fleet.set_inventory(&parse_csv("e", text).expect("good"), &[1, 2, 3]);
+        fleet
+    }
+
+    #[test]
+    fn one_message_tells_of_all_that_was_prepared_and_every_reader_gets_the_same_bytes() {
+        let live = Live::new(estate(), Notes::default());
+        let (snapshot, mut one) = live.subscribe(NOW);
+        let (_, mut other) = live.subscribe(NOW);
+        let snapshot: Value = serde_json::from_str(&snapshot).expect("JSON");
+        let ids = |list: &Value| -> Vec<String> {
+            list.as_array().expect("a list").iter().map(|item| item["id"].as_str().expect("an id").to_owned()).collect()
+        };
+        assert_eq!((ids(&snapshot["devices"]).join(" "), ids(&snapshot["branches"]).len()), ("a b c".to_owned(), 2));
+        for device in [0, 2] {
+            live.prepare(|fleet| fleet.measure(device, crate::fleet::Quality { at: NOW, rtt_us: Some(1), loss: 0.0 }));
+        }
+        assert!(one.try_recv().is_err(), "nothing is told before it is shown");
+        live.change(NOW, |_| {});
+        let (told, same) = (one.try_recv().expect("a message"), other.try_recv().expect("a message"));
+        assert_eq!(told.as_str().as_ptr(), same.as_str().as_ptr());
+        let told: Value = serde_json::from_str(&told).expect("JSON");
+        assert_eq!((told["type"].as_str(), told["seq"].as_u64()), (Some("delta"), Some(1)));
+        assert_eq!((ids(&told["devices"]).join(" "), ids(&told["branches"]).len()), ("a c".to_owned(), 0));
+        live.change(NOW, |_| {});
+        assert!(one.try_recv().is_err(), "nothing has changed");
     }
 }

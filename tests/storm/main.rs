@@ -137,6 +137,11 @@ impl Watched {
         Self(std::process::id())
     }
 
+    /// Lets its peak of memory begin anew.
+    fn forget_peak(&self) -> Result<()> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.0), "5")?)
+    }
+
     fn peak_mb(&self) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a process has memory")?;
@@ -212,7 +217,8 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
         deltas: sum.deltas + site.told.deltas,
     });
     let progress = Arc::new(Progress { branches: (0..branches).map(|_| Default::default()).collect(), ..Progress::default() });
-    let (cpu_before, idle_mb) = (watched.cpu_s()?, watched.peak_mb()?);
+    let (cpu_before, start_mb) = (watched.cpu_s()?, watched.peak_mb()?);
+    watched.forget_peak()?;
 
     let share = if branches <= OWN_CONNECTION_LIMIT { 1 } else { CONNECTION_SHARE };
     let began = now_ms();
@@ -259,7 +265,7 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
         figure("storm_branch_live_median", median(&mut live), "s", None),
         figure("storm_branch_history_median", median(&mut own), "s", None),
         figure("storm_branch_history_worst", worst(&own), "s", None),
-        figure("storm_collector_idle", idle_mb, "MB", None),
+        figure("storm_collector_start_peak", start_mb, "MB", None),
         figure("storm_collector_peak", watched.peak_mb()?, "MB", None),
         figure("storm_collector_cpu", watched.cpu_s()? - cpu_before, "s", None),
         figure("storm_entries", told.entries as f64 / busy, "/s", None),
