@@ -90,8 +90,7 @@ impl Mosquitto {
         let config = folder.path().join("mosquitto.conf");
         let text = format!(
             "user root\nlog_dest stderr\nlog_type error\nlog_type warning\nlistener {port} {host}\nallow_anonymous true\n\
-             max_packet_size {PACKET_LIMIT_BYTES}\n{}",
-            std::env::var("STORM_MOSQUITTO").unwrap_or_default()
+             max_packet_size {PACKET_LIMIT_BYTES}\n"
         );
         fs::write(&config, text)?;
         let process = Process::spawn(Command::new("/usr/sbin/mosquitto").arg("-c").arg(&config), &folder.path().join("log"));
