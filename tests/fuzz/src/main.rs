@@ -14,7 +14,7 @@ mod payload;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use shared::{Ack, Config, Heartbeat, Presence};
+use shared::{Ack, Heartbeat, Presence};
 
 #[global_allocator]
 static MEMORY: memory::Counting = memory::Counting;
