@@ -1,5 +1,6 @@
 //! Groups that an agent finds on its card.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use shared::{Body, BootId, StreamId, Uptime};
@@ -7,9 +8,9 @@ use ward_agent::buffer::{Buffer, Position, Run, Store, Write};
 
 use crate::memory::bounded;
 
-/// A card with one run and one group, which takes whatever is written.
+/// A card with one run and at first one group, which takes whatever is written.
 struct Card {
-    group: Option<Vec<u8>>,
+    groups: BTreeMap<Position, Vec<u8>>,
 }
 
 impl Store for Card {
@@ -19,11 +20,11 @@ impl Store for Card {
     }
 
     fn positions(&mut self) -> io::Result<Vec<Position>> {
-        Ok(vec![Position { run: 1, seq: 1 }])
+        Ok(self.groups.keys().copied().collect())
     }
 
-    fn read(&mut self, _: Position) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.group.clone())
+    fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.groups.get(&at).cloned())
     }
 
     fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
@@ -33,9 +34,9 @@ impl Store for Card {
     fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
         for write in writes {
             match write {
-                Write::Put(Position { run: 1, seq: 1 }, bytes) => self.group = Some(bytes),
-                Write::Remove(Position { run: 1, seq: 1 }) => self.group = None,
-                Write::Put(..) | Write::Remove(_) | Write::Run(_) | Write::ForgetRun(_) => {}
+                Write::Put(at, bytes) => drop(self.groups.insert(at, bytes)),
+                Write::Remove(at) => drop(self.groups.remove(&at)),
+                Write::Run(_) | Write::ForgetRun(_) => {}
             }
         }
         Ok(())
@@ -47,7 +48,7 @@ pub fn stored(bytes: &[u8]) {
     let framed = [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
     for group in [bytes.to_vec(), framed] {
         for limit_bytes in [1024 * 1024, 64] {
-            let card = Card { group: Some(group.clone()) };
+            let card = Card { groups: BTreeMap::from([(Position { run: 1, seq: 1 }, group.clone())]) };
             bounded(bytes.len(), 256, 8 * 1024 * 1024, || drain(card, limit_bytes));
         }
     }
