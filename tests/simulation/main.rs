@@ -50,3 +50,33 @@ fn both_ledgers_agree_whatever_fails() {
     });
     assert!(failed.is_empty(), "{} of {seeds} seeds fail\n{}", failed.len(), failed.join("\n"));
 }
+
+#[test]
+fn a_damaged_group_on_a_full_disk_does_not_hang_the_agent() {
+    run(33);
+    run(1102);
+}
+
+#[test]
+fn a_damaged_group_takes_out_all_of_the_time_that_its_entries_tell_of() {
+    run(17);
+    run(38);
+    run(1343);
+}
+
+#[test]
+fn a_gap_that_grows_after_it_was_told_is_recorded_as_it_is() {
+    run(71);
+    run(93);
+}
+
+#[test]
+fn a_branch_in_doubt_is_asked_for_its_states_until_it_has_told_them() {
+    run(68);
+    run(2035);
+}
+
+#[test]
+fn what_can_not_be_dated_is_counted_to_the_entry() {
+    run(1174);
+}
