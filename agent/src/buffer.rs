@@ -576,12 +576,7 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
         for (i, (at, stored)) in groups.iter().enumerate() {
             let mut lose = |first: u64, through: u64, from: Uptime| {
                 let next = groups[i..].iter().find_map(|(_, stored)| *stored);
-                keep(
-                    &mut disk,
-                    &mut repairs,
-                    run.ordinal,
-                    &lost_group(first, through, from, next.map_or(from, |next| next.from)),
-                );
+                keep(&mut disk, &mut repairs, run.ordinal, &lost_group(first, through, from, next.map_or(from, |next| next.to)));
             };
             let from = end.map_or(Uptime(0), |(_, to)| to);
             if let Some((last, to)) = end.filter(|(last, _)| last + 1 < at.seq) {
@@ -700,7 +695,9 @@ fn gap_of(body: &Body, at: Uptime) -> Gap {
 
 fn describe(group: &Group, bytes: usize) -> Stored {
     let minutes = group.deltas.iter().map(|d| if let Body::Qualities(q) = &d.body { q.minutes() } else { 0 }).sum();
-    let from = group.deltas.iter().map(|d| d.at).min().unwrap_or_default();
+    // A gap reaches back to the first entry that it stands for.
+    let begin = |d: &Delta| if let Body::Gap(gap) = &d.body { gap.from.min(d.at) } else { d.at };
+    let from = group.deltas.iter().map(begin).min().unwrap_or_default();
     let to = group.deltas.iter().map(|d| d.at).max().unwrap_or_default();
     Stored { last: group.last(), bytes, minutes, from, to }
 }
@@ -740,6 +737,8 @@ mod tests {
         groups: BTreeMap<Position, Vec<u8>>,
         runs: BTreeMap<u32, Run>,
         broken: bool,
+        /// How many commits still succeed.
+        commits_left: Option<u32>,
     }
 
     #[derive(Default, Clone)]
@@ -760,9 +759,10 @@ mod tests {
         }
         fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
             let mut platter = self.0.borrow_mut();
-            if platter.broken {
+            if platter.broken || platter.commits_left == Some(0) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
+            platter.commits_left = platter.commits_left.map(|left| left - 1);
             for write in writes {
                 match write {
                     Write::Put(at, bytes) => drop(platter.groups.insert(at, bytes)),
@@ -997,6 +997,58 @@ mod tests {
         assert_eq!(lost.minutes + kept_minutes, 180 * 15);
         assert!(lost.minutes > 0);
         assert!(lost.transitions == 0 || kept_minutes == 0, "a transition went while qualities were left");
+    }
+
+    #[test]
+    fn a_damaged_group_on_a_disk_that_takes_nothing_is_told_as_a_gap_all_the_same() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        let at = *disk.0.borrow().groups.keys().next().expect("a group");
+        disk.0.borrow_mut().groups.get_mut(&at).expect("there")[3] ^= 1;
+        disk.0.borrow_mut().broken = true;
+        assert_eq!(waiting(&mut buffer), "1:1 g2");
+    }
+
+    #[test]
+    fn a_disk_that_heals_gives_what_earlier_runs_left_though_nothing_has_to_be_written() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        drop(buffer);
+        disk.0.borrow_mut().broken = true;
+        let mut next = open(disk.clone(), 2);
+        next.ack(StreamId(2), 1, Uptime(2));
+        disk.0.borrow_mut().broken = false;
+        next.tick(true, Uptime(10_001));
+        assert!(!next.level().volatile);
+        assert_eq!(waiting(&mut next), "1:1 bt");
+    }
+
+    #[test]
+    fn whichever_write_fails_while_room_is_made_no_number_is_missing_or_comes_twice() {
+        for commits in 0..60 {
+            let disk = Fake::default();
+            let mut buffer = Buffer::open(disk.clone(), StreamId(1), BootId(1), 300, Uptime(0));
+            for n in 1..=30u64 {
+                buffer.append(if n % 3 == 0 { transition(n) } else { qualities(15) }, Uptime(n * 20_000));
+                match n {
+                    15 => disk.0.borrow_mut().commits_left = Some(commits),
+                    25 => disk.0.borrow_mut().commits_left = None,
+                    _ => {}
+                }
+                buffer.flush(Uptime(n * 20_000));
+            }
+            let (mut after, mut seq) = (Position::default(), 1);
+            while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(600_000)) {
+                assert!(!chunk.group.deltas.is_empty(), "nothing can be acknowledged of nothing: after {commits} commits");
+                assert_eq!(chunk.group.first, seq, "after {commits} commits");
+                (seq, after) = (chunk.end.seq + 1, chunk.end);
+            }
+            assert_eq!(seq, 32, "after {commits} commits");
+        }
     }
 
     #[test]

@@ -448,9 +448,12 @@ impl Fleet {
     /// As [`Self::refresh`], whatever has changed.
     fn refresh_all(&mut self, now: Millis) -> Touched {
         if self.refreshed_at.is_some_and(|before| now < before) {
-            // What was silent stays so until it is heard again, however recent it looks by a clock that was set back.
-            let silent = self.branches.iter_mut().filter(|branch| branch.contact == Contact::Silent);
-            silent.for_each(|branch| branch.has_to_speak = true);
+            // However recent it looks by a clock that was set back, now or when that time comes again: what was silent, or
+            // was heard at a time that lies ahead now, has to speak first.
+            for branch in &mut self.branches {
+                let is_ahead = branch.last_contact.is_some_and(|contact| contact > now);
+                branch.has_to_speak |= branch.contact == Contact::Silent || is_ahead;
+            }
         }
         self.refreshed_at = Some(now);
         self.changed.clear();

@@ -74,8 +74,8 @@ pub struct Ingest {
     queue_limit_bytes: Option<u64>,
     streams: HashMap<(BranchId, StreamId), StreamRow>,
     acked_at: HashMap<BranchId, Millis>,
-    /// Streams of which entries are lost, with how often their agents may still be asked for their states.
-    doubts: HashMap<(BranchId, StreamId), u8>,
+    /// Streams of which entries are lost, with how often and when last their agents were asked for their states.
+    doubts: HashMap<(BranchId, StreamId), (u32, Millis)>,
     /// How far streams were observed since that was written, with the dates' errors.
     progress: HashMap<(BranchId, StreamId), (Millis, u32)>,
     progress_at: Millis,
@@ -198,7 +198,7 @@ impl Ingest {
                 let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
                 fleet.begin(branch, row.stream, &row.version, row.began);
                 let surely = row.observed.plus(-i64::from(row.error_ms));
-                if fleet.is_present(branch, row.stream) {
+                if fleet.is_present(branch, row.stream) && surely <= now {
                     fleet.observed(branch, row.stream, row.through, surely, surely);
                 }
             }
@@ -214,7 +214,7 @@ impl Ingest {
         for row in &present {
             let lost = row.map_or(Ok(0), |row| store::lost_through(db, row.no))?;
             if let Some((row, id)) = row.filter(|_| lost > 0).and_then(|row| Some((row, row.branch.parse().ok()?))) {
-                self.doubts.insert((id, row.stream), RESTATEMENTS);
+                self.doubts.insert((id, row.stream), (0, now));
             }
             lost_through.push(lost);
         }
@@ -333,15 +333,18 @@ impl Ingest {
         }
     }
 
-    /// Whether a branch's agent has to tell its states anew. It is asked a few times, should the asking be lost; a device
-    /// that it has no verdict on stays unknown.
-    fn wants_restatement(&mut self, branch: usize, stream: StreamId) -> bool {
+    /// Whether a branch's agent has to be asked now to tell its states anew. An asking may be lost, and a device that the
+    /// agent has no verdict on stays unknown: it is asked ever more rarely.
+    fn wants_restatement(&mut self, branch: usize, stream: StreamId, now: Millis) -> bool {
         let fleet = self.live.fleet();
-        let Some(left) = self.doubts.get_mut(&(fleet.branches[branch].info.id.clone(), stream)) else { return false };
-        if *left == 0 || !fleet.has_doubts(branch) {
+        let key = (fleet.branches[branch].info.id.clone(), stream);
+        let Some((times, asked)) = self.doubts.get_mut(&key).filter(|_| fleet.has_doubts(branch)) else { return false };
+        let wait_ms = if *times == 0 { 0 } else { (RESTATEMENT_WAIT_MS << (*times).min(8)).min(RESTATEMENT_WAIT_LIMIT_MS) };
+        // The clock may have been set since.
+        if now.since(*asked).abs() < wait_ms {
             return false;
         }
-        *left -= 1;
+        (*times, *asked) = (*times + 1, now);
         true
     }
 
@@ -414,13 +417,13 @@ impl Ingest {
         if batch.sent.is_some() && is_ahead(batch, now) {
             // Our clock or the agent's was set: with this ack it learns ours, and dates its entries anew.
             self.metrics.add("ward_batches_redated_total", "", 1);
-            let restate = self.wants_restatement(branch, batch.stream);
+            let restate = self.wants_restatement(branch, batch.stream, now);
             self.send(Outgoing::Ack(id.clone(), ack(self.written(id, batch.stream), restate)));
             return Ok(None);
         }
         match admit(batch, mark) {
             Admission::Known | Admission::Early => {
-                let restate = self.wants_restatement(branch, batch.stream);
+                let restate = self.wants_restatement(branch, batch.stream, now);
                 self.send(Outgoing::Ack(id.clone(), ack(self.written(id, batch.stream), restate)));
                 Ok(None)
             }
@@ -446,7 +449,7 @@ impl Ingest {
                     Ok(()) => self.stage(branch, batch, before, &entries, missing, now),
                     Err(why) => {
                         tracing::error!(branch = %id, why, "entries can't be dated: they become a gap");
-                        undatable(branch, batch, before, (mark + 1, through), now)
+                        undatable(branch, before, (mark + 1, through), missing, &entries, now)
                     }
                 };
                 staged.begins = begins;
@@ -602,7 +605,8 @@ impl Ingest {
     /// Notices that an agent speaks whose run another had followed, as when a card was copied to a second machine.
     fn resume(&mut self, branch: usize, id: &BranchId, heartbeat: &Heartbeat, began: Millis, now: Millis) {
         let other = self.live.fleet().present(branch).filter(|present| *present != heartbeat.stream);
-        let newest = self.live.fleet().branches[branch].observed;
+        // Ahead of our clock it was dated by another one: ours was set since.
+        let newest = self.live.fleet().branches[branch].observed.filter(|observed| *observed <= now);
         let spoke = heartbeat.dating.map(|dating| date(&dating, heartbeat.observed_through, now));
         if other.is_none() || spoke <= newest {
             return;
@@ -610,7 +614,7 @@ impl Ingest {
         self.metrics.add("ward_agents_contending_total", "", 1);
         tracing::error!(branch = %id, "two agents speak for this branch: its devices are unknown until one of them has told its states");
         self.live.prepare(|fleet| fleet.resume(branch, heartbeat.stream, began, now));
-        self.doubts.insert((id.clone(), heartbeat.stream), RESTATEMENTS);
+        self.doubts.insert((id.clone(), heartbeat.stream), (0, now));
     }
 
     fn heartbeat(&mut self, branch: usize, id: &BranchId, heartbeat: &Heartbeat, now: Millis) -> Option<Staged> {
@@ -622,7 +626,7 @@ impl Ingest {
         }
         let believed = Heartbeat { dating: heartbeat.dating.filter(|_| is_dated), ..heartbeat.clone() };
         self.live.prepare(|fleet| fleet.heartbeat(branch, &believed, through, now));
-        let restate = self.wants_restatement(branch, heartbeat.stream);
+        let restate = self.wants_restatement(branch, heartbeat.stream, now);
         let due = self.acked_at.get(id).is_none_or(|at| now.since(*at) >= CLOCK_ACK_MS);
         // An agent that doesn't know the time, or is not sure what has arrived, waits for this.
         if !is_dated || restate || due {
@@ -667,13 +671,13 @@ impl Ingest {
             self.streams.insert((id.clone(), stream), newest.row.clone());
             let in_doubt = all.iter().any(|at| staged[*at].doubt().is_some());
             if in_doubt {
-                self.doubts.insert((id.clone(), stream), RESTATEMENTS);
+                self.doubts.insert((id.clone(), stream), (0, now));
             }
             // One ack speaks for all that came before; the newest echo tells the time best.
             if let Some(ack) = newest.ack {
                 self.acked_at.insert(id.clone(), now);
                 // Only now, as the batches themselves may have told the states anew.
-                let restate = self.wants_restatement(newest.branch, stream);
+                let restate = self.wants_restatement(newest.branch, stream, now);
                 self.send(Outgoing::Ack(id, Ack { restate, ..ack }));
             }
         }
@@ -868,8 +872,10 @@ impl Ingest {
     }
 }
 
-/// How often an agent is asked for its states after entries were lost.
-const RESTATEMENTS: u8 = 5;
+/// How long to wait in ms after an agent was asked for its states before it is asked again. Each time doubles it.
+const RESTATEMENT_WAIT_MS: i64 = 2_500;
+/// Longest such wait, in ms.
+const RESTATEMENT_WAIT_LIMIT_MS: i64 = 600_000;
 /// Changes of each device that are remembered over a restart, for flapping.
 const RECENT_CHANGES: u32 = 16;
 /// Most refusals that are logged one by one.
@@ -955,9 +961,17 @@ fn date(dating: &Dating, at: Uptime, now: Millis) -> Millis {
 
 /// What is written of a batch whose dates can't be right: that it was there. Refused, it would be sent for ever, and
 /// all that comes after it would wait.
-fn undatable(branch: usize, batch: &Batch, row: StreamRow, seqs: (u64, u64), now: Millis) -> Staged {
-    let mut dropped = shared::Dropped::default();
-    for delta in &batch.group.deltas {
+fn undatable(
+    branch: usize,
+    row: StreamRow,
+    seqs: (u64, u64),
+    missing: Option<(u64, u64)>,
+    entries: &[(u64, &Delta)],
+    now: Millis,
+) -> Staged {
+    let unreadable = missing.map_or(0, |(first, last)| last - first + 1);
+    let mut dropped = shared::Dropped { unreadable, ..shared::Dropped::default() };
+    for (_, delta) in entries {
         match &delta.body {
             Body::Transition(_) => dropped.transitions += 1,
             Body::Qualities(qualities) => dropped.minutes += qualities.minutes(),

@@ -229,3 +229,83 @@ fn a_batch_of_1970_is_acknowledged_as_a_gap_and_stamped_nowhere() {
     assert!(oldest("select min(began_ms) from stream") >= BOOT);
     assert!(oldest("select min(from_ms) from gap") >= BOOT);
 }
+
+#[test]
+fn a_collector_that_restarts_before_the_agent_has_told_again_shows_nothing_as_up() {
+    let mut desk = heard();
+    desk.take(&batch(1, BOOT, 4, 10_000, vec![gap(3, 9_100, 9_900, 1)]));
+    let mut desk = desk.restarted();
+    assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("unknown(never_observed)", "unknown(never_observed)"));
+    let ack = desk.handle(vec![heartbeat(1, BOOT, 6, 10_000)]).expect("it is asked for its states");
+    assert!(ack.restate);
+}
+
+#[test]
+fn late_history_does_not_bring_back_verdicts_that_are_in_doubt() {
+    let mut desk = heard();
+    desk.take(&batch(1, BOOT, 4, 10_000, vec![gap(3, 9_100, 9_900, 1)]));
+    let yesterday = batch(2, BOOT - 86_400_000, 1, 5_000, vec![boot(2), change("m1", Status::Down, 1_000)]);
+    desk.take(&yesterday);
+    assert_eq!(desk.shown("m1"), "unknown(never_observed)");
+}
+
+#[test]
+fn an_agent_whose_batches_go_on_is_still_asked_when_the_first_asking_is_lost() {
+    let mut desk = heard();
+    desk.take(&batch(1, BOOT, 4, 10_000, vec![gap(3, 9_100, 9_900, 1)]));
+    let asked = (7..20).filter(|seq| {
+        desk.now += 1_000;
+        let more = batch(1, BOOT, *seq, 10_000, vec![gap(1, 9_950, 9_960, 0)]);
+        desk.take(&more).is_some_and(|ack| ack.restate)
+    });
+    assert_eq!(asked.count(), 1);
+}
+
+#[test]
+fn a_gap_that_has_grown_since_it_was_told_is_recorded_as_it_is_now() {
+    let mut desk = heard();
+    desk.take(&batch(1, BOOT, 4, 10_000, vec![gap(2, 9_100, 9_200, 1)]));
+    // The ack was lost, the agent's buffer went on to overflow, and what was lost since joined the gap.
+    assert_eq!(desk.take(&batch(1, BOOT, 4, 10_000, vec![gap(9, 9_100, 9_900, 3)])).map(|ack| ack.through), Some(12));
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let gaps = store::gaps(store.connection(), "m").expect("readable");
+    let [gap] = gaps.as_slice() else { panic!("{gaps:?}") };
+    assert_eq!((gap.first, gap.last, gap.to.0, gap.dropped.transitions), (4, 12, BOOT + 9_900, 3));
+}
+
+#[test]
+fn what_can_not_be_dated_is_counted_without_what_is_known() {
+    let mut desk = heard();
+    let known = Batch { sent: None, ..batch(7, BOOT - 86_400_000, 1, 5_000, vec![boot(7), change("m1", Status::Down, 1_000)]) };
+    desk.take(&known);
+    let mut again = Batch { dating: Dating::Fixed { boot_at: Millis(1_000), error_ms: 0 }, ..known };
+    again.group.deltas.push(shared::Delta { at: Uptime(5_000), body: change("m2", Status::Down, 2_000) });
+    desk.take(&again);
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let gaps = store::gaps(store.connection(), "m").expect("readable");
+    let gap = gaps.iter().find(|gap| gap.reason == "undatable").expect("it is named");
+    assert_eq!((gap.first, gap.last, gap.dropped.transitions), (3, 3, 1));
+}
+
+#[test]
+fn a_branch_that_fell_silent_by_a_clock_that_was_set_back_does_not_come_back_when_the_old_time_does() {
+    let mut desk = heard();
+    desk.now -= 3_600_000;
+    desk.tick();
+    assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
+    // Nothing is heard for an hour.
+    desk.now += 3_600_000;
+    desk.tick();
+    assert_eq!(desk.shown("m1"), "unknown(agent_silent)");
+}
+
+#[test]
+fn an_agent_that_starts_anew_after_the_clock_was_set_back_is_heard_at_once() {
+    let mut desk = heard();
+    desk.now -= 3_600_000;
+    let boot_at = desk.now - 5_000;
+    desk.take(&batch(2, boot_at, 1, 4_000, vec![boot(2), change("m1", Status::Down, 1_000)]));
+    desk.handle(vec![heartbeat(2, boot_at, 2, 5_000)]);
+    desk.take(&batch(2, boot_at, 3, 5_000, vec![change("m1", Status::Down, 1_000), change("m2", Status::Up, 1_000)]));
+    assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("down", "up"));
+}
