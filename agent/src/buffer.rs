@@ -79,6 +79,10 @@ pub trait Store {
     fn commit(&mut self, writes: Vec<Write>) -> io::Result<()>;
     /// Applies writes that may be undone by a power cut.
     fn forget(&mut self, writes: Vec<Write>) -> io::Result<()>;
+    /// Whether there is room for more than the next few writes.
+    fn has_room(&mut self) -> bool {
+        true
+    }
 }
 
 /// What the buffer knows of a group on disk without reading it.
@@ -155,7 +159,7 @@ pub struct Level {
     pub bytes: u64,
     /// Bytes of those in memory only.
     pub memory_bytes: u64,
-    /// The disk takes nothing.
+    /// The disk takes nothing, or soon won't: what waits may be in memory only.
     pub volatile: bool,
 }
 
@@ -175,6 +179,8 @@ pub struct Buffer<S> {
     is_loaded: bool,
     volatile_since: Option<Uptime>,
     retry_at: Uptime,
+    /// When to look again whether the disk has room.
+    room_at: Uptime,
 }
 
 impl<S: Store> Buffer<S> {
@@ -207,6 +213,7 @@ impl<S: Store> Buffer<S> {
             is_loaded,
             volatile_since: (!is_loaded).then_some(now),
             retry_at: now,
+            room_at: now,
         };
         buffer.append(Body::Boot(entry), now);
         if !buffer.is_loaded {
@@ -214,8 +221,9 @@ impl<S: Store> Buffer<S> {
         }
         // The run must be known to the next one even if this one never has to wait for an ack.
         let begun = Run { last: 1, ..buffer.run.clone() };
-        if let Err(error) = buffer.store.commit(vec![Write::Run(begun)]) {
-            buffer.disk_failed("remembering the run", &error, now);
+        match buffer.store.commit(vec![Write::Run(begun)]) {
+            Ok(()) => buffer.disk_took(now),
+            Err(error) => buffer.disk_failed("remembering the run", &error, now),
         }
         buffer
     }
@@ -281,10 +289,10 @@ impl<S: Store> Buffer<S> {
 
     /// Writes what has waited long enough. `connected`: whether an ack may come at once.
     pub fn tick(&mut self, connected: bool, now: Uptime) {
-        if self.volatile_since.is_some() && now >= self.retry_at {
+        if self.volatile_since.is_some() && now >= self.retry_at.max(self.room_at) {
             // What earlier runs left has to go out even if this one never has to write.
             match self.load_late().and_then(|()| self.remember_run()) {
-                Ok(()) => self.disk_healed(),
+                Ok(()) => self.disk_took(now),
                 Err(error) => self.disk_failed("trying the disk again", &error, now),
             }
         }
@@ -326,7 +334,7 @@ impl<S: Store> Buffer<S> {
             self.disk_failed("writing the buffer", &error, now);
             return;
         }
-        self.disk_healed();
+        self.disk_took(now);
         stored.into_iter().for_each(|(at, group)| self.disk.insert(at, group));
         self.memory.clear();
         (self.memory_bytes, self.memory_entries) = (0, 0);
@@ -540,8 +548,12 @@ impl<S: Store> Buffer<S> {
         self.retry_at = now.plus(RETRY_MS);
     }
 
-    fn disk_healed(&mut self) {
-        if self.volatile_since.take().is_some() {
+    /// The disk took a write: it is good, unless it is about to be full.
+    fn disk_took(&mut self, now: Uptime) {
+        if !self.store.has_room() {
+            self.volatile_since.get_or_insert(now);
+            self.room_at = now.plus(RETRY_MS);
+        } else if self.volatile_since.take().is_some() {
             tracing::info!("the buffer can be written again");
         }
     }

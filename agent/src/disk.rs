@@ -21,7 +21,7 @@ const RUNS: &str = "runs";
 /// On a full disk sled can't even delete. This much is set aside, and given up for it.
 const RESERVE_BYTES: u64 = 512 * 1024;
 /// The reserve is laid by again only where this many times as much is free.
-const RESERVE_MARGIN: u64 = 8;
+const RESERVE_MARGIN: u64 = 4;
 /// sled never gives room back: files that have grown beyond this are made anew once nothing is held.
 const RENEW_BYTES: u64 = 8 * 1024 * 1024;
 /// How often, and how long apart, a lock is asked for that a closed database is about to let go.
@@ -81,12 +81,15 @@ impl Disk {
         }
     }
 
-    /// Lays the reserve by where there is plenty of room.
-    fn lay_by(&self) {
-        let Some(folder) = self.reserve.parent().filter(|_| !self.reserve.exists()) else { return };
-        let Ok(room) = rustix::fs::statvfs(folder) else { return };
-        if room.f_bavail.saturating_mul(room.f_frsize) < RESERVE_BYTES * RESERVE_MARGIN {
-            return;
+    /// Lays the reserve by where there is plenty of room; whether there is.
+    fn lay_by(&self) -> bool {
+        if self.reserve.exists() {
+            return true;
+        }
+        let free = self.reserve.parent().and_then(|folder| rustix::fs::statvfs(folder).ok());
+        let free = free.map_or(0, |free| free.f_bavail.saturating_mul(free.f_frsize));
+        if free < RESERVE_BYTES * RESERVE_MARGIN {
+            return false;
         }
         let laid_by = File::create(&self.reserve).and_then(|file| {
             let flags = rustix::fs::FallocateFlags::empty();
@@ -95,6 +98,7 @@ impl Disk {
         if laid_by.is_err() {
             let _ = fs::remove_file(&self.reserve);
         }
+        true
     }
 
     /// Begins a new folder that remembers the same runs. The old one stays until the new one is on the disk.
@@ -265,7 +269,6 @@ impl Store for Disk {
             Ok(rustix::fs::fdatasync(open.log.as_fd())?)
         })?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        self.lay_by();
         Ok(())
     }
 
@@ -275,6 +278,10 @@ impl Store for Disk {
             Ok(open.groups.is_empty() && open.log.metadata()?.len() > RENEW_BYTES)
         })?;
         if has_grown { self.renew() } else { Ok(()) }
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.lay_by()
     }
 }
 
@@ -330,6 +337,7 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         let mut disk = Disk::new(state.path());
         disk.commit(vec![Write::Run(run(1))]).expect("written");
+        assert!(disk.has_room());
         let reserve = state.path().join("reserve");
         assert_eq!(fs::metadata(&reserve).expect("there").len(), RESERVE_BYTES);
         assert!(disk.with(|_| Err::<(), _>(io::ErrorKind::StorageFull.into())).is_err());

@@ -120,8 +120,8 @@ struct Connection {
     states_told: Arc<Vec<Live>>,
 }
 
-/// What of an agent's health is worth a word at once: config, buffer, backlog, clock.
-type Told = (u64, bool, bool, bool);
+/// What of an agent's health is worth a word with the next heartbeat: config, buffer, entries that wait, clock.
+type Told = (u64, bool, u64, bool);
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -185,11 +185,13 @@ impl Link {
 
     async fn connect(&self) -> anyhow::Result<Connection> {
         let Settings { branch, broker, .. } = &self.settings;
-        let stream = self.ends.standing.borrow().stream;
+        let standing = *self.ends.standing.borrow();
+        let (stream, now) = (standing.stream, clock::uptime());
+        let known = standing.dating.map(|dating| dating.date(now).0);
         let mut options = MqttOptions::new(format!("ward-agent-{branch}"), &broker.host, broker.port);
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
         options.set_max_packet_size(PACKET_LIMIT_BYTES, PACKET_LIMIT_BYTES);
-        options.set_transport(tls::transport(broker)?);
+        options.set_transport(tls::transport(broker, known)?);
         let presence = Lane::Presence.topic(branch);
         let lost = encode(&Presence { stream, state: PresenceState::Lost })?;
         options.set_last_will(LastWill::new(&presence, lost, QoS::AtLeastOnce, true));
@@ -311,9 +313,9 @@ impl Link {
         let plan = Arc::clone(&self.ends.plan.borrow());
         let standing = *self.ends.standing.borrow();
         let clock = clock::synchronised();
-        let told: Told = (plan.version, standing.level.volatile, standing.is_behind, clock.is_some());
+        let told: Told = (plan.version, standing.level.volatile, standing.level.waiting, clock.is_some());
         let is_due = connection.health_told.is_none_or(|(at, before)| before != told || now.since(at) >= HEALTH_MS);
-        let health = (is_due || standing.is_behind).then(|| self.health(plan.version, &standing, clock.is_some(), now));
+        let health = is_due.then(|| self.health(plan.version, &standing, clock.is_some(), now));
         let carried = connection.line.as_mut().map_or(Carried::default(), Line::carried);
         let word = Word { health, states };
         let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, carried, reply)).await else { return Ok(()) };

@@ -90,6 +90,10 @@ impl<S: Store + Send + 'static> Store for Patient<S> {
     fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
         self.ask(move |store| store.forget(writes))
     }
+
+    fn has_room(&mut self) -> bool {
+        self.ask(|store| Ok(store.has_room())).unwrap_or(false)
+    }
 }
 
 #[cfg(test)]

@@ -1,39 +1,111 @@
 //! Mutual TLS by rustls: the peer is checked against one CA, and we show a certificate of our own.
+//!
+//! Certificates have dates, and a box that comes up without NTP doesn't know the date: it has to reach the collector to
+//! learn it. So what the agent knows counts, before what the machine's clock says; and a clock that nobody vouches for
+//! can't make a certificate one of the future.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rumqttc::{TlsConfiguration, Transport};
+use shared::Millis;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use crate::clock;
 use crate::settings::{Broker, TlsFiles};
 
-/// How an MQTT client reaches a broker.
+/// Certificates of a chain whose beginnings may all lie ahead of a clock that is late.
+const CHAIN_LIMIT: usize = 4;
+
+/// How an MQTT client reaches a broker, at a time that is `known` or else is the machine's.
 ///
 /// # Errors
 /// When a certificate or key can't be read, with its path.
-pub fn transport(broker: &Broker) -> anyhow::Result<Transport> {
+pub fn transport(broker: &Broker, known: Option<Millis>) -> anyhow::Result<Transport> {
     match &broker.tls {
         None => Ok(Transport::Tcp),
-        Some(files) => Ok(Transport::Tls(TlsConfiguration::Rustls(Arc::new(client_config(files)?)))),
+        Some(files) => Ok(Transport::Tls(TlsConfiguration::Rustls(Arc::new(client_config(files, known)?)))),
     }
 }
 
-fn client_config(files: &TlsFiles) -> anyhow::Result<ClientConfig> {
+/// The usual checks, at the time that is known best.
+#[derive(Debug)]
+struct Verifier {
+    usual: Arc<WebPkiServerVerifier>,
+    known: Option<Millis>,
+    is_vouched_for: bool,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let known = self.known.and_then(|known| u64::try_from(known.0).ok());
+        let mut at = known.map_or(now, |ms| UnixTime::since_unix_epoch(Duration::from_millis(ms)));
+        let verify = |at| self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at);
+        let mut verdict = verify(at);
+        for _ in 0..CHAIN_LIMIT {
+            let Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) = verdict else { break };
+            if self.is_vouched_for || known.is_some() || not_before <= at {
+                break;
+            }
+            // It was issued, so it is later than this clock believes.
+            at = not_before;
+            verdict = verify(at);
+        }
+        verdict
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.usual.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.usual.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.usual.supported_verify_schemes()
+    }
+}
+
+fn client_config(files: &TlsFiles, known: Option<Millis>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.ca)? {
         roots.add(certificate).with_context(|| format!("{} is no CA", files.ca.display()))?;
     }
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).with_context(|| format!("reading the key {}", files.key.display()))?;
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let provider = Arc::new(ring::default_provider());
+    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+    let usual = usual.with_context(|| format!("{} is no CA", files.ca.display()))?;
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context("choosing TLS versions")?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier { usual, known, is_vouched_for: clock::synchronised().is_some() }))
         .with_client_auth_cert(chain, key)
         .with_context(|| format!("{} does not fit {}", files.key.display(), files.certificate.display()))
 }

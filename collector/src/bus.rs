@@ -56,7 +56,7 @@ async fn connect_once(
     // Nothing is left to the broker: an agent sends again what isn't acknowledged.
     options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
     options.set_max_packet_size(PACKET_LIMIT_BYTES, PACKET_LIMIT_BYTES);
-    options.set_transport(tls::transport(broker)?);
+    options.set_transport(tls::transport(broker, None)?);
     let (client, mut events) = AsyncClient::new(options, CHANNEL_LIMIT);
     tokio::time::timeout(CONNECT_LIMIT, connected(&mut events)).await.context("the broker doesn't answer")??;
     let (once, at_most) = (QoS::AtLeastOnce, QoS::AtMostOnce);

@@ -38,6 +38,7 @@ pub async fn run(url: String, readers: Arc<Readers>, commands: Sender, metrics: 
         metrics_url: format!("{url}/metrics"),
         asked_at: Millis(0),
         server_start: None,
+        alive_at: Millis(0),
     };
     let mut backoff = BACKOFF.0;
     let mut said = false;
@@ -97,6 +98,8 @@ struct Writer {
     metrics_url: String,
     asked_at: Millis,
     server_start: Option<String>,
+    /// When it was last heard, and had not been started anew.
+    alive_at: Millis,
 }
 
 impl Writer {
@@ -136,9 +139,13 @@ impl Writer {
         self.asked_at = now;
         let Ok(response) = self.client.get(&self.metrics_url).send().await else { return false };
         let Ok(text) = response.text().await else { return false };
-        let Some(start) = text.lines().find_map(|line| line.strip_prefix("vm_app_start_timestamp ")) else { return false };
-        let before = self.server_start.replace(start.to_owned());
-        before.is_some_and(|before| before != start)
+        let start = text.lines().find_map(|line| line.strip_prefix("vm_app_start_timestamp ")).map(str::to_owned);
+        let before = std::mem::replace(&mut self.server_start, start);
+        let has_restarted = before.is_some() && before != self.server_start;
+        if !has_restarted {
+            self.alive_at = now;
+        }
+        has_restarted
     }
 
     fn start_over(&mut self) {
@@ -148,11 +155,10 @@ impl Writer {
         self.taken.clear();
     }
 
-    /// Lets go of what was taken long enough ago.
+    /// Lets go of what was taken long enough before the server was last heard: one that has died since may have lost it.
     async fn settle(&mut self) -> Result<(), Gone> {
-        let now = clock::now();
         while let Some((id, at)) = self.taken.front().copied()
-            && now.since(at) >= SETTLE_MS
+            && self.alive_at.since(at) >= SETTLE_MS
         {
             self.commands.send(Command::Sent(id)).await?;
             self.taken.pop_front();

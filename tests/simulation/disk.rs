@@ -1,7 +1,7 @@
 //! A disk that forgets what was not made durable when the power goes, and that fills up, fails and heals.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 
@@ -61,6 +61,8 @@ struct Platter {
     accesses: u32,
     /// Up to which number each stream was durable at some moment.
     promised: HashMap<StreamId, u64>,
+    /// Streams of which a group is gone as a whole.
+    robbed: HashSet<StreamId>,
 }
 
 impl Platter {
@@ -112,6 +114,7 @@ impl Disk {
             rng: SmallRng::seed_from_u64(seed),
             accesses: 0,
             promised: HashMap::new(),
+            robbed: HashSet::new(),
         })))
     }
 
@@ -138,17 +141,15 @@ impl Disk {
     /// Some group turns out not to be as it was written, or is gone.
     pub(crate) fn rot(&self) {
         let mut platter = self.0.borrow_mut();
-        let Platter { durable, now, rng, promised, .. } = &mut *platter;
+        let Platter { durable, now, rng, robbed, .. } = &mut *platter;
         if now.groups.is_empty() {
             return;
         }
         let at = *now.groups.keys().nth(rng.random_range(0..now.groups.len())).expect("it is in range");
         let run = now.runs.get(&at.run).map(|run| run.stream);
         let (is_gone, bit) = (rng.random_ratio(1, 3), rng.random::<u16>());
-        if let Some(promised) = run.and_then(|stream| promised.get_mut(&stream)).filter(|_| is_gone) {
-            // Nobody can notice a last group that is gone as a whole, if the run after never spoke.
-            *promised = (*promised).min(at.seq - 1);
-        }
+        // Nobody can notice a last group that is gone as a whole, if the run after never spoke.
+        robbed.extend(run.filter(|_| is_gone));
         for content in [durable, now] {
             if is_gone {
                 content.groups.remove(&at);
@@ -161,7 +162,8 @@ impl Disk {
 
     /// Up to which number a stream was durable at some moment.
     pub(crate) fn promised(&self, stream: StreamId) -> u64 {
-        self.0.borrow().promised.get(&stream).copied().unwrap_or(0)
+        let platter = self.0.borrow();
+        platter.promised.get(&stream).copied().filter(|_| !platter.robbed.contains(&stream)).unwrap_or(0)
     }
 }
 
