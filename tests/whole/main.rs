@@ -9,6 +9,7 @@ mod instruments;
 mod laboratory;
 mod links;
 mod path;
+mod series;
 mod soak;
 mod truth;
 mod world;

@@ -26,8 +26,8 @@ use crate::truth::{Spell, Within};
 use crate::world::{PROBE, World};
 
 const BRANCHES: u8 = 3;
-/// Of each branch. The last one answers all the time.
-const DEVICES: u8 = 8;
+/// Of each branch: so many that their changes fill more than a block of a card. The last one answers all the time.
+const DEVICES: u8 = 20;
 /// How long it runs unless `WARD_SOAK_SECONDS` says otherwise.
 const SECONDS: u64 = 150;
 /// The plan's seed unless `WARD_SOAK_SEED` says otherwise.
@@ -49,6 +49,8 @@ struct Record {
     /// Of each branch: when its agent died, and when it was started again.
     absences: BTreeMap<u8, Vec<(i64, i64)>>,
     counts: BTreeMap<&'static str, u32>,
+    /// All but what was done to devices, UTC in ms.
+    harms: Vec<(i64, Act)>,
 }
 
 impl Record {
@@ -82,6 +84,9 @@ impl Stage<'_> {
         let began = Instant::now();
         for (at, act) in plan {
             sleep_until(began + Duration::from_millis(*at)).await;
+            if matches!(act, Act::Begin(_) | Act::End(_)) {
+                self.record.harms.push((now_ms(), *act));
+            }
             match *act {
                 Act::Silence(b, i) => {
                     let change = self.net.silence(b, i);
@@ -237,7 +242,7 @@ fn whatever_breaks_every_outage_is_recorded_once_and_dated_right() {
              {worst_onset_ms} ms; {bounded} beginnings only bounded by the absence of an agent; seed {seed}",
             counts.join(", ")
         ));
-        assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+        assert!(complaints.is_empty(), "{}\nharms: {:?}", complaints.join("\n"), stage.record.harms);
         assert!(*truth > 0 && told == truth);
 
         eventually(Duration::from_secs(90), "VictoriaMetrics says the same", async || {
