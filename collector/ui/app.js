@@ -3,7 +3,8 @@
 // Text from the server enters the page as text nodes and attribute values only, never as markup.
 
 import {
-  AGENT_COLUMNS, Board, Clock, LOST_AFTER_MS, OLD_FAILURE_MS, agents, backlog, causeWords, causesInWords, clipped, duration, filterChoices, filtersFromQuery, fleetWords, grid, intervalAt, isUnfiltered,
+  AGENT_COLUMNS, Board, Clock, LIVE_SPAN_MS, LIVE_STEP_MS, LOST_AFTER_MS, LiveQuality, OLD_FAILURE_MS, agents, backlog,
+  causeWords, causesInWords, clipped, duration, filterChoices, filtersFromQuery, fleetWords, grid, intervalAt, isUnfiltered,
   matches, pointAt, queryWithFilters, queryWithView, retryDelay, roundCeiling, roundDuration, runs, statusOf, statusWords, tally,
   timeTicks, troubles, typeWords, viewFromQuery, viewSorted,
 } from "./state.js";
@@ -39,7 +40,7 @@ function startLogin() {
 function startMonitor() {
   const board = new Board();
   const clock = new Clock();
-  const monitor = new Monitor(board, clock);
+  const monitor = new Monitor(board, clock, (message) => link.say(message));
   const link = new Link(monitor);
   link.connect();
   setInterval(() => {
@@ -47,7 +48,10 @@ function startMonitor() {
     monitor.tick();
   }, TICK_MS);
   addEventListener("online", () => link.retryNow());
-  document.addEventListener("visibilitychange", () => link.watch());
+  document.addEventListener("visibilitychange", () => {
+    link.watch();
+    monitor.askLive();
+  });
 }
 
 // ---- the connection ----
@@ -87,6 +91,13 @@ class Link {
     if (this.#retry === null) return;
     clearTimeout(this.#retry);
     this.connect();
+  }
+
+  /** Says something to the server; false while there is nobody to say it to. */
+  say(message) {
+    if (this.#liveSince === null || this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(JSON.stringify(message));
+    return true;
   }
 
   /** Finds a connection that died without a word. */
@@ -167,10 +178,10 @@ class Monitor {
   #fleet;
   #dialog;
 
-  constructor(board, clock) {
+  constructor(board, clock, say) {
     this.#board = board;
     this.#clock = clock;
-    this.#dialog = new DeviceDialog(board);
+    this.#dialog = new DeviceDialog(board, say);
     const open = (id) => this.#dialog.open(id, this.#now());
     this.#failures = new FailureList(open, () => this.#askFrame());
     this.#estate = new Estate(board, open);
@@ -191,12 +202,19 @@ class Monitor {
     // Until this connection's snapshot has come, the picture is still the one from before it was lost.
     if (this.#link === "live" || message.type === "snapshot") this.#shownAt = at;
     if (outcome.effect === "shown") this.#note(outcome.touched);
+    if (message.type === "watched") this.#dialog.measure(message.devices, message.now, this.#now());
+    if (message.type === "problem") this.#dialog.refuse(String(message.detail), this.#now());
     return outcome;
   }
 
   setLive() {
     this.#link = "live";
     this.#drawLink();
+    this.#dialog.askAnew();
+  }
+
+  askLive() {
+    this.#dialog.ask();
   }
 
   setLost(reason) {
@@ -868,15 +886,19 @@ function drawAgent(row, agent, now) {
 
 class DeviceDialog {
   #board;
+  #say;
   #id = null;
+  /** What the agent tells while the device is looked at. */
+  #live = null;
   #range = "24h";
   #history = null;
   #request = null;
   #cursor = null;
   #facts = new Map();
 
-  constructor(board) {
+  constructor(board, say) {
     this.#board = board;
+    this.#say = say;
     const dialog = byId("device");
     dialog.addEventListener("close", () => this.#close());
     // A press outside the box lands on the dialog itself, as its content fills it.
@@ -891,9 +913,39 @@ class DeviceDialog {
 
   open(id, now) {
     this.#id = id;
+    this.#live = new LiveQuality(now);
     this.#drawFacts(now);
     byId("device").showModal();
+    this.#drawLive(now);
+    this.ask();
     this.#load();
+  }
+
+  /** Asks for the device's live quality, when it is time and somebody looks. */
+  ask() {
+    const isLookedAt = this.#board.devices.has(this.#id) && !document.hidden;
+    if (!isLookedAt || !this.#live.isDue(local())) return;
+    if (this.#say({ type: "watch", devices: [this.#id] })) this.#live.asked(local());
+  }
+
+  /** A new connection knows nothing of what was asked before. */
+  askAnew() {
+    this.#live?.forgetAsking();
+    this.ask();
+  }
+
+  measure(devices, at, now) {
+    const watched = devices.find(({ id }) => id === this.#id);
+    if (!watched) return;
+    this.#live.add(watched, at);
+    this.#drawLive(now);
+  }
+
+  /** The server refused what was said to it: that is always the asking for live quality. */
+  refuse(detail, now) {
+    if (this.#id === null) return;
+    this.#live.problem = detail;
+    this.#drawLive(now);
   }
 
   draw(pending, now) {
@@ -903,7 +955,10 @@ class DeviceDialog {
   }
 
   tick(now) {
-    if (this.#id !== null) this.#drawFacts(now);
+    if (this.#id === null) return;
+    this.#drawFacts(now);
+    this.#drawLive(now);
+    this.ask();
   }
 
   setStale(age) {
@@ -914,7 +969,15 @@ class DeviceDialog {
   #close() {
     this.#request?.abort();
     this.#id = null;
+    this.#live = null;
     this.#history = null;
+  }
+
+  #drawLive(now) {
+    const branch = this.#board.branches.get(this.#board.devices.get(this.#id)?.branch);
+    setText(byId("live-words"), this.#live.words(branch, now));
+    const live = byId("live");
+    live.replaceChildren(liveChart(this.#live.points, now, live.clientWidth, remInPixels()));
   }
 
   #drawFacts(now) {
@@ -1129,6 +1192,31 @@ function rttChart({ points, step_ms, from_ms, to_ms }, area, width, rem) {
     return svg("rect", { class: "loss", x: area.x(point.t_ms), y: bottom - high, width: Math.max(1, area.x(point.t_ms + step_ms) - area.x(point.t_ms)), height: high });
   });
   return chart(width, height, "Round-trip time and packet loss over time", ...levels, ...ticks, ...losses, ...bands, cursor(bottom));
+}
+
+/** The last two minutes. What was lost stands as a bar from the ground, what nobody measured as a gap. */
+function liveChart(points, now, width, rem) {
+  const [top, bottom, height] = [0.5 * rem, 3.4 * rem, 4.7 * rem];
+  const area = chartArea({ from_ms: now - LIVE_SPAN_MS, to_ms: now }, width, rem);
+  const most = points.reduce((sofar, point) => Math.max(sofar, point.rtt_max_ms ?? 0), 0);
+  const ceiling = roundCeiling(most);
+  const y = (ms) => bottom - (ms / ceiling) * (bottom - top);
+  const shown = points.filter((point) => point.t_ms > area.from);
+  const x = (point) => Math.min(area.right, area.x(point.t_ms));
+  const levels = (most > 0 ? [0, ceiling] : [0]).flatMap((ms) => [
+    svg("line", { class: "level", x1: area.left, x2: area.right, y1: y(ms), y2: y(ms) }),
+    label(`${figure(ms)} ms`, area.left, y(ms), "end"),
+  ]);
+  const losses = shown.filter((point) => point.lost > 0).map((point) => {
+    const wide = Math.max(3, area.x(now) - area.x(now - Math.min(point.span_ms, LIVE_STEP_MS)));
+    const high = (point.lost / point.sent) * (bottom - top);
+    return svg("rect", { class: "loss", x: Math.max(area.left, x(point) - wide), y: bottom - high, width: wide, height: high });
+  });
+  const lines = runs(shown, LIVE_STEP_MS).flatMap((run) => rttRun(run, x, y));
+  const foot = bottom + 0.8 * rem;
+  const ends = [label("2 min ago", area.left + 6, foot, "start"), label("now", area.right + 6, foot, "end")];
+  const title = "Round-trip time and lost probes of the last two minutes";
+  return chart(width, height, title, ...levels, ...losses, ...lines, ...ends);
 }
 
 function rttRun(run, x, y) {

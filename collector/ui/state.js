@@ -10,6 +10,14 @@ export const OLD_FAILURE_MS = 24 * 3_600_000;
 const BACKLOG_MS = 30_000;
 /** Clock readings that differ by more than this are a step or a sleep, not the network's delay. */
 const CLOCK_STEP_MS = 2_000;
+/** How often a device that is looked at is asked for again; the server forgets it after 30 s. */
+const WATCH_EVERY_MS = 10_000;
+/** What the live line shows. */
+export const LIVE_SPAN_MS = 120_000;
+/** What "the last seconds" are. */
+const LIVE_RECENT_MS = 10_000;
+/** An agent tells every 2 s, or with each probe where those are rarer. Of what lies further apart, the between is not known. */
+export const LIVE_STEP_MS = 4_000;
 const DAY_MS = 24 * 3_600_000;
 /** Less than this says nothing of a day. */
 const SCALED_FROM_MS = 3_600_000;
@@ -61,6 +69,10 @@ export class Board {
         return { effect: this.#isAhead(message) ? "gap" : "alive" };
       case "closing":
         return { effect: "closing", reason: String(message.reason ?? "") };
+      case "watched":
+      case "problem":
+        // They have no number: nothing of the board depends on them.
+        return { effect: "alive" };
       default:
         // A newer server may send kinds that this page doesn't know; they are no reason to reconnect.
         return { effect: "alive" };
@@ -708,4 +720,63 @@ export function timeTicks(fromMs, toMs, most) {
   const ticks = [];
   for (let tick = first; tick <= toMs; tick += step) ticks.push(tick);
   return ticks;
+}
+
+// ---- live quality ----
+
+/** What is known of a device that is looked at, from one word of its agent to the next. */
+export class LiveQuality {
+  points = [];
+  /** What the server says is wrong with asking. */
+  problem = "";
+  #askedAt = null;
+  #since;
+
+  constructor(now) {
+    this.#since = now;
+  }
+
+  /** Whether it is time to ask for the device again; `now` is any clock that only goes forward. */
+  isDue(now) {
+    return this.#askedAt === null || now - this.#askedAt >= WATCH_EVERY_MS;
+  }
+
+  asked(now) {
+    this.#askedAt = now;
+  }
+
+  /** The next chance to ask is to be taken: the connection is new, or the page is looked at again. */
+  forgetAsking() {
+    this.#askedAt = null;
+  }
+
+  add({ span_ms, sent, lost, rtt_ms, rtt_min_ms, rtt_max_ms }, now) {
+    this.problem = "";
+    // The server's clock was set back: what was drawn would lie in the future.
+    if (this.points.length > 0 && now < this.points.at(-1).t_ms) this.points = [];
+    this.points.push({ t_ms: now, span_ms, sent, lost, rtt_avg_ms: rtt_ms, rtt_min_ms, rtt_max_ms });
+    this.points = this.points.filter((point) => now - point.t_ms <= LIVE_SPAN_MS);
+  }
+
+  /** The newest round trip and the loss of the last seconds; `silent_ms` is how long nothing has come. */
+  recent(now) {
+    const points = this.points.filter((point) => now - point.t_ms <= LIVE_RECENT_MS);
+    const rtt_ms = points.findLast((point) => point.rtt_avg_ms != null)?.rtt_avg_ms ?? null;
+    const sum = (key) => points.reduce((total, point) => total + point[key], 0);
+    return { rtt_ms, sent: sum("sent"), lost: sum("lost"), silent_ms: now - (this.points.at(-1)?.t_ms ?? this.#since) };
+  }
+
+  /** One line of words: what is measured now, or why nothing is. */
+  words(branch, now) {
+    if (this.problem !== "") return `The live view was refused: ${this.problem}`;
+    const { rtt_ms, sent, lost, silent_ms } = this.recent(now);
+    if (sent > 0) {
+      const trip = rtt_ms === null ? "no reply" : `${Number(rtt_ms.toPrecision(3))} ms`;
+      const loss = `${lost === 0 ? "none" : lost} of ${sent} ${sent === 1 ? "probe" : "probes"} lost`;
+      return `${trip} · ${loss} in ${LIVE_RECENT_MS / 1000} s`;
+    }
+    if (branch?.contact !== "connected") return "The branch's agent can't be heard: nothing is measured live.";
+    if (silent_ms <= LIVE_RECENT_MS) return "Waiting for the agent…";
+    return `Nothing from the agent for ${duration(silent_ms)}: it may probe this device more rarely.`;
+  }
 }

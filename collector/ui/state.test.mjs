@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import {
-  AGENT_COLUMNS, Board, Clock, aDay, agentProblems, agents, backlog, causeWords,
+  AGENT_COLUMNS, Board, Clock, LIVE_SPAN_MS, LIVE_STEP_MS, LiveQuality, aDay, agentProblems, agents, backlog, causeWords,
   causesInWords, clipped, duration, filterChoices, filtersFromQuery, fleetWords, grid, intervalAt, isUnfiltered, kilobytes,
   matches, pointAt, queryWithFilters, queryWithView, retryDelay, roundCeiling, runs, statusOf, statusWords, tally, timeTicks,
   troubles, typeWords, viewFromQuery, viewSorted,
@@ -71,6 +71,14 @@ test("a message of an unknown kind is no reason to reconnect", () => {
   const board = boardOf(["a up"]);
   assert.equal(board.apply({ type: "later" }).effect, "alive");
   assert.equal(board.apply(null).effect, "alive");
+});
+
+test("what has no number leaves the numbered feed alone", () => {
+  const board = boardOf(["a up"], 3);
+  const watched = [{ id: "a", span_ms: 2_000, sent: 1, lost: 1, rtt_ms: null, rtt_min_ms: null, rtt_max_ms: null }];
+  assert.equal(board.apply({ type: "watched", epoch: "e", now: NOW, devices: watched }).effect, "alive");
+  assert.equal(board.apply({ type: "problem", detail: "no" }).effect, "alive");
+  assert.equal(board.apply(delta(4, ["a down"])).effect, "shown");
 });
 
 test("a closing message hands its reason on", () => {
@@ -378,6 +386,47 @@ test("a step without any reply has no round-trip time and splits the line too", 
   assert.deepEqual(runs(points, 60).map((run) => run.length), [1, 1]);
 });
 
+test("a device that is looked at is asked for at once, every 10 s, and anew on a new connection", () => {
+  const live = new LiveQuality(NOW);
+  assert.equal(live.isDue(0), true);
+  live.asked(0);
+  assert.deepEqual([1, 9_999, 10_000].map((now) => live.isDue(now)), [false, false, true]);
+  live.forgetAsking();
+  assert.equal(live.isDue(1), true);
+});
+
+test("the live line tells the newest round trip and what the last ten seconds lost", () => {
+  const live = liveOf("r r . r");
+  assert.equal(live.words({ contact: "connected" }, NOW + 8_000), "4 ms · 1 of 4 probes lost in 10 s");
+  assert.equal(live.words({ contact: "connected" }, NOW + 17_000), "4 ms · none of 1 probe lost in 10 s");
+  assert.equal(liveOf(". .").words({ contact: "connected" }, NOW + 4_000), "no reply · 2 of 2 probes lost in 10 s");
+});
+
+test("the live line says why nothing is measured", () => {
+  const live = new LiveQuality(NOW);
+  const connected = { contact: "connected" };
+  assert.equal(live.words(connected, NOW + 3_000), "Waiting for the agent…");
+  assert.match(live.words(connected, NOW + 12_000), /^Nothing from the agent for 12 s/);
+  assert.match(live.words({ contact: "silent" }, NOW), /can't be heard/);
+  live.problem = "there is no device";
+  assert.equal(live.words(connected, NOW), "The live view was refused: there is no device");
+});
+
+test("the live line goes back two minutes, and a clock that was set back begins it anew", () => {
+  const live = liveOf("r".repeat(3).split("").join(" "));
+  live.add(measured(9), NOW + 6_000 + LIVE_SPAN_MS);
+  assert.deepEqual(live.points.map((point) => point.rtt_avg_ms), [3, 9]);
+  live.add(measured(5), NOW);
+  assert.deepEqual(live.points.map((point) => point.rtt_avg_ms), [5]);
+});
+
+test("a live line breaks where a probe was lost and where nothing was measured", () => {
+  const lengths = (text) => runs(liveOf(text).points, LIVE_STEP_MS).map((run) => run.length);
+  assert.deepEqual(lengths("r r . r"), [2, 1]);
+  assert.deepEqual(lengths("r r - r"), [3], "one telling without a probe is none");
+  assert.deepEqual(lengths("r r - - r"), [2, 1]);
+});
+
 test("intervals are cut to the range and an open one ends with it", () => {
   const intervals = [
     { status: "up", from_ms: -50, to_ms: 10 },
@@ -459,6 +508,19 @@ function order(board, sort) {
 /** The cells of an agent's row. */
 function row(branch) {
   return AGENT_COLUMNS.map((column) => column.cell({ ...branch, told_at: NOW }, NOW).text).join("|");
+}
+
+function measured(rtt_ms) {
+  return { id: "a", span_ms: 2_000, sent: 1, lost: rtt_ms === null ? 1 : 0, rtt_ms, rtt_min_ms: rtt_ms, rtt_max_ms: rtt_ms };
+}
+
+/** `"r . -"` → every 2 s from 2 s on: a reply (that took as many ms as its place), a loss, no word. */
+function liveOf(text) {
+  const live = new LiveQuality(NOW);
+  for (const [at, sign] of text.split(" ").entries()) {
+    if (sign !== "-") live.add(measured(sign === "r" ? at + 1 : null), NOW + (at + 1) * 2_000);
+  }
+  return live;
 }
 
 function keys(entries) {
