@@ -41,6 +41,7 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "contact": branch.contact.as_str(),
         "last_contact": ms(branch.last_contact),
         "observed_through": ms(branch.known_through()),
+        "logged_through": ms(branch.observed),
         "silent_after_ms": branch.silent_after_ms,
         "devices": branch.devices.len(),
         "agent_version": if branch.version.is_empty() { Value::Null } else { json!(branch.version) },

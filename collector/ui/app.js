@@ -3,9 +3,10 @@
 // Text from the server enters the page as text nodes and attribute values only, never as markup.
 
 import {
-  Board, Clock, LOST_AFTER_MS, OLD_FAILURE_MS, backlog, causeWords, causesInWords, clipped, duration, filterChoices,
-  filtersFromQuery, grid, intervalAt, isUnfiltered, matches, pointAt, queryWithFilters, retryDelay, roundCeiling, runs,
-  statusOf, statusWords, tally, timeTicks, troubles, typeWords,
+  AGENT_COLUMNS, Board, Clock, LIVE_SPAN_MS, LIVE_STEP_MS, LOST_AFTER_MS, LiveQuality, OLD_FAILURE_MS, agents, backlog,
+  causeWords, causesInWords, clipped, duration, filterChoices, filtersFromQuery, fleetWords, grid, intervalAt, isUnfiltered,
+  matches, pointAt, queryWithFilters, queryWithView, retryDelay, roundCeiling, roundDuration, runs, statusOf, statusWords, tally,
+  timeTicks, troubles, typeWords, viewFromQuery, viewSorted,
 } from "./state.js";
 
 const TICK_MS = 1_000;
@@ -14,6 +15,8 @@ const GOOD_CONNECTION_MS = 10_000;
 const URL_DELAY_MS = 250;
 const GLOW_CHECK_MS = 250;
 const INTERVAL_ROWS = 200;
+/** Rows of the fleet's table: more than anyone reads, and few enough to sort at once. */
+const FLEET_ROWS = 500;
 const MARKS = { up: "✓", down: "✕", unknown: "?" };
 const TYPE_LETTERS = { access_point: "A", "access-point": "A", atm: "T" };
 
@@ -37,7 +40,7 @@ function startLogin() {
 function startMonitor() {
   const board = new Board();
   const clock = new Clock();
-  const monitor = new Monitor(board, clock);
+  const monitor = new Monitor(board, clock, (message) => link.say(message));
   const link = new Link(monitor);
   link.connect();
   setInterval(() => {
@@ -45,7 +48,10 @@ function startMonitor() {
     monitor.tick();
   }, TICK_MS);
   addEventListener("online", () => link.retryNow());
-  document.addEventListener("visibilitychange", () => link.watch());
+  document.addEventListener("visibilitychange", () => {
+    link.watch();
+    monitor.askLive();
+  });
 }
 
 // ---- the connection ----
@@ -85,6 +91,13 @@ class Link {
     if (this.#retry === null) return;
     clearTimeout(this.#retry);
     this.connect();
+  }
+
+  /** Says something to the server; false while there is nobody to say it to. */
+  say(message) {
+    if (this.#liveSince === null || this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(JSON.stringify(message));
+    return true;
   }
 
   /** Finds a connection that died without a word. */
@@ -154,6 +167,7 @@ class Monitor {
   /** Local reading at the last message: how old the picture is. */
   #shownAt = null;
   #filters = filtersFromQuery(location.search);
+  #view = viewFromQuery(location.search);
   #frame = null;
   #pending = { whole: false, filters: true, devices: new Set(), branches: new Set() };
   #minute = 0;
@@ -161,16 +175,23 @@ class Monitor {
   #glowTimer = null;
   #failures;
   #estate;
+  #fleet;
   #dialog;
 
-  constructor(board, clock) {
+  constructor(board, clock, say) {
     this.#board = board;
     this.#clock = clock;
-    this.#dialog = new DeviceDialog(board);
+    this.#dialog = new DeviceDialog(board, say);
     const open = (id) => this.#dialog.open(id, this.#now());
     this.#failures = new FailureList(open, () => this.#askFrame());
     this.#estate = new Estate(board, open);
+    this.#fleet = new FleetTable(board, {
+      sort: (key) => this.#look(viewSorted(this.#view, key)),
+      choose: (branch) => this.#show({ ...filtersFromQuery(""), branch }),
+    });
     this.#listenToFilters();
+    this.#listenToViews();
+    this.#drawViews();
   }
 
   /** Applies a message; drawing waits for the next frame. */
@@ -181,12 +202,19 @@ class Monitor {
     // Until this connection's snapshot has come, the picture is still the one from before it was lost.
     if (this.#link === "live" || message.type === "snapshot") this.#shownAt = at;
     if (outcome.effect === "shown") this.#note(outcome.touched);
+    if (message.type === "watched") this.#dialog.measure(message.devices, message.now, this.#now());
+    if (message.type === "problem") this.#dialog.refuse(String(message.detail), this.#now());
     return outcome;
   }
 
   setLive() {
     this.#link = "live";
     this.#drawLink();
+    this.#dialog.askAnew();
+  }
+
+  askLive() {
+    this.#dialog.ask();
   }
 
   setLost(reason) {
@@ -203,11 +231,14 @@ class Monitor {
     this.#failures.tick(now);
     this.#dialog.tick(now);
     this.#estate.tick(now);
+    if (this.#view.name === "fleet") this.#fleet.tick(now);
     // Once a minute failures cross the 24 h line without any message about them.
     const minute = Math.floor(now / 60_000);
     if (minute === this.#minute) return;
     this.#minute = minute;
     for (const device of this.#board.devices.values()) if (statusOf(device) === "down") this.#pending.devices.add(device.id);
+    // What grows old changes its place in the fleet's table.
+    for (const id of this.#board.branches.keys()) this.#pending.branches.add(id);
     this.#askFrame();
   }
 
@@ -252,11 +283,12 @@ class Monitor {
     this.#pending = { whole: false, filters: false, devices: new Set(), branches: new Set() };
 
     if (pending.whole) this.#drawAbout();
-    if (pending.whole || pending.filters) drawFilterForm(this.#board, this.#filters);
+    if (pending.whole || pending.filters) drawFilterForm(this.#board, this.#filters, this.#view);
     const counts = tally(this.#board.devices.values());
-    drawCounts(counts, this.#filters);
+    drawCounts(counts, this.#filters, this.#view);
     this.#failures.draw(troubles(this.#board, this.#filters, now), counts, this.#filters, now);
     this.#estate.draw(pending, this.#filters, now);
+    if (this.#view.name === "fleet") this.#fleet.draw(pending, this.#filters, this.#view, now);
     this.#dialog.draw(pending, now);
   }
 
@@ -301,43 +333,96 @@ class Monitor {
     });
     byId("counts").addEventListener("click", (event) => {
       const button = event.target.closest("button");
-      if (button) this.#filter({ ...this.#filters, status: button.dataset.status });
+      // The counts are of devices: a press shows those.
+      if (button) this.#show({ ...this.#filters, status: button.dataset.status });
     });
     addEventListener("popstate", () => {
+      clearTimeout(this.#urlTimer);
       this.#filters = filtersFromQuery(location.search);
-      this.#pending.filters = true;
-      this.#askFrame();
+      this.#view = viewFromQuery(location.search);
+      this.#drawViews();
     });
+  }
+
+  #listenToViews() {
+    byId("views").addEventListener("click", (event) => {
+      const name = event.target.closest("a")?.dataset.view;
+      // With a key held, a link opens elsewhere as links do.
+      if (!name || isElsewhere(event)) return;
+      event.preventDefault();
+      if (name !== this.#view.name) this.#enter({ ...this.#view, name });
+    });
+    byId("problems-first").addEventListener("click", () => this.#look({ ...this.#view, sort: "", isDescending: false }));
   }
 
   #filter(filters) {
     this.#filters = filters;
-    this.#pending.filters = true;
-    this.#askFrame();
+    this.#drawViews();
     // Browsers limit how often the address may be rewritten; typing would reach that limit.
     clearTimeout(this.#urlTimer);
-    this.#urlTimer = setTimeout(() => {
-      history.replaceState(null, "", location.pathname + queryWithFilters(location.search, this.#filters));
-    }, URL_DELAY_MS);
+    this.#urlTimer = setTimeout(() => history.replaceState(null, "", this.#address(this.#view)), URL_DELAY_MS);
+  }
+
+  /** Devices by these filters, from whatever view. */
+  #show(filters) {
+    if (this.#view.name === "devices") return this.#filter(filters);
+    this.#filters = filters;
+    this.#enter({ ...this.#view, name: "devices" });
+  }
+
+  /** Goes to another view, from which the browser's way back leads here. */
+  #enter(view) {
+    clearTimeout(this.#urlTimer);
+    history.pushState(null, "", this.#address(view));
+    this.#view = view;
+    this.#drawViews();
+  }
+
+  /** The same view, looked at in another order. */
+  #look(view) {
+    this.#view = view;
+    this.#filter(this.#filters);
+  }
+
+  #address(view) {
+    return location.pathname + queryWithView(queryWithFilters(location.search, this.#filters), view);
+  }
+
+  #drawViews() {
+    document.body.dataset.view = this.#view.name;
+    for (const link of byId("views").children) {
+      const { view: name } = link.dataset;
+      link.href = this.#address({ ...this.#view, name });
+      if (name === this.#view.name) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    this.#pending.filters = true;
+    this.#askFrame();
   }
 }
 
-function drawCounts(counts, filters) {
+function isElsewhere(event) {
+  return event.ctrlKey || event.metaKey || event.shiftKey || event.altKey;
+}
+
+function drawCounts(counts, filters, view) {
   for (const button of byId("counts").children) {
     const count = counts[button.dataset.count];
     setText(button.firstElementChild, String(count));
     button.dataset.zero = count === 0;
-    button.setAttribute("aria-pressed", String(filters.status === button.dataset.status));
+    button.setAttribute("aria-pressed", String(view.name === "devices" && filters.status === button.dataset.status));
   }
 }
 
-function drawFilterForm(board, filters) {
+function drawFilterForm(board, filters, view) {
   const form = byId("filters").elements;
   const menus = filterChoices(board, filters);
   for (const name of ["region", "branch", "type"]) drawMenu(form[name], menus[name], filters[name]);
   form.status.value = filters.status;
   if (form.q.value !== filters.q) form.q.value = filters.q;
-  byId("filters").dataset.active = !isUnfiltered(filters);
+  form.q.placeholder = view.name === "fleet" ? "Branch, version, problem" : "Name, address, branch";
+  // Agents have neither a type nor a status: those filters are not in force there.
+  byId("filters").dataset.active = !isUnfiltered(view.name === "fleet" ? { ...filters, type: "", status: "" } : filters);
 }
 
 function drawMenu(menu, choices, value) {
@@ -681,19 +766,139 @@ function branchNote(branch, now) {
   return behind === null ? "" : `${duration(behind)} behind, ${count(branch.waiting, "entry", "entries")} waiting`;
 }
 
+// ---- the fleet of agents ----
+
+/** One row for each branch's agent. It is drawn only while it is looked at. */
+class FleetTable {
+  #board;
+  #choose;
+  #rows = new Map();
+  #heads = new Map();
+
+  constructor(board, { sort, choose }) {
+    this.#board = board;
+    this.#choose = choose;
+    for (const column of AGENT_COLUMNS) this.#heads.set(column.key, columnHead(column, sort));
+    byId("fleet-groups").replaceChildren(...groupHeads());
+    byId("fleet-heads").replaceChildren(...this.#heads.values());
+    byId("fleet-columns").replaceChildren(...columnGroups());
+  }
+
+  draw(pending, filters, view, now) {
+    if (!pending.whole && !pending.filters && pending.branches.size === 0) return;
+    this.#drawHeads(view);
+    const found = agents(this.#board, filters, view, now);
+    const shown = found.slice(0, FLEET_ROWS).map((agent) => {
+      const row = remembered(this.#rows, agent.branch.id, (id) => agentRow(id, this.#choose));
+      drawAgent(row, agent, now);
+      return row.node;
+    });
+    arrange(byId("fleet-rows"), shown);
+    forget(this.#rows, (id) => this.#board.branches.has(id));
+    const total = this.#board.branches.size;
+    setText(byId("fleet-words"), fleetWords(this.#board, now) + shownWords(shown.length, found.length, total));
+    byId("fleet-none").hidden = found.length > 0;
+    setText(byId("fleet-none"), total === 0 ? "There are no branches yet." : "No agent matches these filters.");
+  }
+
+  /** Ages grow without a message saying so. */
+  tick(now) {
+    for (const row of this.#rows.values()) {
+      if (row.node.isConnected && row.agent.problems.length > 0) drawAgent(row, row.agent, now);
+    }
+  }
+
+  #drawHeads(view) {
+    for (const [key, head] of this.#heads) {
+      const order = view.isDescending ? "descending" : "ascending";
+      if (key === view.sort) head.setAttribute("aria-sort", order);
+      else head.removeAttribute("aria-sort");
+    }
+    byId("problems-first").setAttribute("aria-pressed", String(view.sort === ""));
+  }
+}
+
+function shownWords(shown, found, total) {
+  if (shown < found) return ` · the first ${shown} of ${found} shown`;
+  return found < total ? ` · ${found} shown` : "";
+}
+
+function columnHead({ key, head, hint, isNumber }, sort) {
+  const button = el("button", { type: "button", title: `${hint}. A press sorts by it.` }, head);
+  button.addEventListener("click", () => sort(key));
+  return el("th", { scope: "col", "data-number": isNumber === true }, button);
+}
+
+function columnRuns() {
+  const groups = [];
+  for (const { group } of AGENT_COLUMNS) {
+    if (groups.at(-1)?.group === group) groups.at(-1).span += 1;
+    else groups.push({ group, span: 1 });
+  }
+  return groups;
+}
+
+function groupHeads() {
+  return columnRuns().map(({ group, span }) => el("th", { scope: "colgroup", colspan: span }, group));
+}
+
+function columnGroups() {
+  return AGENT_COLUMNS.map(({ key }) => el("col", { "data-column": key }));
+}
+
+function agentRow(id, choose) {
+  const link = el("a", { href: queryWithFilters("", { branch: id }) });
+  link.addEventListener("click", (event) => {
+    if (isElsewhere(event)) return;
+    event.preventDefault();
+    choose(id);
+  });
+  const said = el("span", { class: "fleet-said" });
+  const cells = new Map();
+  const nodes = AGENT_COLUMNS.map(({ key, isNumber }) => {
+    const text = key === "branch" ? link : el("span", {});
+    const aside = key === "branch" ? said : el("span", { class: "fleet-aside" });
+    const attributes = { "data-number": isNumber === true };
+    const node = key === "branch" ? el("th", { ...attributes, scope: "row" }, link, said) : el("td", attributes, text, aside);
+    cells.set(key, { node, text, aside });
+    return node;
+  });
+  return { node: el("tr", {}, ...nodes), cells, said, agent: null };
+}
+
+function drawAgent(row, agent, now) {
+  const { branch, problems } = agent;
+  row.agent = agent;
+  setData(row.node, "contact", branch.contact ?? "never");
+  setData(row.node, "trouble", String(problems.length > 0));
+  for (const { key, cell } of AGENT_COLUMNS) {
+    const { node, text, aside } = row.cells.get(key);
+    const { text: words, aside: more = "", tone = "", hint = "" } = cell(branch, now);
+    setText(text, words);
+    if (aside !== row.said) setText(aside, more === "" ? "" : ` ${more}`);
+    setData(node, "tone", tone);
+    if (node.title !== hint) node.title = hint;
+  }
+  setText(row.said, problems.map(({ words }) => words).join(" · "));
+}
+
 // ---- the device dialog ----
 
 class DeviceDialog {
   #board;
+  #say;
   #id = null;
+  /** What the agent tells while the device is looked at. */
+  #live = null;
   #range = "24h";
   #history = null;
   #request = null;
   #cursor = null;
   #facts = new Map();
 
-  constructor(board) {
+  constructor(board, say) {
     this.#board = board;
+    this.#say = say;
     const dialog = byId("device");
     dialog.addEventListener("close", () => this.#close());
     // A press outside the box lands on the dialog itself, as its content fills it.
@@ -708,9 +913,39 @@ class DeviceDialog {
 
   open(id, now) {
     this.#id = id;
+    this.#live = new LiveQuality(now);
     this.#drawFacts(now);
     byId("device").showModal();
+    this.#drawLive(now);
+    this.ask();
     this.#load();
+  }
+
+  /** Asks for the device's live quality, when it is time and somebody looks. */
+  ask() {
+    const isLookedAt = this.#board.devices.has(this.#id) && !document.hidden;
+    if (!isLookedAt || !this.#live.isDue(local())) return;
+    if (this.#say({ type: "watch", devices: [this.#id] })) this.#live.asked(local());
+  }
+
+  /** A new connection knows nothing of what was asked before. */
+  askAnew() {
+    this.#live?.forgetAsking();
+    this.ask();
+  }
+
+  measure(devices, at, now) {
+    const watched = devices.find(({ id }) => id === this.#id);
+    if (!watched) return;
+    this.#live.add(watched, at);
+    this.#drawLive(now);
+  }
+
+  /** The server refused what was said to it: that is always the asking for live quality. */
+  refuse(detail, now) {
+    if (this.#id === null) return;
+    this.#live.problem = detail;
+    this.#drawLive(now);
   }
 
   draw(pending, now) {
@@ -720,7 +955,10 @@ class DeviceDialog {
   }
 
   tick(now) {
-    if (this.#id !== null) this.#drawFacts(now);
+    if (this.#id === null) return;
+    this.#drawFacts(now);
+    this.#drawLive(now);
+    this.ask();
   }
 
   setStale(age) {
@@ -731,7 +969,15 @@ class DeviceDialog {
   #close() {
     this.#request?.abort();
     this.#id = null;
+    this.#live = null;
     this.#history = null;
+  }
+
+  #drawLive(now) {
+    const branch = this.#board.branches.get(this.#board.devices.get(this.#id)?.branch);
+    setText(byId("live-words"), this.#live.words(branch, now));
+    const live = byId("live");
+    live.replaceChildren(liveChart(this.#live.points, now, live.clientWidth, remInPixels()));
   }
 
   #drawFacts(now) {
@@ -842,8 +1088,14 @@ function deviceFacts(device, branch, now) {
     ["Address", device.ip ?? "not known"],
     ["Id", device.id],
     ["Agent", agentWords(branch, now)],
-    ["Observed through", fullWords(branch?.observed_through)],
+    ["Observed through", observedWords(branch)],
   ];
+}
+
+/** The feed doesn't speak of a branch that is well, so what it last said of this moment is only a part of the truth. */
+function observedWords(branch) {
+  const isFresh = branch?.contact === "connected" && branch.silent_after_ms != null;
+  return isFresh ? `less than ${roundDuration(branch.silent_after_ms)} ago` : fullWords(branch?.observed_through);
 }
 
 function agentWords(branch, now) {
@@ -866,7 +1118,7 @@ async function fetchHistory(id, range, signal) {
 
 function historySource({ to_ms, step_ms, source }) {
   const store = source === "victoria_metrics" ? "VictoriaMetrics" : "the collector's own store";
-  return `to ${timeWords(to_ms)}, in steps of ${duration(step_ms).replace(/ 00 [sm]$/, "")}, from ${store}`;
+  return `to ${timeWords(to_ms)}, in steps of ${roundDuration(step_ms)}, from ${store}`;
 }
 
 function momentWords({ intervals, points, step_ms }, time) {
@@ -940,6 +1192,31 @@ function rttChart({ points, step_ms, from_ms, to_ms }, area, width, rem) {
     return svg("rect", { class: "loss", x: area.x(point.t_ms), y: bottom - high, width: Math.max(1, area.x(point.t_ms + step_ms) - area.x(point.t_ms)), height: high });
   });
   return chart(width, height, "Round-trip time and packet loss over time", ...levels, ...ticks, ...losses, ...bands, cursor(bottom));
+}
+
+/** The last two minutes. What was lost stands as a bar from the ground, what nobody measured as a gap. */
+function liveChart(points, now, width, rem) {
+  const [top, bottom, height] = [0.5 * rem, 3.4 * rem, 4.7 * rem];
+  const area = chartArea({ from_ms: now - LIVE_SPAN_MS, to_ms: now }, width, rem);
+  const most = points.reduce((sofar, point) => Math.max(sofar, point.rtt_max_ms ?? 0), 0);
+  const ceiling = roundCeiling(most);
+  const y = (ms) => bottom - (ms / ceiling) * (bottom - top);
+  const shown = points.filter((point) => point.t_ms > area.from);
+  const x = (point) => Math.min(area.right, area.x(point.t_ms));
+  const levels = (most > 0 ? [0, ceiling] : [0]).flatMap((ms) => [
+    svg("line", { class: "level", x1: area.left, x2: area.right, y1: y(ms), y2: y(ms) }),
+    label(`${figure(ms)} ms`, area.left, y(ms), "end"),
+  ]);
+  const losses = shown.filter((point) => point.lost > 0).map((point) => {
+    const wide = Math.max(3, area.x(now) - area.x(now - Math.min(point.span_ms, LIVE_STEP_MS)));
+    const high = (point.lost / point.sent) * (bottom - top);
+    return svg("rect", { class: "loss", x: Math.max(area.left, x(point) - wide), y: bottom - high, width: wide, height: high });
+  });
+  const lines = runs(shown, LIVE_STEP_MS).flatMap((run) => rttRun(run, x, y));
+  const foot = bottom + 0.8 * rem;
+  const ends = [label("2 min ago", area.left + 6, foot, "start"), label("now", area.right + 6, foot, "end")];
+  const title = "Round-trip time and lost probes of the last two minutes";
+  return chart(width, height, title, ...levels, ...losses, ...lines, ...ends);
 }
 
 function rttRun(run, x, y) {
@@ -1025,6 +1302,10 @@ function svg(name, attributes, ...children) {
 /** Writes only what differs, so that a tick over unchanged text costs no layout. */
 function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+function setData(node, name, value) {
+  if (node.dataset[name] !== value) node.dataset[name] = value;
 }
 
 function remembered(map, key, make) {

@@ -4,9 +4,10 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import {
-  Board, Clock, backlog, causeWords, causesInWords, clipped, duration, filterChoices, filtersFromQuery, grid, intervalAt,
-  isUnfiltered, matches, pointAt, queryWithFilters, retryDelay, roundCeiling, runs, statusOf, statusWords, tally,
-  timeTicks, troubles, typeWords,
+  AGENT_COLUMNS, Board, Clock, LIVE_SPAN_MS, LIVE_STEP_MS, LiveQuality, aDay, agentProblems, agents, backlog, causeWords,
+  causesInWords, clipped, duration, filterChoices, filtersFromQuery, fleetWords, grid, intervalAt, isUnfiltered, kilobytes,
+  matches, pointAt, queryWithFilters, queryWithView, retryDelay, roundCeiling, runs, statusOf, statusWords, tally, timeTicks,
+  troubles, typeWords, viewFromQuery, viewSorted,
 } from "./state.js";
 
 const NOW = Date.UTC(2025, 10, 23, 12);
@@ -70,6 +71,14 @@ test("a message of an unknown kind is no reason to reconnect", () => {
   const board = boardOf(["a up"]);
   assert.equal(board.apply({ type: "later" }).effect, "alive");
   assert.equal(board.apply(null).effect, "alive");
+});
+
+test("what has no number leaves the numbered feed alone", () => {
+  const board = boardOf(["a up"], 3);
+  const watched = [{ id: "a", span_ms: 2_000, sent: 1, lost: 1, rtt_ms: null, rtt_min_ms: null, rtt_max_ms: null }];
+  assert.equal(board.apply({ type: "watched", epoch: "e", now: NOW, devices: watched }).effect, "alive");
+  assert.equal(board.apply({ type: "problem", detail: "no" }).effect, "alive");
+  assert.equal(board.apply(delta(4, ["a down"])).effect, "shown");
 });
 
 test("a closing message hands its reason on", () => {
@@ -237,11 +246,100 @@ test("a device whose branch is not described is still on the grid", () => {
 });
 
 test("only an agent that still holds entries is called behind", () => {
-  const branch = { contact: "connected", waiting: 12, observed_through: NOW - 60_000 };
+  const branch = { contact: "connected", waiting: 12, logged_through: NOW - 60_000, told_at: NOW };
   assert.equal(backlog(branch, NOW), 60_000);
+  assert.equal(backlog(branch, NOW + 5_000), 65_000);
   assert.equal(backlog({ ...branch, waiting: 0 }, NOW), null);
-  assert.equal(backlog({ ...branch, observed_through: NOW - 5_000 }, NOW), null);
+  assert.equal(backlog({ ...branch, logged_through: NOW - 5_000 }, NOW), null);
   assert.equal(backlog({ ...branch, contact: "silent" }, NOW), null);
+});
+
+test("entries that were under way when a branch was last spoken of don't grow into a backlog", () => {
+  const board = new Board();
+  const branch = agent("a", { waiting: 3, logged_through: NOW - 2_000 });
+  board.apply({ ...snapshot({}), branches: [branch] });
+  assert.equal(backlog(board.branches.get("a"), NOW + HOUR), null);
+  board.apply({ ...delta(1, []), now: NOW + HOUR, branches: [branch] });
+  assert.equal(backlog(board.branches.get("a"), NOW + HOUR), HOUR + 2_000);
+});
+
+test("an agent's problems come with the worst first", () => {
+  const words = (more) => agentProblems({ ...agent("a", more), told_at: NOW }, NOW).map((problem) => problem.words).join(", ");
+  assert.equal(words({}), "");
+  assert.equal(words({ contact: "silent", buffer_volatile: true, clock_ahead_ms: 9_000 }), "silent, buffer in memory");
+  assert.equal(words({ contact: "never" }), "never connected");
+  assert.equal(words({ waiting: 9, logged_through: NOW - HOUR, clock_ahead_ms: -3_200 }), "1 h behind, clock 3.2 s slow");
+  assert.equal(words({ clock_ahead_ms: 1_000, clock_synchronised: false }), "");
+});
+
+test("the fleet shows silent, volatile, behind and badly dated agents before those that are well", () => {
+  const board = fleetOf(
+    agent("well"), agent("clock", { clock_ahead_ms: 60_000 }), agent("never", { contact: "never" }),
+    agent("behind", { waiting: 5, logged_through: NOW - HOUR }), agent("volatile", { buffer_volatile: true }),
+    agent("silent", { contact: "silent" }), agent("also well"),
+  );
+  assert.equal(order(board, ""), "silent volatile behind clock never also well well");
+  assert.equal(fleetWords(board, NOW), "7 agents: 5 connected, 1 silent, 1 never connected · 5 with a problem");
+});
+
+test("a column sorts both ways, with what isn't known last", () => {
+  const board = fleetOf(agent("a9", { waiting: 9 }), agent("a10", { waiting: 10 }), agent("b", { spent: null }), agent("c", { waiting: 9 }));
+  assert.equal(order(board, "waiting"), "a9 c a10 b");
+  assert.equal(order(board, "-waiting"), "a10 a9 c b");
+  assert.equal(order(board, "-branch"), "c b a10 a9");
+});
+
+test("what is known so far is not ranked among whole days", () => {
+  const spent = (over_ms, disk_bytes) => ({ spent: { over_ms, disk_bytes, flushes: 1, sent_bytes: 0, received_bytes: 0 } });
+  const board = fleetOf(agent("day", spent(24 * HOUR, 9_000)), agent("new", spent(60_000, 99_000)), agent("half", spent(12 * HOUR, 9_000)));
+  assert.equal(order(board, "-card"), "half day new");
+});
+
+test("in memory ranks above any number of bytes", () => {
+  const board = fleetOf(agent("full", { buffer_bytes: 5e9 }), agent("volatile", { buffer_volatile: true }));
+  assert.equal(order(board, "-buffer"), "volatile full");
+});
+
+test("a cost is scaled to a day only from an hour on", () => {
+  assert.deepEqual(aDay(500, HOUR), { amount: 12_000, isSoFar: false });
+  assert.deepEqual(aDay(500, HOUR - 1), { amount: 500, isSoFar: true });
+  assert.equal(aDay(500, 0), null);
+  assert.deepEqual([0, 40, 4_240, 9_949, 9_960, 1_234_567].map(kilobytes), ["0", "< 0.1", "4.2", "9.9", "10", "1,235"]);
+});
+
+test("a row tells what is known of an agent, and dashes for what isn't", () => {
+  assert.equal(row(agent("a")), "a|Tbilisi|connected|< 30 s|0.1.0|0||0|synchronised|100|24|24|0|0|0");
+  const silent = agent("b", { contact: "silent", observed_through: NOW - 90_000, buffer_volatile: true, clock_synchronised: false });
+  assert.equal(row(silent), "b|Tbilisi|silent|1 m 30 s|0.1.0|0||in memory|not synchronised|100|24|24|0|0|0");
+  const never = agent("c", { contact: "never", observed_through: null, agent_version: null, spent: { over_ms: 0 } });
+  assert.equal(row(never), "c|Tbilisi|never|–|–|–||–|–|–|–|–|–|–|–");
+});
+
+test("the search finds agents by name, version and what is wrong with them", () => {
+  const board = fleetOf(agent("vake"), agent("gldani", { buffer_volatile: true, agent_version: "0.0.9" }), agent("lilo", { contact: "silent" }));
+  const found = (filters) => agents(board, { ...ANY, ...filters }, viewFromQuery(""), NOW).map((a) => a.branch.id).join(" ");
+  assert.equal(found({ q: "0.0.9" }), "gldani");
+  assert.equal(found({ q: "MEMORY tbilisi" }), "gldani");
+  assert.equal(found({ q: "silent" }), "lilo");
+  assert.equal(found({ branch: "vake", status: "down" }), "vake");
+  assert.equal(found({ region: "r2" }), "");
+});
+
+test("a view and its order go into the address and come back, beside the filters", () => {
+  assert.deepEqual(viewFromQuery("?view=fleet&sort=-line"), { name: "fleet", sort: "line", isDescending: true });
+  assert.deepEqual(viewFromQuery("?view=nonsense&sort=-nonsense"), { name: "devices", sort: "", isDescending: false });
+  assert.equal(queryWithView("?q=vake", { name: "fleet", sort: "line", isDescending: true }), "?q=vake&view=fleet&sort=-line");
+  assert.equal(queryWithView("?view=fleet&sort=line", { name: "devices", sort: "line", isDescending: false }), "");
+});
+
+test("a press on a head sorts, a second turns it round, a third puts problems first again", () => {
+  const press = (key, presses) => {
+    let view = viewFromQuery("?view=fleet");
+    for (let n = 0; n < presses; n += 1) view = viewSorted(view, key);
+    return queryWithView("", view);
+  };
+  assert.deepEqual([1, 2, 3].map((n) => press("line", n)), ["?view=fleet&sort=-line", "?view=fleet&sort=line", "?view=fleet"]);
+  assert.deepEqual([1, 2, 3].map((n) => press("branch", n)), ["?view=fleet&sort=branch", "?view=fleet&sort=-branch", "?view=fleet"]);
 });
 
 test("a duration shows its two largest units", () => {
@@ -286,6 +384,47 @@ test("a missing step splits the line", () => {
 test("a step without any reply has no round-trip time and splits the line too", () => {
   const points = [0, 60, 120].map((t) => ({ t_ms: t, rtt_avg_ms: t === 60 ? null : 1 }));
   assert.deepEqual(runs(points, 60).map((run) => run.length), [1, 1]);
+});
+
+test("a device that is looked at is asked for at once, every 10 s, and anew on a new connection", () => {
+  const live = new LiveQuality(NOW);
+  assert.equal(live.isDue(0), true);
+  live.asked(0);
+  assert.deepEqual([1, 9_999, 10_000].map((now) => live.isDue(now)), [false, false, true]);
+  live.forgetAsking();
+  assert.equal(live.isDue(1), true);
+});
+
+test("the live line tells the newest round trip and what the last ten seconds lost", () => {
+  const live = liveOf("r r . r");
+  assert.equal(live.words({ contact: "connected" }, NOW + 8_000), "4 ms · 1 of 4 probes lost in 10 s");
+  assert.equal(live.words({ contact: "connected" }, NOW + 17_000), "4 ms · none of 1 probe lost in 10 s");
+  assert.equal(liveOf(". .").words({ contact: "connected" }, NOW + 4_000), "no reply · 2 of 2 probes lost in 10 s");
+});
+
+test("the live line says why nothing is measured", () => {
+  const live = new LiveQuality(NOW);
+  const connected = { contact: "connected" };
+  assert.equal(live.words(connected, NOW + 3_000), "Waiting for the agent…");
+  assert.match(live.words(connected, NOW + 12_000), /^Nothing from the agent for 12 s/);
+  assert.match(live.words({ contact: "silent" }, NOW), /can't be heard/);
+  live.problem = "there is no device";
+  assert.equal(live.words(connected, NOW), "The live view was refused: there is no device");
+});
+
+test("the live line goes back two minutes, and a clock that was set back begins it anew", () => {
+  const live = liveOf("r".repeat(3).split("").join(" "));
+  live.add(measured(9), NOW + 6_000 + LIVE_SPAN_MS);
+  assert.deepEqual(live.points.map((point) => point.rtt_avg_ms), [3, 9]);
+  live.add(measured(5), NOW);
+  assert.deepEqual(live.points.map((point) => point.rtt_avg_ms), [5]);
+});
+
+test("a live line breaks where a probe was lost and where nothing was measured", () => {
+  const lengths = (text) => runs(liveOf(text).points, LIVE_STEP_MS).map((run) => run.length);
+  assert.deepEqual(lengths("r r . r"), [2, 1]);
+  assert.deepEqual(lengths("r r - r"), [3], "one telling without a probe is none");
+  assert.deepEqual(lengths("r r - - r"), [2, 1]);
 });
 
 test("intervals are cut to the range and an open one ends with it", () => {
@@ -343,6 +482,45 @@ function boardOf(lines, seq = 0) {
   const board = new Board();
   board.apply(snapshot({ seq, devices: lines }));
   return board;
+}
+
+/** A branch whose agent is well. */
+function agent(id, more = {}) {
+  const spent = { over_ms: 24 * HOUR, disk_bytes: 24_000, flushes: 24, sent_bytes: 60_000, received_bytes: 40_000 };
+  return {
+    id, name: id, region: "r1", region_name: "Tbilisi", contact: "connected", silent_after_ms: 30_000, observed_through: NOW,
+    logged_through: NOW, agent_version: "0.1.0", waiting: 0, buffer_bytes: 0, buffer_volatile: false, ticks_missed: 0,
+    send_errors: 0, receive_drops: 0, clock_synchronised: true, clock_ahead_ms: 3, spent, ...more,
+  };
+}
+
+function fleetOf(...branches) {
+  const board = new Board();
+  board.apply({ ...snapshot({}), branches });
+  return board;
+}
+
+/** The names of a fleet's branches in the order of `sort=…`. */
+function order(board, sort) {
+  return agents(board, ANY, viewFromQuery(`?view=fleet&sort=${sort}`), NOW).map((a) => a.branch.name).join(" ");
+}
+
+/** The cells of an agent's row. */
+function row(branch) {
+  return AGENT_COLUMNS.map((column) => column.cell({ ...branch, told_at: NOW }, NOW).text).join("|");
+}
+
+function measured(rtt_ms) {
+  return { id: "a", span_ms: 2_000, sent: 1, lost: rtt_ms === null ? 1 : 0, rtt_ms, rtt_min_ms: rtt_ms, rtt_max_ms: rtt_ms };
+}
+
+/** `"r . -"` → every 2 s from 2 s on: a reply (that took as many ms as its place), a loss, no word. */
+function liveOf(text) {
+  const live = new LiveQuality(NOW);
+  for (const [at, sign] of text.split(" ").entries()) {
+    if (sign !== "-") live.add(measured(sign === "r" ? at + 1 : null), NOW + (at + 1) * 2_000);
+  }
+  return live;
 }
 
 function keys(entries) {
