@@ -397,8 +397,9 @@ impl<P: Prober> Watch<P> {
             let Some(watching) = &mut slot.watched else { continue };
             let span_ms = u32::try_from(now.since(watching.since)).unwrap_or(u32::MAX);
             let quality = watching.summary.take();
-            watching.since = now;
+            // A device that is asked more rarely is told of when it has been asked.
             if quality.sent > 0 && watched.len() < WATCHED_LIMIT {
+                watching.since = now;
                 watched.push(Watched { device: slot.planned.device.clone(), span_ms, quality });
             }
             if now >= watching.until {

@@ -118,7 +118,8 @@ pub struct BranchState {
     pub health: Health,
     /// The agent's version.
     pub version: String,
-    told: (u64, bool, u64),
+    /// Health and version as they were told last.
+    told: (Health, String),
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
@@ -468,10 +469,9 @@ impl Fleet {
     fn refresh_branch(&mut self, at: usize, now: Millis, touched: &mut Touched) {
         let branch = &mut self.branches[at];
         let contact = branch.contact_at(now);
-        let word = (branch.health.waiting, branch.health.buffer_volatile, branch.health.config);
-        if contact != branch.contact || word != branch.told {
+        if contact != branch.contact || branch.health != branch.told.0 || branch.version != branch.told.1 {
             branch.contact = contact;
-            branch.told = word;
+            branch.told = (branch.health.clone(), branch.version.clone());
             touched.branches.push(at);
         }
         let branch = &self.branches[at];
@@ -512,7 +512,7 @@ impl BranchState {
             silent_after_ms: 0,
             health: Health::default(),
             version: String::new(),
-            told: (0, false, 0),
+            told: (Health::default(), String::new()),
             live_observed: None,
             live_until: None,
             stream: None,
@@ -895,7 +895,7 @@ mod tests {
                     prop_assert_eq!(a.view, b.view);
                 }
                 for (a, b) in lean.branches.iter().zip(&full.branches) {
-                    prop_assert_eq!((a.contact, a.told), (b.contact, b.told));
+                    prop_assert_eq!((a.contact, &a.told), (b.contact, &b.told));
                 }
             }
         }
