@@ -1,5 +1,6 @@
 //! Bad lines between a branch and the centre: connections that never last, and too little room for what waits.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ const LASTING: Duration = Duration::from_millis(PROBE.verdict_ms().unsigned_abs(
 /// How long a verdict may take to be shown over a slow line, in ms.
 const DELIVERY_MS: i64 = 3_000;
 
+/// Most bytes that a month of such a branch may take on a card.
+const MONTH_LIMIT_BYTES: u64 = 16_000_000;
+
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -40,7 +44,7 @@ fn connections_that_last_two_seconds_lose_no_outage_and_repeat_none() {
         relay.cut_every(Duration::from_secs(2));
         let began = Instant::now();
         let mut truth: Vec<Vec<Spell>> = vec![Vec::new(); 7];
-        while began.elapsed() < Duration::from_secs(60) {
+        while began.elapsed() < cuts_last() {
             // Two at a time, in turn; the last device never.
             let n = truth.iter().map(Vec::len).sum::<usize>();
             let pair = [n % 7, (n + 1) % 7];
@@ -73,6 +77,8 @@ fn while_a_months_backlog_drains_over_64_kbit_per_second_the_present_is_shown_at
     net.at_the_centre(async || {
         let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
         leave_behind(folder.path(), DEVICES, 30);
+        let bytes = size_on_disk(folder.path());
+        assert!(bytes <= MONTH_LIMIT_BYTES, "a month takes {bytes} B");
         net.wan_rate(1, 64);
         let silent_after = Duration::from_secs(15);
         let place = |agent: &mut ward_tests::agent::AgentSettings| agent.state_dir = Some(folder.path().to_owned());
@@ -113,6 +119,22 @@ fn while_a_months_backlog_drains_over_64_kbit_per_second_the_present_is_shown_at
         }
         world.surfaces_agree().await;
     });
+}
+
+/// How long connections are cut: a minute, or as many seconds as `WARD_CUTS_SECONDS` says.
+fn cuts_last() -> Duration {
+    let seconds = std::env::var("WARD_CUTS_SECONDS").map_or(Ok(60), |text| text.parse());
+    Duration::from_secs(seconds.expect("WARD_CUTS_SECONDS is a number"))
+}
+
+/// Bytes that a folder takes on its disk.
+fn size_on_disk(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("the folder is the test's own").map(|entry| entry.expect("readable"));
+    let size = |entry: std::fs::DirEntry| match entry.metadata().expect("readable") {
+        folder if folder.is_dir() => size_on_disk(&entry.path()),
+        file => file.blocks() * 512,
+    };
+    entries.map(size).sum()
 }
 
 /// Waits until a change is shown, and says how long that took.
