@@ -40,6 +40,8 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
     let (tally, tally_seen) = channel::channel(Tally::default());
     let (asks, asked) = mpsc::channel(link::ASKS_LIMIT);
     let (answers, answered) = mpsc::channel(link::ASKS_LIMIT);
+    let (proofs, proofs_wanted) = mpsc::channel(1);
+    let (heard, heard_seen) = channel::channel(clock::uptime());
     let watch_ends = watch::Ends {
         plan: plan_seen,
         standing: keeper.standing.clone(),
@@ -47,6 +49,8 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
         tally,
         asks: asked,
         answers,
+        proofs,
+        heard: heard_seen,
     };
     let link_ends = link::Ends {
         keeper: keeper.commands.clone(),
@@ -55,6 +59,8 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
         plan,
         asks,
         answers: answered,
+        proofs: proofs_wanted,
+        heard,
     };
 
     // The link listens to a token of its own, so that it can still send what the watch hands over at the end.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod command;
 pub mod dating;
 pub mod disk;
+pub mod isolation;
 pub mod keeper;
 pub mod line;
 pub mod link;
@@ -21,9 +22,11 @@ pub mod probe;
 pub mod schedule;
 pub mod settings;
 pub mod summary;
+pub mod surroundings;
 pub mod tls;
 pub mod watch;
 pub mod window;
+pub mod witness;
 
 /// The version that a boot entry and `--version` tell.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

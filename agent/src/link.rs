@@ -62,6 +62,10 @@ pub struct Ends {
     pub asks: mpsc::Sender<Ask>,
     /// What has been answered.
     pub answers: mpsc::Receiver<Answer>,
+    /// Somebody wants to know whether the broker answers.
+    pub proofs: mpsc::Receiver<()>,
+    /// When that was sent which the broker has answered last.
+    pub heard: watch::Sender<Uptime>,
 }
 
 /// The last good config of a state folder, if there is one.
@@ -116,6 +120,8 @@ struct Connection {
     heartbeat_at: Uptime,
     confirmed_at: Uptime,
     unconfirmed: u32,
+    /// When the broker was asked for a sign that it hasn't given yet.
+    proof: Option<Uptime>,
     health_told: Option<(Uptime, Told)>,
     states_told: Arc<Vec<Live>>,
 }
@@ -173,6 +179,10 @@ impl Link {
                 },
                 Ok(()) = standing.changed() => {}
                 Ok(()) = tally.changed() => self.tell_newest(&mut connection).await?,
+                Some(()) = self.ends.proofs.recv() => {
+                    connection.proof = Some(clock::uptime());
+                    self.heartbeat(&mut connection).await?;
+                }
                 Some(answer) = self.ends.answers.recv() => {
                     // One that finds no room is not repeated: the next comes in seconds.
                     connection.publish(Lane::Answer.topic(&self.settings.branch), QoS::AtMostOnce, &answer)?;
@@ -220,6 +230,7 @@ impl Link {
             confirmed_at: now,
             // The presence is the first.
             unconfirmed: 1,
+            proof: None,
             health_told: None,
             states_told: Arc::default(),
         })
@@ -231,6 +242,12 @@ impl Link {
             Packet::PubAck(_) => {
                 connection.confirmed_at = now;
                 connection.unconfirmed = connection.unconfirmed.saturating_sub(1);
+                // Confirmations come in the order of sending: the last of them is that of the question.
+                if connection.unconfirmed == 0
+                    && let Some(sent) = connection.proof.take()
+                {
+                    self.ends.heard.send_replace(sent);
+                }
             }
             Packet::SubAck(subscribed) if subscribed.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) => {
                 bail!("the broker refuses a subscription: its ACL must let {} read its ack and config", self.settings.branch);
@@ -320,7 +337,8 @@ impl Link {
         let word = Word { health, states };
         let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, carried, reply)).await else { return Ok(()) };
         // Where TCP can't be asked to notice that a connection hangs, the broker's answer has to tell.
-        let qos = if connection.line.is_some() { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        let is_proof = connection.proof.is_some();
+        let qos = if connection.line.is_some() && !is_proof { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let told_now = connection.publish(Lane::Live.topic(&self.settings.branch), qos, &heartbeat)?;
         if told_now && heartbeat.health.is_some() {
             connection.health_told = Some((now, told));

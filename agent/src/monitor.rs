@@ -94,8 +94,22 @@ impl Monitor {
         if self.pending_since().is_some() { rule.retry_ms } else { rule.interval_ms }
     }
 
+    /// When a silence began that this outcome makes long enough to be told, if it does.
+    pub fn silence(&self, outcome: Outcome, sent: Uptime, rule: &ProbeRule) -> Option<Uptime> {
+        let (sign, status) = match outcome {
+            Outcome::Reply { .. } => return None,
+            Outcome::Timeout | Outcome::Unreachable => (self.signs.misses, Status::Down),
+            Outcome::SendError => (self.signs.errors, Status::Unknown(Cause::ProbeError)),
+        };
+        let (first, count) = sign.map_or((sent, 0), |sign| (sign.first, sign.count));
+        (self.status != status && count.saturating_add(1) >= rule.fall).then_some(first)
+    }
+
     /// Takes the outcome of the probe that was sent at `sent`. Probes of one device are told in the order of sending.
-    pub fn observe(&mut self, outcome: Outcome, sent: Uptime, rule: &ProbeRule) -> Option<Change> {
+    ///
+    /// `means` says whose fault a silence is that is long enough to be told: the device's own (`Down`), or why nobody can
+    /// say what the device is; nothing while that isn't known yet.
+    pub fn observe(&mut self, outcome: Outcome, sent: Uptime, rule: &ProbeRule, means: Option<Status>) -> Option<Change> {
         let (seen, sign, needed) = match outcome {
             Outcome::Reply { .. } => {
                 self.signs = Signs { replies: self.signs.replies, ..Signs::default() };
@@ -112,19 +126,43 @@ impl Monitor {
                 (Status::Unknown(Cause::ProbeError), count(&mut self.signs.errors, sent), rule.fall)
             }
         };
-        let change = self.weigh(seen, sign, needed);
+        let change = self.weigh(seen, sign, needed, means);
         if seen == Status::Up {
             self.last_ok = Some(sent);
         }
         change
     }
 
-    fn weigh(&mut self, seen: Status, sign: Sign, needed: u8) -> Option<Change> {
+    /// Nobody can say any more what the device is, whatever was known: since when, and why.
+    pub fn lose(&mut self, cause: Cause, since: Uptime) -> Option<Change> {
+        let to = Status::Unknown(cause);
+        if self.status == to {
+            return None;
+        }
+        let onset = since.max(self.since);
+        let change = Change { from: self.status, to, onset, last_ok: self.last_ok };
+        *self = Self { status: to, since: onset, last_ok: self.last_ok, signs: Signs::default() };
+        Some(change)
+    }
+
+    fn weigh(&mut self, seen: Status, sign: Sign, needed: u8, means: Option<Status>) -> Option<Change> {
         if seen == self.status {
             self.signs = Signs::default();
             return None;
         }
         if sign.count < needed {
+            return None;
+        }
+        let seen = match seen {
+            Status::Up => seen,
+            Status::Down | Status::Unknown(_) => match means? {
+                // The device's own fault: what was seen of it counts.
+                Status::Down => seen,
+                other => other,
+            },
+        };
+        if seen == self.status {
+            self.signs = Signs::default();
             return None;
         }
         let change =
@@ -152,7 +190,8 @@ mod tests {
                 'e' => Outcome::SendError,
                 other => panic!("{other:?} is no outcome"),
             };
-            if let Some(change) = monitor.observe(outcome, Uptime(second as u64 * 1000), &ProbeRule::default()) {
+            let at = Uptime(second as u64 * 1000);
+            if let Some(change) = monitor.observe(outcome, at, &ProbeRule::default(), Some(Status::Down)) {
                 let last_ok = change.last_ok.map_or(String::new(), |at| format!("/{}", at.0 / 1000));
                 told.push(format!("{}@{}{last_ok}", change.to, change.onset.0 / 1000));
             }
@@ -207,11 +246,44 @@ mod tests {
     fn a_pending_change_hurries_the_next_probe() {
         let rule = ProbeRule::default();
         let mut monitor = Monitor::new(Uptime(0));
-        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(0), &rule);
+        let down = Some(Status::Down);
+        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(0), &rule, down);
         assert_eq!(monitor.next_after_ms(&rule), rule.interval_ms);
-        monitor.observe(Outcome::Timeout, Uptime(2_000), &rule);
+        monitor.observe(Outcome::Timeout, Uptime(2_000), &rule, down);
         assert_eq!((monitor.next_after_ms(&rule), monitor.pending_since()), (rule.retry_ms, Some(Uptime(2_000))));
-        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(2_500), &rule);
+        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(2_500), &rule, down);
         assert_eq!((monitor.next_after_ms(&rule), monitor.pending_since()), (rule.interval_ms, None));
+    }
+
+    #[test]
+    fn silence_that_is_the_agents_own_fault_is_no_failure_and_is_judged_again_later() {
+        let rule = ProbeRule::default();
+        let isolated = Status::Unknown(Cause::AgentIsolated);
+        let mut monitor = Monitor::new(Uptime(0));
+        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(0), &rule, Some(Status::Down));
+        let miss = |monitor: &mut Monitor, at, means| monitor.observe(Outcome::Timeout, Uptime(at), &rule, means);
+        assert_eq!((miss(&mut monitor, 1_000, None), miss(&mut monitor, 2_000, None)), (None, None));
+        assert_eq!(miss(&mut monitor, 3_000, None), None, "it isn't known yet whose fault it is");
+        let change = miss(&mut monitor, 4_000, Some(isolated)).expect("it is known now");
+        assert_eq!((change.to, change.onset, change.last_ok), (isolated, Uptime(1_000), Some(Uptime(0))));
+        for at in 5..8 {
+            assert_eq!(miss(&mut monitor, at * 1_000, Some(isolated)), None);
+        }
+        assert_eq!(miss(&mut monitor, 8_000, Some(Status::Down)), None);
+        miss(&mut monitor, 9_000, Some(Status::Down));
+        let change = miss(&mut monitor, 10_000, Some(Status::Down)).expect("the others are back, this one isn't");
+        assert_eq!((change.from, change.to, change.onset), (isolated, Status::Down, Uptime(8_000)));
+    }
+
+    #[test]
+    fn what_is_lost_from_sight_is_unknown_whatever_it_was() {
+        let rule = ProbeRule::default();
+        let mut monitor = Monitor::new(Uptime(0));
+        monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(5_000), &rule, Some(Status::Down));
+        let change = monitor.lose(Cause::AgentIsolated, Uptime(3_000)).expect("it was up");
+        assert_eq!((change.from, change.onset, monitor.since()), (Status::Up, Uptime(5_000), Uptime(5_000)));
+        assert_eq!(monitor.lose(Cause::AgentIsolated, Uptime(9_000)), None);
+        let back = monitor.observe(Outcome::Reply { rtt_us: 1 }, Uptime(9_000), &rule, None).expect("one reply is enough");
+        assert_eq!(back.to, Status::Up);
     }
 }

@@ -11,18 +11,21 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use shared::message::{Answer, Ask, Live, WATCHED_LIMIT, Watched};
-use shared::{Body, Column, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Transition, Uptime};
+use shared::{Body, Cause, Column, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Status, Transition, Uptime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::CONFIRMATION_LIMIT_MS;
 use crate::clock;
+use crate::isolation::{Finding, judge};
 use crate::keeper::{Command, Standing};
 use crate::monitor::{Change, Monitor, Outcome};
 use crate::plan::{Plan, Planned};
 use crate::probe::Prober;
 use crate::schedule::{Schedule, phase};
 use crate::summary::Summary;
+use crate::surroundings::{Routes, carrier};
+use crate::witness::{ROUND, Witnesses};
 
 /// Time between two looks at the schedule, in ms.
 const TICK_MS: u64 = 10;
@@ -36,6 +39,10 @@ const BACKLOG_LIMIT: usize = 10_000;
 const UNIT_US: u16 = 10;
 /// Most bytes of one block of qualities, about: on a slow line it must not hold an outage up for long.
 const BLOCK_LIMIT_BYTES: usize = 4_000;
+/// Set in the sequence numbers of probes that only ask whether anybody is there: they lie beside a target's own.
+const WITNESS_BIT: u16 = 0x8000;
+/// Answers to what was sent so shortly after a silence began tell nothing of whose fault it is, in ms.
+const AFTERMATH_MS: u64 = 300;
 /// Length of a minute in ms.
 const MINUTE_MS: u64 = 60_000;
 
@@ -76,6 +83,10 @@ pub struct Ends {
     pub asks: mpsc::Receiver<Ask>,
     /// Where answers go.
     pub answers: mpsc::Sender<Answer>,
+    /// Asks the link for a sign of the broker.
+    pub proofs: mpsc::Sender<()>,
+    /// When that was sent which the broker has answered last.
+    pub heard: watch::Receiver<Uptime>,
 }
 
 struct Slot {
@@ -86,7 +97,20 @@ struct Slot {
     due: Uptime,
     in_flight: Option<Uptime>,
     sequence: u16,
+    /// When the newest probe was sent, if it was not answered.
+    silent_since: Option<Uptime>,
     watched: Option<Watching>,
+}
+
+/// Who was probed, and what for.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// A target, in its turn.
+    Target(usize),
+    /// A target, to see whether anybody answers.
+    Witness(usize),
+    /// The gateway, for the same.
+    Gateway,
 }
 
 /// Somebody looks at a device.
@@ -97,7 +121,7 @@ struct Watching {
     summary: Summary,
 }
 
-type Probing = BoxFuture<'static, (u64, usize, Uptime, Outcome)>;
+type Probing = BoxFuture<'static, (u64, Asked, Uptime, Outcome)>;
 
 struct Watch<P> {
     prober: Arc<P>,
@@ -114,6 +138,12 @@ struct Watch<P> {
     reported_at: Uptime,
     told_at: Uptime,
     watched_at: Option<Uptime>,
+    witnesses: Witnesses,
+    routes: Routes,
+    is_isolated: bool,
+    /// When it was last found so.
+    isolated_at: Option<Uptime>,
+    round: u16,
     backlog: VecDeque<(Body, Uptime)>,
     tally: Tally,
 }
@@ -135,6 +165,11 @@ pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationTo
         reported_at: now,
         told_at: now,
         watched_at: None,
+        witnesses: Witnesses::default(),
+        routes: Routes::default(),
+        is_isolated: false,
+        isolated_at: None,
+        round: 0,
         backlog: VecDeque::new(),
         tally: Tally::default(),
     };
@@ -186,8 +221,11 @@ impl<P: Prober> Watch<P> {
                 // Nobody can send another plan: keep to this one.
                 Err(_) => tokio::time::sleep(Duration::from_millis(wait)).await,
             },
-            Some((generation, slot, sent, outcome)) = self.probing.next(), if !self.probing.is_empty() => {
-                self.observe(generation, slot, sent, outcome);
+            Some((generation, asked, sent, outcome)) = self.probing.next(), if !self.probing.is_empty() => {
+                // What was asked under an earlier plan is no answer of this one's targets.
+                if generation == self.generation {
+                    self.hear(asked, sent, outcome);
+                }
             }
             Some(ask) = self.ends.asks.recv() => self.answer(ask, clock::uptime()),
             () = tokio::time::sleep(Duration::from_millis(wait)) => {}
@@ -200,19 +238,130 @@ impl<P: Prober> Watch<P> {
             let slot = &mut self.slots[index];
             slot.due = due;
             slot.in_flight = Some(now);
-            slot.sequence = slot.sequence.wrapping_add(1);
-            let timeout = Duration::from_millis(slot.planned.rule.timeout_ms.into());
-            let (prober, generation) = (Arc::clone(&self.prober), self.generation);
-            let (address, sequence): (IpAddr, u16) = (slot.planned.address, slot.sequence);
-            self.probing.push(Box::pin(async move { (generation, index, now, prober.probe(address, sequence, timeout).await) }));
+            let (address, timeout_ms) = (slot.planned.address, slot.planned.rule.timeout_ms);
+            slot.sequence = (slot.sequence + 1) & !WITNESS_BIT;
+            let sequence = slot.sequence;
+            self.send(Asked::Target(index), address, sequence, timeout_ms, now);
         }
     }
 
-    fn observe(&mut self, generation: u64, index: usize, sent: Uptime, outcome: Outcome) {
-        if generation != self.generation {
-            return;
+    fn send(&mut self, asked: Asked, address: IpAddr, sequence: u16, timeout_ms: u32, now: Uptime) {
+        let timeout = Duration::from_millis(timeout_ms.into());
+        let (prober, generation) = (Arc::clone(&self.prober), self.generation);
+        self.probing.push(Box::pin(async move { (generation, asked, now, prober.probe(address, sequence, timeout).await) }));
+    }
+
+    fn hear(&mut self, asked: Asked, sent: Uptime, outcome: Outcome) {
+        let has_replied = matches!(outcome, Outcome::Reply { .. });
+        match asked {
+            Asked::Gateway => self.witnesses.gateway_told(sent, has_replied),
+            Asked::Target(index) | Asked::Witness(index) => {
+                self.slots[index].silent_since = (!has_replied).then_some(sent);
+                if has_replied {
+                    self.witnesses.replied(index, sent);
+                }
+            }
         }
+        if has_replied && std::mem::take(&mut self.is_isolated) {
+            tracing::info!("somebody answers again: the agent is not isolated any more");
+            self.restart_schedule(clock::uptime());
+        }
+        match asked {
+            Asked::Target(index) => self.observe(index, sent, outcome),
+            Asked::Gateway | Asked::Witness(_) => {}
+        }
+    }
+
+    /// A device missed a probe: others are asked, so that it is known whose fault that is by the time it is told.
+    fn ask_others(&mut self, index: usize, now: Uptime) {
+        let Some(from) = self.witnesses.begin_round(self.slots.len(), now) else { return };
+        self.routes = Routes::read();
+        self.witnesses.gateway = self.routes.gateway();
+        self.round = self.round.wrapping_add(1);
+        let (sequence, rule) = (self.round | WITNESS_BIT, self.slots[index].planned.rule);
+        if let Some(gateway) = self.witnesses.gateway {
+            self.send(Asked::Gateway, gateway, sequence, rule.timeout_ms, now);
+        }
+        let others = (from..from + self.slots.len()).map(|at| at % self.slots.len());
+        let may_answer = |at: &usize| *at != index && self.slots[*at].monitor.status() != Status::Down;
+        let round: Vec<usize> = others.filter(may_answer).take(ROUND).collect();
+        for witness in round {
+            let planned = &self.slots[witness].planned;
+            let (address, timeout_ms) = (planned.address, planned.rule.timeout_ms);
+            self.send(Asked::Witness(witness), address, sequence, timeout_ms, now);
+        }
+    }
+
+    /// What a silence that began at `onset` and is long enough to be told means, if that is known.
+    fn weigh(&mut self, index: usize, onset: Uptime, now: Uptime) -> Option<Status> {
+        // What was silent while nobody answered has told nothing: it is counted anew.
+        if self.is_isolated && self.isolated_at.is_some_and(|at| onset <= at) {
+            return Some(Status::Unknown(Cause::AgentIsolated));
+        }
+        let heard = *self.ends.heard.borrow();
+        self.witnesses.broker_replied(heard);
+        let address = self.slots[index].planned.address;
+        let carrier = self.routes.interface(address).and_then(carrier);
+        let evidence = |watch: &Self| {
+            let silent = watch.slots.iter().map(|slot| slot.silent_since);
+            // What was under way when it happened may have got through still.
+            watch.witnesses.evidence(index, silent, carrier, onset.plus(AFTERMATH_MS), now)
+        };
+        let mut finding = judge(&evidence(self), onset, now);
+        // Before the agent takes itself for isolated, the broker has a word.
+        let is_connected = self.ends.standing.borrow().is_connected;
+        if finding == Finding::Agent && carrier != Some(false) && self.witnesses.begin_asking_broker(is_connected, now) {
+            let _ = self.ends.proofs.try_send(());
+            finding = judge(&evidence(self), onset, now);
+        }
+        match finding {
+            Finding::Device => Some(Status::Down),
+            Finding::Agent => {
+                self.isolated_at = Some(now);
+                Some(Status::Unknown(Cause::AgentIsolated))
+            }
+            Finding::Open => None,
+        }
+    }
+
+    /// Nobody answers: no device's state is known any more, whenever it would have been probed next. Where the cable of
+    /// one interface is out, that is so of the devices behind it.
+    fn isolate(&mut self, index: usize, onset: Uptime, now: Uptime) {
+        self.is_isolated = true;
+        let interface = self.routes.interface(self.slots[index].planned.address).filter(|name| carrier(name) == Some(false));
+        tracing::warn!(interface, "the agent is isolated: its devices are unknown");
+        for at in 0..self.slots.len() {
+            let slot = &mut self.slots[at];
+            if interface.is_some() && self.routes.interface(slot.planned.address) != interface {
+                continue;
+            }
+            if let Some(change) = slot.monitor.lose(Cause::AgentIsolated, onset) {
+                let transition = transition(&slot.planned.device, change);
+                self.backlog.push_back((Body::Transition(transition), now));
+            }
+        }
+        self.tell(now);
+        self.tell_tally();
+    }
+
+    /// Every target is due within a second: whoever was unknown is asked at once.
+    fn restart_schedule(&mut self, now: Uptime) {
+        self.generation += 1;
+        self.schedule = Schedule::default();
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            slot.in_flight = None;
+            slot.due = phase(&slot.planned.device, slot.planned.rule.interval_ms, now);
+            self.schedule.wait(index, now.plus(slot.due.since(now) % 1_000));
+        }
+    }
+
+    fn observe(&mut self, index: usize, sent: Uptime, outcome: Outcome) {
         let now = clock::uptime();
+        let rule = self.slots[index].planned.rule;
+        if !matches!(outcome, Outcome::Reply { .. }) && self.slots[index].monitor.status() != Status::Down {
+            self.ask_others(index, now);
+        }
+        let means = self.slots[index].monitor.silence(outcome, sent, &rule).and_then(|onset| self.weigh(index, onset, now));
         let slot = &mut self.slots[index];
         slot.in_flight = None;
         slot.summary.add(outcome);
@@ -220,8 +369,7 @@ impl<P: Prober> Watch<P> {
         if outcome == Outcome::SendError {
             self.tally.send_errors += 1;
         }
-        let rule = slot.planned.rule;
-        let change = slot.monitor.observe(outcome, sent, &rule);
+        let change = slot.monitor.observe(outcome, sent, &rule, means);
         if slot.monitor.next_after_ms(&rule) < rule.interval_ms {
             self.schedule.wait(index, sent.plus(rule.retry_ms.into()).max(now));
         } else {
@@ -231,14 +379,16 @@ impl<P: Prober> Watch<P> {
         }
         if let Some(change) = change {
             self.tell_change(index, change, now);
+            if change.to == Status::Unknown(Cause::AgentIsolated) {
+                self.isolate(index, change.onset, now);
+            }
         }
     }
 
     fn tell_change(&mut self, index: usize, change: Change, now: Uptime) {
-        let device = self.slots[index].planned.device.clone();
+        let device = &self.slots[index].planned.device;
         tracing::info!(%device, from = %change.from, to = %change.to, "the status has changed");
-        let Change { from, to, onset, last_ok } = change;
-        self.backlog.push_back((Body::Transition(Transition { device, from, to, onset, last_ok }), now));
+        self.backlog.push_back((Body::Transition(transition(device, change)), now));
         self.tell(now);
         self.tell_tally();
     }
@@ -267,6 +417,8 @@ impl<P: Prober> Watch<P> {
         self.generation += 1;
         let mut before: HashMap<DeviceId, Slot> = self.slots.drain(..).map(|slot| (slot.planned.device.clone(), slot)).collect();
         self.schedule = Schedule::default();
+        self.witnesses.forget();
+        self.routes = Routes::read();
         for planned in &plan.targets {
             let kept = before.remove(&planned.device).filter(|slot| slot.planned.address == planned.address);
             let due = phase(&planned.device, planned.rule.interval_ms, now);
@@ -281,6 +433,7 @@ impl<P: Prober> Watch<P> {
                     due,
                     in_flight: None,
                     sequence: 0,
+                    silent_since: None,
                     watched: None,
                 },
             };
@@ -457,6 +610,10 @@ impl<P: Prober> Watch<P> {
         let gap = Gap { span: 1, from, to, reason: GapReason::BufferFull, dropped };
         self.backlog.push_front((Body::Gap(gap), to));
     }
+}
+
+fn transition(device: &DeviceId, Change { from, to, onset, last_ok }: Change) -> Transition {
+    Transition { device: device.clone(), from, to, onset, last_ok }
 }
 
 /// Columns in blocks of about [`BLOCK_LIMIT_BYTES`].

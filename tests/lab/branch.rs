@@ -153,6 +153,16 @@ impl Net {
         self.set(&self.lan(b), "delete", "inet lab silent", &self.address(b, i).to_string())
     }
 
+    /// Pulls the cable between a branch's agent and its devices: the agent's interface loses its carrier.
+    pub fn lan_cut(&self, b: u8) -> Change {
+        Change::of(|| drop(run("ip", &["-n", &self.lan(b), "link", "set", "lan", "down"], "")))
+    }
+
+    /// Plugs that cable in again.
+    pub fn lan_restore(&self, b: u8) -> Change {
+        Change::of(|| drop(run("ip", &["-n", &self.lan(b), "link", "set", "lan", "up"], "")))
+    }
+
     /// Takes a branch's WAN link down: the agent's own interface loses its carrier.
     pub fn wan_cut(&self, b: u8) -> Change {
         Change::of(|| run("ip", &["-n", &self.centre(), "link", "set", &format!("wan{b}"), "down"], ""))

@@ -6,6 +6,7 @@ mod demo;
 mod faults;
 mod input;
 mod instruments;
+mod isolation;
 mod laboratory;
 mod links;
 mod path;

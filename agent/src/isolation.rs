@@ -1,0 +1,92 @@
+//! Whose fault silence is: a device's, or the agent's own.
+//!
+//! Pure. When a device falls silent, others are asked at once: some of the branch's devices, the gateway, and the broker.
+//! Where one of them answers, the device is down. Where none does, or the agent's own cable is out, nobody can say what
+//! the devices are.
+
+use shared::Uptime;
+
+/// So many others have to be silent as well before the agent takes itself for isolated.
+pub const WITNESSES: usize = 2;
+/// How long to wait for witnesses beyond a device's own confirmation, in ms. Without any by then the device is down: a
+/// failure that isn't told is worse than one that is told of the wrong party.
+const PATIENCE_MS: u64 = 2_000;
+
+/// What is known of everybody but the device that fell silent, since it did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Whether the interface towards the device has a carrier, where that can be told.
+    pub carrier: Option<bool>,
+    /// Somebody else has answered what was asked since.
+    pub is_heard: bool,
+    /// How many others were asked since and did not answer.
+    pub silent: usize,
+    /// How many others there are to ask.
+    pub others: usize,
+    /// The broker was asked, and may still answer.
+    pub is_broker_asked: bool,
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// The device's: it is down.
+    Device,
+    /// The agent's: it is cut off from the branch, and its devices are unknown.
+    Agent,
+    /// That isn't known yet.
+    Open,
+}
+
+/// Weighs what is known at `now` of a silence that began at `onset` and is long enough to be told.
+pub fn judge(evidence: &Evidence, onset: Uptime, now: Uptime) -> Finding {
+    let Evidence { carrier, is_heard, silent, others, is_broker_asked } = *evidence;
+    if carrier == Some(false) {
+        return Finding::Agent;
+    }
+    if is_heard || others < WITNESSES {
+        return Finding::Device;
+    }
+    let is_late = now.since(onset) > PATIENCE_MS + 2_000;
+    match silent >= WITNESSES {
+        true if is_broker_asked && !is_late => Finding::Open,
+        true => Finding::Agent,
+        false if is_late => Finding::Device,
+        false => Finding::Open,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(evidence: Evidence, after_ms: u64, expected: Finding) {
+        assert_eq!(judge(&evidence, Uptime(10_000), Uptime(10_000 + after_ms)), expected, "{evidence:?} after {after_ms} ms");
+    }
+
+    #[test]
+    fn a_device_is_down_where_anybody_else_answers() {
+        check(Evidence { is_heard: true, silent: 30, others: 31, ..Evidence::default() }, 1_500, Finding::Device);
+        check(Evidence { carrier: Some(true), is_heard: true, others: 1, ..Evidence::default() }, 1_500, Finding::Device);
+    }
+
+    #[test]
+    fn without_a_carrier_nothing_is_known_of_any_device() {
+        check(Evidence { carrier: Some(false), others: 0, ..Evidence::default() }, 0, Finding::Agent);
+        check(Evidence { carrier: Some(false), is_heard: true, others: 9, ..Evidence::default() }, 0, Finding::Agent);
+    }
+
+    #[test]
+    fn where_nobody_answers_the_agent_is_isolated() {
+        check(Evidence { silent: 2, others: 2, ..Evidence::default() }, 1_500, Finding::Agent);
+        check(Evidence { silent: 2, others: 9, is_broker_asked: true, ..Evidence::default() }, 1_500, Finding::Open);
+        check(Evidence { silent: 2, others: 9, is_broker_asked: true, ..Evidence::default() }, 4_100, Finding::Agent);
+    }
+
+    #[test]
+    fn a_failure_is_told_even_where_nobody_can_be_asked() {
+        check(Evidence { others: 1, silent: 1, ..Evidence::default() }, 1_500, Finding::Device);
+        check(Evidence { others: 5, silent: 1, ..Evidence::default() }, 1_500, Finding::Open);
+        check(Evidence { others: 5, silent: 1, ..Evidence::default() }, 4_100, Finding::Device);
+    }
+}
