@@ -15,7 +15,7 @@ use crate::plan::Plan;
 use crate::probe::Prober;
 use crate::settings::Settings;
 use crate::watch::Tally;
-use crate::{clock, link, watch};
+use crate::{clock, link, status, watch};
 
 /// Runs an agent until `shutdown` is cancelled or one of its stages fails.
 ///
@@ -63,6 +63,17 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
         heard,
     };
 
+    // It has nothing to finish: it ends when the rest has.
+    let status_ends = status::Ends {
+        branch: settings.branch.to_string(),
+        keeper: keeper.commands.clone(),
+        standing: keeper.standing.clone(),
+        tally: link_ends.tally.clone(),
+        plan: watch_ends.plan.clone(),
+    };
+    let mut asides = JoinSet::new();
+    asides.spawn(status::serve(settings.state_dir.clone(), status_ends));
+
     // The link listens to a token of its own, so that it can still send what the watch hands over at the end.
     let link_shutdown = CancellationToken::new();
     let mut stages = JoinSet::new();
@@ -83,6 +94,7 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
             break;
         }
     }
+    asides.shutdown().await;
     let _ = keeper.commands.send(Command::Close).await;
     tokio::task::spawn_blocking(move || keeper.join()).await.context("closing the buffer")
 }

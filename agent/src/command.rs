@@ -1,17 +1,25 @@
 //! The commands of `ward-agent`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its terminal")]
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::probe::{Icmp, PERMIT_HINT};
+use crate::monitor::Outcome;
+use crate::probe::{Icmp, PERMIT_HINT, Prober};
 use crate::settings::Settings;
+use crate::status;
+use crate::surroundings::{Routes, carrier};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// Time between two probes of `ward-agent probe`.
+const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Parser)]
 #[command(name = "ward-agent", version, about = "Probes a branch's devices and reports what changed")]
@@ -28,6 +36,26 @@ enum Command {
         #[arg(long, default_value = "/etc/ward/agent.toml")]
         config: PathBuf,
     },
+    /// Say how the agent on this machine is: devices, link, buffer, clock, and what it costs.
+    Status {
+        /// The agent's config file, which names its state folder.
+        #[arg(long, default_value = "/etc/ward/agent.toml")]
+        config: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Probe an address and explain what came of it.
+    Probe {
+        /// The address.
+        address: IpAddr,
+        /// How many probes.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+        count: u16,
+        /// How long a reply may take, in ms.
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+        timeout: u64,
+    },
     /// Name each mistake in a config file; exit 1 if there is any.
     Check {
         /// Config file.
@@ -40,6 +68,8 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { config } => run(&config),
         Command::Check { file } => check(&file),
+        Command::Status { config, json } => status(&config, json),
+        Command::Probe { address, count, timeout } => probe(address, count, Duration::from_millis(timeout)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,6 +90,74 @@ fn check(file: &Path) -> anyhow::Result<()> {
     let settings = settings(file)?;
     println!("{}: good, branch {}", file.display(), settings.branch);
     Ok(())
+}
+
+fn status(config: &Path, json: bool) -> anyhow::Result<()> {
+    let report = status::ask(&settings(config)?.state_dir)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", status::table(&report));
+    }
+    Ok(())
+}
+
+fn probe(address: IpAddr, count: u16, timeout: Duration) -> anyhow::Result<()> {
+    shared::message::check_address(address).map_err(|what| anyhow::anyhow!("{address} {what}"))?;
+    let routes = Routes::read();
+    match routes.interface(address) {
+        Some(interface) => {
+            let cable = match carrier(interface) {
+                Some(true) => "its cable is in",
+                Some(false) => "it has NO CARRIER: the cable is out, or what it leads to is off",
+                None => "the kernel doesn't say whether its cable is in",
+            };
+            println!("way        by {interface}; {cable}");
+        }
+        None => println!("way        not known"),
+    }
+    if let Some(gateway) = routes.gateway() {
+        println!("gateway    {gateway}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let outcomes = runtime.block_on(async {
+        let prober = Icmp::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
+        println!("socket     {}", prober.kind().explanation());
+        let mut outcomes = Vec::new();
+        for sequence in 1..=count {
+            let outcome = prober.probe(address, sequence, timeout).await;
+            println!("probe {sequence:<4} {}", words(outcome, timeout));
+            outcomes.push(outcome);
+            if sequence < count {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        anyhow::Ok(outcomes)
+    })?;
+    let replies = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Reply { .. })).count();
+    println!("verdict    {}", verdict(replies, &outcomes));
+    if replies == 0 { Err(anyhow::anyhow!("{address} did not answer")) } else { Ok(()) }
+}
+
+fn words(outcome: Outcome, timeout: Duration) -> String {
+    match outcome {
+        Outcome::Reply { rtt_us } => format!("answered after {}.{:03} ms", rtt_us / 1_000, rtt_us % 1_000),
+        Outcome::Timeout => format!("no answer within {} ms", timeout.as_millis()),
+        Outcome::Unreachable => "a router says that it can't be reached".to_owned(),
+        Outcome::SendError => "could not be sent: no route, no permission, or nobody there who knows the address".to_owned(),
+    }
+}
+
+fn verdict(replies: usize, outcomes: &[Outcome]) -> &'static str {
+    if replies == outcomes.len() {
+        "it is up"
+    } else if replies > 0 {
+        "it answers, but not always: look at the cable, the load, and whether two devices have this address"
+    } else if outcomes.iter().all(|outcome| *outcome == Outcome::SendError) {
+        "nothing can be said of it: no probe left this machine"
+    } else {
+        "it is down, or doesn't answer ICMP: try from another machine of the branch"
+    }
 }
 
 fn run(config: &Path) -> anyhow::Result<()> {

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod probe;
 pub mod schedule;
 pub mod settings;
+pub mod status;
 pub mod summary;
 pub mod surroundings;
 pub mod tls;
