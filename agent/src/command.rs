@@ -116,7 +116,7 @@ fn probe(address: IpAddr, count: u16, timeout: Duration) -> anyhow::Result<()> {
         }
         None => println!("way        not known"),
     }
-    if let Some(gateway) = routes.gateway() {
+    if let Some(gateway) = routes.gateway_beside(address) {
         println!("gateway    {gateway}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;

@@ -47,15 +47,18 @@ impl Routes {
     /// The interface through which an address is reached.
     pub fn interface(&self, address: IpAddr) -> Option<&str> {
         match address {
+            // Not in this table.
+            _ if address.is_loopback() => Some("lo"),
             IpAddr::V4(v4) => self.to(v4).map(|route| route.interface.as_str()),
             IpAddr::V6(_) => None,
         }
     }
 
-    /// The gateway for everything else, if there is one.
-    pub fn gateway(&self) -> Option<IpAddr> {
+    /// The gateway for everything else, if there is one behind the interface by which `address` is reached: only then
+    /// does its answer say that this way is open.
+    pub fn gateway_beside(&self, address: IpAddr) -> Option<IpAddr> {
         let route = self.to(Ipv4Addr::UNSPECIFIED).filter(|route| route.mask == 0 && route.gateway != 0)?;
-        Some(Ipv4Addr::from(route.gateway).into())
+        (self.interface(address) == Some(&route.interface)).then(|| Ipv4Addr::from(route.gateway).into())
     }
 }
 
@@ -89,8 +92,11 @@ mod tests {
         assert_eq!(interface("192.168.7.7"), Some("eth1"));
         assert_eq!(interface("203.0.113.9"), Some("eth0"));
         assert_eq!(interface("fe80::1"), None);
-        assert_eq!(routes.gateway(), Some("10.10.20.1".parse().expect("an address")));
-        assert_eq!(Routes::parse("").gateway(), None);
+        assert_eq!(interface("127.0.0.9"), Some("lo"));
+        let gateway = |address: &str| routes.gateway_beside(address.parse().expect("an address"));
+        assert_eq!(gateway("10.10.20.7"), Some("10.10.20.1".parse().expect("an address")));
+        assert_eq!((gateway("192.168.1.7"), gateway("127.0.0.9")), (None, None), "it stands behind another interface");
+        assert_eq!(Routes::parse("").gateway_beside([10, 0, 0, 1].into()), None);
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl<P: Prober> Watch<P> {
     fn ask_others(&mut self, index: usize, now: Uptime) {
         let Some(from) = self.witnesses.begin_round(self.slots.len(), now) else { return };
         self.routes = Routes::read();
-        self.witnesses.gateway = self.routes.gateway();
+        self.witnesses.gateway = self.routes.gateway_beside(self.slots[index].planned.address);
         self.round = self.round.wrapping_add(1);
         let (sequence, rule) = (self.round | WITNESS_BIT, self.slots[index].planned.rule);
         if let Some(gateway) = self.witnesses.gateway {
