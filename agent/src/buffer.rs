@@ -181,6 +181,8 @@ pub struct Buffer<S> {
     retry_at: Uptime,
     /// When to look again whether the disk has room.
     room_at: Uptime,
+    /// The oldest group can't be read now: nothing goes out before it.
+    is_blocked: bool,
 }
 
 impl<S: Store> Buffer<S> {
@@ -190,7 +192,7 @@ impl<S: Store> Buffer<S> {
     pub fn open(mut store: S, stream: StreamId, boot: BootId, limit_bytes: u64, now: Uptime) -> Self {
         let loaded = load(&mut store).inspect_err(|error| tracing::error!(%error, "the buffer can't be read"));
         let is_loaded = loaded.is_ok();
-        let (older, disk) = loaded.unwrap_or_default();
+        let (older, disk, orphans) = loaded.unwrap_or_default();
         let dating = dating_of(&older, boot);
         let previous = older.iter().max_by_key(|run| run.ordinal);
         let ordinal = previous.map_or(1, |run| run.ordinal + 1);
@@ -214,8 +216,10 @@ impl<S: Store> Buffer<S> {
             volatile_since: (!is_loaded).then_some(now),
             retry_at: now,
             room_at: now,
+            is_blocked: false,
         };
         buffer.append(Body::Boot(entry), now);
+        buffer.append_orphans(orphans, now);
         if !buffer.is_loaded {
             return buffer;
         }
@@ -226,6 +230,15 @@ impl<S: Store> Buffer<S> {
             Err(error) => buffer.disk_failed("remembering the run", &error, now),
         }
         buffer
+    }
+
+    /// Says that so many entries of runs that nobody remembers could not be sent.
+    fn append_orphans(&mut self, entries: u64, now: Uptime) {
+        if entries > 0 {
+            tracing::error!(entries, "the disk holds entries of a run that it doesn't remember: reporting a gap");
+            let dropped = Dropped { unreadable: entries, ..Dropped::default() };
+            self.append(Body::Gap(Gap { span: 1, from: Uptime(0), to: now, reason: GapReason::Corrupted, dropped }), now);
+        }
     }
 
     /// The present run.
@@ -277,6 +290,11 @@ impl<S: Store> Buffer<S> {
         &self.older
     }
 
+    /// Whether nothing can go out because what has to go first can't be read.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
     /// How full it is.
     pub fn level(&self) -> Level {
         Level {
@@ -291,7 +309,7 @@ impl<S: Store> Buffer<S> {
     pub fn tick(&mut self, connected: bool, now: Uptime) {
         if self.volatile_since.is_some() && now >= self.retry_at.max(self.room_at) {
             // What earlier runs left has to go out even if this one never has to write.
-            match self.load_late().and_then(|()| self.remember_run()) {
+            match self.load_late(now).and_then(|()| self.remember_run()) {
                 Ok(()) => self.disk_took(now),
                 Err(error) => self.disk_failed("trying the disk again", &error, now),
             }
@@ -317,7 +335,7 @@ impl<S: Store> Buffer<S> {
         if self.memory.is_empty() || now < self.retry_at {
             return;
         }
-        if let Err(error) = self.load_late() {
+        if let Err(error) = self.load_late(now) {
             self.disk_failed("reading the buffer", &error, now);
             return;
         }
@@ -342,11 +360,12 @@ impl<S: Store> Buffer<S> {
     }
 
     /// Takes over what earlier runs left, if the disk couldn't be read when this one began. This run comes after them.
-    fn load_late(&mut self) -> io::Result<()> {
+    fn load_late(&mut self, now: Uptime) -> io::Result<()> {
         if self.is_loaded {
             return Ok(());
         }
-        let (older, disk) = load(&mut self.store)?;
+        let (older, disk, orphans) = load(&mut self.store)?;
+        self.append_orphans(orphans, now);
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
         self.run.dating = self.run.dating.or_else(|| dating_of(&older, self.run.boot));
         (self.older, self.disk, self.is_loaded) = (older, disk, true);
@@ -411,6 +430,9 @@ impl<S: Store> Buffer<S> {
 
     /// The next entries after a position: one, or as many as `limit_bytes` hold.
     pub fn next(&mut self, after: Position, limit_bytes: usize, now: Uptime) -> Option<Chunk> {
+        if self.is_blocked && now < self.retry_at {
+            return None;
+        }
         let mut found: Vec<Numbered> = Vec::new();
         let (mut end, mut bytes) = (after, 0);
         while bytes < limit_bytes {
@@ -428,9 +450,11 @@ impl<S: Store> Buffer<S> {
                 }
                 Err(error) => {
                     self.disk_failed("reading the buffer", &error, now);
+                    self.is_blocked = found.is_empty();
                     break;
                 }
             };
+            self.is_blocked = false;
             let last = |(seq, delta, _): &Numbered| Position { seq: seq + delta.span() - 1, ..at };
             let rest = numbered(group).into_iter().filter(|entry| last(entry) > end);
             found.extend(rest.inspect(|(_, _, size)| bytes += size));
@@ -480,8 +504,8 @@ impl<S: Store> Buffer<S> {
             let Some(at) = oldest_quality.or_else(|| self.oldest_droppable()) else { return };
             let Some(stored) = self.disk.groups.get(&at).copied() else { return };
             let thinned = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
-                Ok(Some(group)) if oldest_quality.is_some() => thin(group, |body| matches!(body, Body::Qualities(_))),
-                Ok(Some(group)) => thin(group, |body| !matches!(body, Body::Boot(_))),
+                Ok(Some(group)) if oldest_quality.is_some() => thin(group, |body, _| matches!(body, Body::Qualities(_))),
+                Ok(Some(group)) => thin(group, |body, _| !matches!(body, Body::Boot(_))),
                 Ok(None) => corrupted(at, stored),
                 Err(error) => {
                     self.disk_failed("making room in the buffer", &error, now);
@@ -515,7 +539,7 @@ impl<S: Store> Buffer<S> {
         }
         let [.., Delta { body: Body::Gap(_), .. }] = first.deltas.as_slice() else { return true };
         first.deltas.extend(second.deltas);
-        let merged = thin(first, |_| false);
+        let merged = thin(first, |_, _| false);
         let bytes = encode(&merged);
         let stored = describe(&merged, bytes.len());
         // Both in one commit: a cut between them would leave numbers twice or not at all.
@@ -528,16 +552,33 @@ impl<S: Store> Buffer<S> {
         true
     }
 
+    /// Makes room in memory: the oldest qualities go first, transitions only when nothing else is left.
     fn thin_memory(&mut self) {
+        const TARGET_BYTES: usize = VOLATILE_LIMIT_BYTES / 4 * 3;
         let first = self.memory.front().map_or(0, |(seq, ..)| *seq);
-        let deltas = self.memory.drain(..).map(|(_, delta, _)| delta).collect();
-        let half = Group { first, deltas };
-        let mut thinned = thin(half, |body| matches!(body, Body::Qualities(_)));
-        if serialized(&thinned) > VOLATILE_LIMIT_BYTES {
-            thinned = thin(thinned, |body| !matches!(body, Body::Boot(_)));
+        let kinds: [fn(&Body) -> bool; 2] =
+            [|body| matches!(body, Body::Qualities(_)), |body| matches!(body, Body::Transition(_) | Body::Gap(_))];
+        for is_next in kinds {
+            let mut excess = self.memory_bytes.saturating_sub(TARGET_BYTES);
+            // As many of the oldest of this kind as are too much.
+            let mut drop_before = 0;
+            for (seq, delta, bytes) in self.memory.iter().filter(|(_, delta, _)| is_next(&delta.body)) {
+                if excess == 0 {
+                    break;
+                }
+                excess = excess.saturating_sub(*bytes);
+                drop_before = seq + delta.span();
+            }
+            let mut seq = first;
+            let deltas = self.memory.drain(..).map(|(_, delta, _)| delta).collect();
+            let thinned = thin(Group { first, deltas }, |body, span| {
+                let is_old = seq < drop_before;
+                seq += span;
+                is_old && is_next(body)
+            });
+            self.memory = numbered(thinned).into();
+            self.memory_bytes = self.memory.iter().map(|(_, _, bytes)| bytes).sum();
         }
-        self.memory = numbered(thinned).into();
-        self.memory_bytes = self.memory.iter().map(|(_, _, bytes)| bytes).sum();
     }
 
     fn disk_failed(&mut self, doing: &str, error: &io::Error, now: Uptime) {
@@ -564,16 +605,20 @@ pub fn dating_of(runs: &[Run], boot: BootId) -> Option<Anchor> {
     runs.iter().rev().filter(|run| run.boot == boot).find_map(|run| run.dating)
 }
 
-type Loaded = (Vec<Run>, Index);
+/// The runs, their groups, and how many groups belong to no run that is known.
+type Loaded = (Vec<Run>, Index, u64);
 
 /// Reads what earlier runs left. Groups that can't be read, and numbers that are missing between groups, become gaps.
 fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     let runs = store.runs()?;
     let mut repairs = Vec::new();
+    let mut orphans = 0;
     let mut found: Vec<(Position, Option<Stored>)> = Vec::new();
     for at in store.positions()? {
         if !runs.iter().any(|run| run.ordinal == at.run) {
             repairs.push(Write::Remove(at));
+            let entries = store.read(at)?.and_then(|bytes| decode(&bytes)).map_or(1, |group| group.span());
+            orphans += entries;
             continue;
         }
         let bytes = store.read(at)?;
@@ -614,7 +659,7 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     if !repairs.is_empty() {
         store.commit(repairs)?;
     }
-    Ok((runs, disk))
+    Ok((runs, disk, orphans))
 }
 
 fn keep(disk: &mut Index, repairs: &mut Vec<Write>, run: u32, group: &Group) {
@@ -669,12 +714,12 @@ fn split<'a>(entries: impl Iterator<Item = &'a Numbered>, limit_bytes: usize) ->
 }
 
 /// Replaces the entries that `drop` names by gaps, and joins gaps that follow one another.
-fn thin(group: Group, drop: impl Fn(&Body) -> bool) -> Group {
+fn thin(group: Group, mut drop: impl FnMut(&Body, u64) -> bool) -> Group {
     let mut deltas: Vec<Delta> = Vec::new();
     for delta in group.deltas {
-        let at = delta.at;
+        let (at, span) = (delta.at, delta.span());
         let body = match delta.body {
-            body if drop(&body) => Body::Gap(gap_of(&body, at)),
+            body if drop(&body, span) => Body::Gap(gap_of(&body, at)),
             body => body,
         };
         if let (Body::Gap(gap), Some(Delta { body: Body::Gap(before), at: before_at })) = (&body, deltas.last_mut()) {
@@ -712,10 +757,6 @@ fn describe(group: &Group, bytes: usize) -> Stored {
     let from = group.deltas.iter().map(begin).min().unwrap_or_default();
     let to = group.deltas.iter().map(|d| d.at).max().unwrap_or_default();
     Stored { last: group.last(), bytes, minutes, from, to }
-}
-
-fn serialized(group: &Group) -> usize {
-    postcard::experimental::serialized_size(group).unwrap_or(usize::MAX)
 }
 
 fn encode(group: &Group) -> Vec<u8> {
@@ -1144,5 +1185,55 @@ mod tests {
                 prop_assert_eq!(&found, &model);
             }
         }
+    }
+
+    #[test]
+    fn in_memory_the_oldest_qualities_go_first_too() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        disk.0.borrow_mut().broken = true;
+        let mut at = 0;
+        while buffer.level().memory_bytes <= VOLATILE_LIMIT_BYTES as u64 {
+            at += 60_000;
+            for _ in 0..31 {
+                buffer.append(qualities(1), Uptime(at));
+            }
+            if at % 600_000 == 0 {
+                buffer.append(transition(at), Uptime(at));
+            }
+        }
+        buffer.tick(true, Uptime(at));
+        let after = buffer.memory.iter().filter(|(_, d, _)| matches!(d.body, Body::Qualities(_))).count();
+        assert!(after > 0, "the newest minute is gone as well");
+    }
+
+    #[test]
+    fn in_memory_new_transitions_outlive_old_ones() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        disk.0.borrow_mut().broken = true;
+        let mut at = 0;
+        while buffer.level().memory_bytes <= VOLATILE_LIMIT_BYTES as u64 {
+            at += 100;
+            buffer.append(transition(at), Uptime(at));
+        }
+        buffer.tick(true, Uptime(at));
+        let after = buffer.memory.iter().filter(|(_, d, _)| matches!(d.body, Body::Transition(_))).count();
+        assert!(after > 0, "all transitions are gone, the one of this moment as well");
+    }
+
+    #[test]
+    fn groups_of_a_run_that_nobody_remembers_become_a_gap() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.append(transition(2), Uptime(2));
+        buffer.flush(Uptime(3));
+        drop(buffer);
+        // What `Disk::runs` leaves out: a row that doesn't decode, as after a change of `Run`.
+        disk.0.borrow_mut().runs.clear();
+        let mut buffer = open(disk.clone(), 2);
+        let told = waiting(&mut buffer);
+        assert!(told.contains('g') || told.contains('t'), "two transitions were durable; now: {told}");
     }
 }

@@ -132,6 +132,11 @@ impl Estimator {
         true
     }
 
+    /// Whether the collector itself has told the time since this run began.
+    pub fn has_heard_collector(&self) -> bool {
+        self.heard_collector
+    }
+
     /// What is known best, at the moment of which it is.
     pub fn newest(&self) -> Option<Anchor> {
         self.anchors.back().copied()

@@ -13,7 +13,7 @@ use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS}
 use shared::message::{Answer, Ask};
 use shared::message::{Health, PresenceState};
 use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
-use shared::{Ack, Batch, Config, Lane, Live, Presence, Uptime, topic};
+use shared::{Ack, Batch, Config, Lane, Live, Millis, Presence, Uptime, topic};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -197,11 +197,14 @@ impl Link {
         let Settings { branch, broker, .. } = &self.settings;
         let standing = *self.ends.standing.borrow();
         let (stream, now) = (standing.stream, clock::uptime());
-        let known = standing.dating.map(|dating| dating.date(now).0);
+        // A config's version is the collector's date of it.
+        let version = i64::try_from(self.ends.plan.borrow().version).unwrap_or(0);
+        let past = Some(Millis(version)).filter(|past| *past > Millis::EARLIEST);
+        let time = tls::Time { known: standing.dating.map(|dating| dating.date(now).0), past };
         let mut options = MqttOptions::new(format!("ward-agent-{branch}"), &broker.host, broker.port);
         options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
         options.set_max_packet_size(PACKET_LIMIT_BYTES, PACKET_LIMIT_BYTES);
-        options.set_transport(tls::transport(broker, known)?);
+        options.set_transport(tls::transport(broker, time)?);
         let presence = Lane::Presence.topic(branch);
         let lost = encode(&Presence { stream, state: PresenceState::Lost })?;
         options.set_last_will(LastWill::new(&presence, lost, QoS::AtLeastOnce, true));
@@ -309,23 +312,28 @@ impl Link {
     /// A sign of life, with the newest states of all targets if the stream is behind.
     async fn heartbeat(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         let states = Arc::clone(&self.ends.tally.borrow().states);
-        self.tell(connection, Arc::clone(&states)).await?;
-        connection.states_told = states;
+        // Once the stream has caught up, the collector goes by it and forgets them.
+        let are_told = self.tell(connection, Arc::clone(&states)).await?;
+        connection.states_told = if are_told { states } else { Arc::default() };
         Ok(())
     }
 
     /// While the stream is behind, what has changed travels beside it.
     async fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         let states = Arc::clone(&self.ends.tally.borrow().states);
-        if self.ends.standing.borrow().is_behind {
+        if !self.ends.standing.borrow().is_behind {
+            connection.states_told = Arc::default();
+        } else {
             let changed = changed(&connection.states_told, &states);
-            self.tell(connection, Arc::new(changed)).await?;
+            if self.tell(connection, Arc::new(changed)).await? {
+                connection.states_told = states;
+            }
         }
-        connection.states_told = states;
         Ok(())
     }
 
-    async fn tell(&mut self, connection: &mut Connection, states: Arc<Vec<Live>>) -> anyhow::Result<()> {
+    /// Sends a heartbeat; whether these states went with it.
+    async fn tell(&mut self, connection: &mut Connection, states: Arc<Vec<Live>>) -> anyhow::Result<bool> {
         let now = clock::uptime();
         let plan = Arc::clone(&self.ends.plan.borrow());
         let standing = *self.ends.standing.borrow();
@@ -335,7 +343,7 @@ impl Link {
         let health = is_due.then(|| self.health(plan.version, &standing, clock.is_some(), now));
         let carried = connection.line.as_mut().map_or(Carried::default(), Line::carried);
         let word = Word { health, states };
-        let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, carried, reply)).await else { return Ok(()) };
+        let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, carried, reply)).await else { return Ok(false) };
         // Where TCP can't be asked to notice that a connection hangs, the broker's answer has to tell.
         let is_proof = connection.proof.is_some();
         let qos = if connection.line.is_some() && !is_proof { QoS::AtMostOnce } else { QoS::AtLeastOnce };
@@ -346,7 +354,7 @@ impl Link {
         // Until the time is known nothing can be sent: ask again soon. The same where there was no room.
         let wait = if told_now && heartbeat.dating.is_some() { u64::from(plan.heartbeat_ms) } else { 1_000 };
         connection.heartbeat_at = clock::uptime().plus(wait);
-        Ok(())
+        Ok(told_now && !heartbeat.states.is_empty())
     }
 
     fn health(&self, config: u64, standing: &Standing, clock_synchronised: bool, now: Uptime) -> Health {

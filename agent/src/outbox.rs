@@ -13,6 +13,8 @@ use crate::window::Window;
 const BACKLOG_ENTRIES: u64 = 50;
 /// So are more bytes than this: a second of a line with 64 kbit/s.
 const BACKLOG_BYTES: u64 = 8_000;
+/// What was learnt on an earlier connection is good enough to date by up to this error, in ms.
+const TRUSTED_ERROR_MS: u32 = 500;
 /// Most devices whose newest state travels in one heartbeat: the payload has a limit.
 const STATES_LIMIT: usize = 2_000;
 
@@ -24,6 +26,8 @@ pub struct Outbox<S> {
     window: Window,
     estimator: Estimator,
     is_connected: bool,
+    /// The collector has told the time on this connection.
+    has_heard: bool,
     restatements: u64,
     /// Size of the chunk that was offered last.
     offered: (Position, usize),
@@ -44,7 +48,7 @@ impl<S: Store> Outbox<S> {
         let mut estimator = Estimator::default();
         buffer.run().dating.into_iter().for_each(|anchor| estimator.inherit(anchor));
         let (window, offered) = (Window::default(), Default::default());
-        Self { branch, buffer, window, estimator, is_connected: false, restatements: 0, offered }
+        Self { branch, buffer, window, estimator, is_connected: false, has_heard: false, restatements: 0, offered }
     }
 
     /// The machine's clock reads `wall`, and NTP vouches for it to `error_ms`.
@@ -61,7 +65,7 @@ impl<S: Store> Outbox<S> {
 
     /// A connection has begun: nothing that was on its way counts.
     pub fn connected(&mut self, now: Uptime) {
-        self.is_connected = true;
+        (self.is_connected, self.has_heard) = (true, false);
         self.window.connected(now);
     }
 
@@ -90,6 +94,15 @@ impl<S: Store> Outbox<S> {
         self.estimator.dating(now)
     }
 
+    /// The same, if it is good enough to date what goes to the ledger: the collector has told the time on this connection,
+    /// or told it before so lately that it can't be far off.
+    fn trusted_dating(&self, now: Uptime) -> Option<Dating> {
+        let dating = self.estimator.dating(now)?;
+        let (_, error_ms) = dating.date(now);
+        let is_close = self.estimator.has_heard_collector() && error_ms <= TRUSTED_ERROR_MS;
+        (self.has_heard || is_close).then_some(dating)
+    }
+
     /// How often the collector has asked for every state anew.
     pub fn restatements(&self) -> u64 {
         self.restatements
@@ -98,14 +111,19 @@ impl<S: Store> Outbox<S> {
     /// Whether so much waits for an ack that the newest states have to travel beside it.
     pub fn is_behind(&self) -> bool {
         let Level { waiting, bytes, memory_bytes, .. } = self.buffer.level();
-        waiting > BACKLOG_ENTRIES || bytes + memory_bytes > BACKLOG_BYTES
+        waiting > BACKLOG_ENTRIES || bytes + memory_bytes > BACKLOG_BYTES || self.buffer.is_blocked()
     }
 
     /// An ack has arrived.
     pub fn acked(&mut self, ack: &Ack, now: Uptime) {
         self.restatements += u64::from(ack.restate && ack.stream == self.buffer.run().stream);
-        if let Some(echo) = ack.echo {
+        // An ack to an earlier boot echoes the uptime of that one.
+        let run = self.buffer.run();
+        let is_ours = |other: &Run| other.stream == ack.stream && other.boot == run.boot;
+        let is_of_this_boot = is_ours(run) || self.buffer.older().iter().any(is_ours);
+        if let Some(echo) = ack.echo.filter(|_| is_of_this_boot) {
             self.estimator.on_ack(ack.now, echo, now);
+            self.has_heard = true;
             self.learnt(now);
         }
         if let Some(position) = self.buffer.ack(ack.stream, ack.through, now) {
@@ -116,7 +134,7 @@ impl<S: Store> Outbox<S> {
     /// The next batch to send, if there is one, the time is known, and not too much is on its way; with the position
     /// to tell [`Self::sent`].
     pub fn next(&mut self, now: Uptime) -> Option<(Batch, Position)> {
-        let present = self.estimator.dating(now).filter(|_| self.is_connected)?;
+        let present = self.trusted_dating(now).filter(|_| self.is_connected)?;
         if self.window.expired(now) {
             tracing::debug!("no ack: sending again");
         }
@@ -161,7 +179,8 @@ impl<S: Store> Outbox<S> {
         Heartbeat {
             stream: self.buffer.run().stream,
             sent: now,
-            dating: self.estimator.dating(now),
+            // One without a date asks for an ack.
+            dating: self.trusted_dating(now),
             last: self.buffer.run().last,
             observed_through: self.buffer.observed_through(),
             health: word.health.clone().map(|health| Health {
@@ -189,5 +208,142 @@ fn spread(dating: Dating) -> (Millis, Millis) {
     match dating {
         Dating::Fixed { boot_at, error_ms } => (boot_at.plus(-i64::from(error_ms)), boot_at.plus(error_ms.into())),
         Dating::Bounds { not_before, not_after } => (not_before, not_after),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::rc::Rc;
+
+    use shared::{Body, BootId, Status, StreamId, Transition};
+
+    use super::*;
+    use crate::buffer::Write;
+
+    #[derive(Default)]
+    struct Card {
+        groups: BTreeMap<Position, Vec<u8>>,
+        runs: BTreeMap<u32, Run>,
+        dead: Rc<Cell<bool>>,
+    }
+
+    impl Card {
+        fn ok(&self) -> io::Result<()> {
+            if self.dead.get() { Err(io::Error::other("Input/output error")) } else { Ok(()) }
+        }
+    }
+
+    impl Store for Card {
+        fn runs(&mut self) -> io::Result<Vec<Run>> {
+            self.ok()?;
+            Ok(self.runs.values().cloned().collect())
+        }
+        fn positions(&mut self) -> io::Result<Vec<Position>> {
+            self.ok()?;
+            Ok(self.groups.keys().copied().collect())
+        }
+        fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
+            self.ok()?;
+            Ok(self.groups.get(&at).cloned())
+        }
+        fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
+            self.ok()?;
+            for write in writes {
+                match write {
+                    Write::Put(at, bytes) => drop(self.groups.insert(at, bytes)),
+                    Write::Remove(at) => drop(self.groups.remove(&at)),
+                    Write::Run(run) => drop(self.runs.insert(run.ordinal, run)),
+                    Write::ForgetRun(n) => drop(self.runs.remove(&n)),
+                }
+            }
+            Ok(())
+        }
+        fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
+            self.commit(writes)
+        }
+    }
+
+    const T: i64 = 1_795_442_400_000;
+
+    fn down(at: u64) -> Body {
+        let device = "vake-atm-1".parse().expect("an id");
+        Body::Transition(Transition { device, from: Status::Up, to: Status::Down, onset: Uptime(at), last_ok: None })
+    }
+
+    fn ack(through: u64, now: u64) -> Ack {
+        Ack { stream: StreamId(1), through, now: Millis(T + now as i64), echo: Some(Uptime(now)), restate: false }
+    }
+
+    #[test]
+    fn a_card_that_dies_with_one_entry_on_it_does_not_silence_the_branch() {
+        let card = Card::default();
+        let dead = Rc::clone(&card.dead);
+        let buffer = Buffer::open(card, StreamId(1), BootId(1), 1 << 20, Uptime(0));
+        let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer);
+        outbox.connected(Uptime(0));
+        outbox.acked(&ack(1, 10), Uptime(10));
+        outbox.disconnected();
+        // The WAN is cut, a device fails: on the card at once.
+        outbox.buffer.append(down(1_000), Uptime(1_000));
+        outbox.tick(Uptime(1_000));
+        // The card dies, another device fails, the WAN comes back.
+        dead.set(true);
+        outbox.buffer.append(down(60_000), Uptime(60_000));
+        outbox.tick(Uptime(60_000));
+        outbox.connected(Uptime(61_000));
+        let mut sent = 0;
+        for i in 0..5 * 3_600 * 5 {
+            let now = Uptime(61_000 + i * 200);
+            outbox.buffer.observed(now);
+            outbox.tick(now);
+            if let Some((_, end)) = outbox.next(now) {
+                sent += 1;
+                outbox.sent(end, now);
+            }
+        }
+        let states = std::sync::Arc::new(vec![Live {
+            device: "vake-atm-1".parse().expect("an id"),
+            status: Status::Down,
+            onset: Uptime(60_000),
+        }]);
+        let heartbeat = outbox.heartbeat(&Word { health: None, states }, Uptime(18_061_000));
+        assert!(sent > 0 || !heartbeat.states.is_empty(), "neither batch nor live state in five hours");
+    }
+
+    #[test]
+    fn after_a_day_without_a_word_nothing_is_dated_by_yesterdays_ack_alone() {
+        let buffer = Buffer::open(Card::default(), StreamId(1), BootId(1), 1 << 20, Uptime(0));
+        let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer);
+        outbox.connected(Uptime(0));
+        outbox.acked(&ack(1, 10), Uptime(10));
+        outbox.disconnected();
+        let day = 86_400_000;
+        outbox.buffer.append(down(day), Uptime(day));
+        outbox.tick(Uptime(day));
+        outbox.connected(Uptime(day + 5_000));
+        // What the link does at once, before the answer to its first heartbeat.
+        assert_eq!(outbox.next(Uptime(day + 5_010)), None);
+        let heartbeat = outbox.heartbeat(&Word::default(), Uptime(day + 5_010));
+        assert_eq!(heartbeat.dating, None, "so it is answered at once");
+        outbox.acked(&ack(1, day + 5_060), Uptime(day + 5_060));
+        let (batch, _) = outbox.next(Uptime(day + 5_060)).expect("the time is known");
+        let error = batch.dating.date(Uptime(day)).1;
+        assert!(error <= 1_000, "{error} ms");
+    }
+
+    #[test]
+    fn an_ack_to_the_boot_before_says_nothing_of_this_one() {
+        let buffer = Buffer::open(Card::default(), StreamId(2), BootId(2), 1 << 20, Uptime(0));
+        let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer);
+        outbox.connected(Uptime(31_000));
+        // The boot before asked at its second 30; the collector was busy and answers now, 50 s later, at our second 31.
+        outbox.acked(
+            &Ack { stream: StreamId(1), through: 0, now: Millis(T + 80_000), echo: Some(Uptime(30_000)), restate: false },
+            Uptime(31_500),
+        );
+        assert_eq!(outbox.dating(Uptime(31_500)), None, "the echo is of another boot");
     }
 }

@@ -4,6 +4,7 @@
 //! may still be done when the card wakes, which does no harm: a write that is repeated says the same.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -51,8 +52,11 @@ impl<S: Store + Send + 'static> Patient<S> {
         }
         let (reply, answer) = mpsc::sync_channel(1);
         let job: Job<S> = Box::new(move |store| {
+            // sled panics over damage: that must not end the thread.
+            let done = catch_unwind(AssertUnwindSafe(|| what(store)));
+            let done = done.unwrap_or_else(|_| Err(io::Error::other("the disk's code panicked")));
             // Whoever asked may have lost patience.
-            let _ = reply.send(what(store));
+            let _ = reply.send(done);
         });
         self.jobs.send(job).map_err(|_| io::Error::other("the disk's thread has ended"))?;
         self.given += 1;
@@ -137,5 +141,38 @@ mod tests {
         assert!(woken);
         wake.send(()).expect("it is there");
         assert!(store.commit(Vec::new()).is_ok());
+    }
+
+    /// Panics once, as sled may while it is opened anew in `Disk::renew`, outside of `guarded`.
+    struct Panicking(bool);
+
+    impl Store for Panicking {
+        fn runs(&mut self) -> io::Result<Vec<Run>> {
+            Ok(Vec::new())
+        }
+        fn positions(&mut self) -> io::Result<Vec<Position>> {
+            Ok(Vec::new())
+        }
+        fn read(&mut self, _at: Position) -> io::Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+        fn commit(&mut self, _writes: Vec<Write>) -> io::Result<()> {
+            Ok(())
+        }
+        fn forget(&mut self, _writes: Vec<Write>) -> io::Result<()> {
+            if !std::mem::replace(&mut self.0, true) {
+                panic!("sled")
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_store_that_panicked_once_is_usable_again() {
+        let mut store = Patient::new(Panicking(false)).expect("a thread");
+        let _ = store.forget(Vec::new());
+        std::thread::sleep(Duration::from_millis(100));
+        let then: Vec<String> = (0..3).map(|_| format!("{:?}", store.commit(Vec::new()).map_err(|e| e.to_string()))).collect();
+        assert!(then.iter().any(|then| then.contains("Ok")), "{then:?}");
     }
 }

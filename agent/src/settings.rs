@@ -35,9 +35,9 @@ pub struct Reporting {
 
 impl Reporting {
     /// Under a megabyte a day for seven devices.
-    pub const DEFAULT: Self = Self { heartbeat_ms: 22_000, qualities_ms: 600_000 };
+    pub const DEFAULT: Self = Self { heartbeat_ms: 24_000, qualities_ms: 600_000 };
     /// Under 150 kilobytes a day for seven devices, where each costs money.
-    pub const METERED: Self = Self { heartbeat_ms: 270_000, qualities_ms: 3_600_000 };
+    pub const METERED: Self = Self { heartbeat_ms: 280_000, qualities_ms: 3_600_000 };
 
     /// Reads a `[report]` table; what is missing is as in `base`.
     pub fn read(section: &Section<'_>, base: Self) -> Option<Self> {
@@ -190,7 +190,7 @@ host = "127.0.0.1"
         assert_eq!(settings.buffer_limit_bytes, 64 * 1024 * 1024);
         assert_eq!(settings.state_dir, PathBuf::from("/var/lib/ward-agent"));
         assert_eq!(settings.local.rules, [ProbeRule::default()]);
-        assert_eq!((settings.local.heartbeat_ms, settings.local.report_ms), (22_000, 600_000));
+        assert_eq!((settings.local.heartbeat_ms, settings.local.report_ms), (24_000, 600_000));
     }
 
     #[test]

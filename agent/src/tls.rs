@@ -1,8 +1,8 @@
 //! Mutual TLS by rustls: the peer is checked against one CA, and we show a certificate of our own.
 //!
 //! Certificates have dates, and a box that comes up without NTP doesn't know the date: it has to reach the collector to
-//! learn it. So what the agent knows counts, before what the machine's clock says; and a clock that nobody vouches for
-//! can't make a certificate one of the future.
+//! learn it. So what the agent knows counts, before what the machine's clock says; and where nobody vouches for that clock,
+//! a certificate need only be valid at some moment that isn't known to be over.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,14 +24,23 @@ use crate::settings::{Broker, TlsFiles};
 /// Certificates of a chain whose beginnings may all lie ahead of a clock that is late.
 const CHAIN_LIMIT: usize = 4;
 
-/// How an MQTT client reaches a broker, at a time that is `known` or else is the machine's.
+/// What is known of the time beside the machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Time {
+    /// The time, by acks or NTP.
+    pub known: Option<Millis>,
+    /// A moment that is over for certain, as the collector has dated something so.
+    pub past: Option<Millis>,
+}
+
+/// How an MQTT client reaches a broker, at the time that is known best.
 ///
 /// # Errors
 /// When a certificate or key can't be read, with its path.
-pub fn transport(broker: &Broker, known: Option<Millis>) -> anyhow::Result<Transport> {
+pub fn transport(broker: &Broker, time: Time) -> anyhow::Result<Transport> {
     match &broker.tls {
         None => Ok(Transport::Tcp),
-        Some(files) => Ok(Transport::Tls(TlsConfiguration::Rustls(Arc::new(client_config(files, known)?)))),
+        Some(files) => Ok(Transport::Tls(TlsConfiguration::Rustls(Arc::new(client_config(files, time)?)))),
     }
 }
 
@@ -39,7 +48,7 @@ pub fn transport(broker: &Broker, known: Option<Millis>) -> anyhow::Result<Trans
 #[derive(Debug)]
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
-    known: Option<Millis>,
+    time: Time,
     is_vouched_for: bool,
 }
 
@@ -52,17 +61,31 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let known = self.known.and_then(|known| u64::try_from(known.0).ok());
-        let mut at = known.map_or(now, |ms| UnixTime::since_unix_epoch(Duration::from_millis(ms)));
+        let unix = |at: Millis| UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(at.0).unwrap_or(0)));
         let verify = |at| self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at);
-        let mut verdict = verify(at);
+        if let Some(known) = self.time.known {
+            return verify(unix(known));
+        }
+        let mut verdict = verify(now);
+        if self.is_vouched_for {
+            return verdict;
+        }
+        // The clock may be wrong by years, either way. What is certain is what is over: the collector has dated something,
+        // and the certificates were issued.
+        let past = unix(self.time.past.unwrap_or(Millis::EARLIEST));
+        let mut at = now;
         for _ in 0..CHAIN_LIMIT {
-            let Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) = verdict else { break };
-            if self.is_vouched_for || known.is_some() || not_before <= at {
+            let next = match &verdict {
+                Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+                    (*not_before).max(past)
+                }
+                Err(Error::InvalidCertificate(CertificateError::ExpiredContext { .. })) if at == now && past < now => past,
+                _ => break,
+            };
+            if next == at {
                 break;
             }
-            // It was issued, so it is later than this clock believes.
-            at = not_before;
+            at = next;
             verdict = verify(at);
         }
         verdict
@@ -91,7 +114,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn client_config(files: &TlsFiles, known: Option<Millis>) -> anyhow::Result<ClientConfig> {
+fn client_config(files: &TlsFiles, time: Time) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.ca)? {
         roots.add(certificate).with_context(|| format!("{} is no CA", files.ca.display()))?;
@@ -105,7 +128,7 @@ fn client_config(files: &TlsFiles, known: Option<Millis>) -> anyhow::Result<Clie
         .with_safe_default_protocol_versions()
         .context("choosing TLS versions")?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { usual, known, is_vouched_for: clock::synchronised().is_some() }))
+        .with_custom_certificate_verifier(Arc::new(Verifier { usual, time, is_vouched_for: clock::synchronised().is_some() }))
         .with_client_auth_cert(chain, key)
         .with_context(|| format!("{} does not fit {}", files.key.display(), files.certificate.display()))
 }

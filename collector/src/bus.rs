@@ -14,6 +14,8 @@ use ward_agent::tls;
 use crate::inbox::Sender;
 use crate::ingest::{Command, Outgoing};
 
+/// Most questions that wait to be sent.
+pub const ASKS_LIMIT: usize = 64;
 /// Most messages that wait to be sent.
 pub const OUTGOING_LIMIT: usize = 20_000;
 /// Most publishes that wait in the MQTT client.
@@ -26,12 +28,18 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 const BACKOFF: Duration = Duration::from_secs(1);
 
 /// Keeps a connection until `shutdown`.
-pub async fn run(broker: Broker, commands: Sender, mut outgoing: mpsc::Receiver<Outgoing>, shutdown: CancellationToken) {
+pub async fn run(
+    broker: Broker,
+    commands: Sender,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    mut asks: mpsc::Receiver<Outgoing>,
+    shutdown: CancellationToken,
+) {
     let mut said = false;
     loop {
         let outcome = tokio::select! {
             () = shutdown.cancelled() => return,
-            outcome = connect_once(&broker, &commands, &mut outgoing, &mut said) => outcome,
+            outcome = connect_once(&broker, &commands, &mut outgoing, &mut asks, &mut said) => outcome,
         };
         let Err(error) = outcome else { return };
         if !said {
@@ -50,13 +58,14 @@ async fn connect_once(
     broker: &Broker,
     commands: &Sender,
     outgoing: &mut mpsc::Receiver<Outgoing>,
+    asks: &mut mpsc::Receiver<Outgoing>,
     said: &mut bool,
 ) -> anyhow::Result<()> {
     let mut options = MqttOptions::new("ward-collector", &broker.host, broker.port);
     // Nothing is left to the broker: an agent sends again what isn't acknowledged.
     options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
     options.set_max_packet_size(PACKET_LIMIT_BYTES, PACKET_LIMIT_BYTES);
-    options.set_transport(tls::transport(broker, None)?);
+    options.set_transport(tls::transport(broker, tls::Time::default())?);
     let (client, mut events) = AsyncClient::new(options, CHANNEL_LIMIT);
     tokio::time::timeout(CONNECT_LIMIT, connected(&mut events)).await.context("the broker doesn't answer")??;
     let (once, at_most) = (QoS::AtLeastOnce, QoS::AtMostOnce);
@@ -71,7 +80,7 @@ async fn connect_once(
     let _abort = AbortOnDrop(reader.abort_handle());
     tokio::select! {
         ended = reader => ended.context("reading from the broker")?,
-        sent = send(&client, outgoing) => sent,
+        sent = send(&client, outgoing, asks) => sent,
     }
 }
 
@@ -111,8 +120,21 @@ async fn receive(mut events: EventLoop, commands: Sender) -> anyhow::Result<()> 
     }
 }
 
-async fn send(client: &AsyncClient, outgoing: &mut mpsc::Receiver<Outgoing>) -> anyhow::Result<()> {
-    while let Some(message) = outgoing.recv().await {
+async fn send(
+    client: &AsyncClient,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
+    asks: &mut mpsc::Receiver<Outgoing>,
+) -> anyhow::Result<()> {
+    loop {
+        // What readers ask never takes the place of an ack.
+        let message = tokio::select! {
+            biased;
+            message = outgoing.recv() => match message {
+                Some(message) => message,
+                None => return Ok(()),
+            },
+            Some(ask) = asks.recv() => ask,
+        };
         match message {
             Outgoing::Ack(branch, ack) => publish(client, Lane::Ack.topic(&branch), QoS::AtMostOnce, false, &ack).await?,
             Outgoing::Ask(branch, ask) => publish(client, Lane::Ask.topic(&branch), QoS::AtMostOnce, false, &ask).await?,
@@ -121,7 +143,6 @@ async fn send(client: &AsyncClient, outgoing: &mut mpsc::Receiver<Outgoing>) -> 
             }
         }
     }
-    Ok(())
 }
 
 async fn publish<T: Payload>(client: &AsyncClient, topic: String, qos: QoS, retain: bool, message: &T) -> anyhow::Result<()> {

@@ -36,6 +36,7 @@ pub struct Collector {
     readers: Arc<Readers>,
     ingest: Ingest,
     asks: mpsc::Sender<ingest::Outgoing>,
+    asked: mpsc::Receiver<ingest::Outgoing>,
     outgoing: mpsc::Receiver<ingest::Outgoing>,
 }
 
@@ -59,11 +60,11 @@ impl Collector {
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
         let queue = settings.victoria_metrics.as_ref().map(|victoria| victoria.queue_limit_bytes);
-        let asks = sender.clone();
+        let (asks, asked) = mpsc::channel(bus::ASKS_LIMIT);
         let ingest =
             Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
-        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing })
+        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing })
     }
 
     /// Where the API listens.
@@ -91,7 +92,7 @@ impl Collector {
     /// # Errors
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing } = self;
+        let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
         let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
@@ -111,7 +112,7 @@ impl Collector {
         parts.spawn(api::serve(listener, api, shutdown.clone()));
         let (to_bus, stop) = (commands.clone(), shutdown.clone());
         parts.spawn(async move {
-            bus::run(broker, to_bus, outgoing, stop).await;
+            bus::run(broker, to_bus, outgoing, asked, stop).await;
             Ok(())
         });
         while let Some(ended) = parts.join_next().await {

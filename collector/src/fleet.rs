@@ -114,12 +114,12 @@ pub struct BranchState {
     pub observed: Option<Millis>,
     /// What is known may be so old, in ms, before the branch counts as silent.
     pub silent_after_ms: i64,
-    /// How its agent is, by its own word.
-    pub health: Health,
+    /// How its agent is, by its own word, once it has said so.
+    pub health: Option<Health>,
     /// The agent's version.
     pub version: String,
     /// Health and version as they were told last.
-    told: (Health, String),
+    told: (Option<Health>, String),
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
@@ -266,6 +266,7 @@ impl Fleet {
             return;
         }
         self.changed.insert(branch);
+        self.forget_live(branch);
         let state = &mut self.branches[branch];
         state.stream = Some(stream);
         state.began = Some(began);
@@ -283,9 +284,19 @@ impl Fleet {
     /// A run that another had followed speaks again: two agents stand for one branch. The one that speaks now counts,
     /// and nothing that the other told.
     pub fn resume(&mut self, branch: usize, stream: StreamId, began: Millis, now: Millis) {
+        self.forget_live(branch);
         let state = &mut self.branches[branch];
         (state.stream, state.began) = (Some(stream), Some(began));
         self.doubt(branch, now);
+    }
+
+    /// What was told beside the log of a run says nothing of another.
+    fn forget_live(&mut self, branch: usize) {
+        let state = &mut self.branches[branch];
+        (state.live_until, state.live_observed) = (None, None);
+        for device in &state.devices {
+            self.devices[*device].live = None;
+        }
     }
 
     /// The stream of the present run of a branch's agent, as far as it is known.
@@ -389,7 +400,7 @@ impl Fleet {
         state.gone_at = None;
         state.has_to_speak = false;
         if let Some(health) = &heartbeat.health {
-            state.health = health.clone();
+            state.health = Some(health.clone());
         }
         let Some(dating) = heartbeat.dating else { return };
         // A date that may be off must not make old states look fresh.
@@ -510,9 +521,9 @@ impl BranchState {
             last_contact: None,
             observed: None,
             silent_after_ms: 0,
-            health: Health::default(),
+            health: None,
             version: String::new(),
-            told: (Health::default(), String::new()),
+            told: (None, String::new()),
             live_observed: None,
             live_until: None,
             stream: None,
@@ -899,5 +910,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_live_lane_of_an_earlier_run_says_nothing_of_this_one() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        let live = |id: &str, status| Live { device: id.parse().expect("an id"), status, onset: Uptime(10_000) };
+        // The first run is far behind, says what all are, and is killed: what it held in memory never comes.
+        fleet.heartbeat(vake, &heartbeat(10, 500, vec![live("a", Status::Up), live("b", Status::Up)]), 3, at(10));
+        // The next run finds b down, and its log is current.
+        fleet.begin(vake, StreamId(2), "0", at(12));
+        for (id, to) in [("a", Status::Up), ("b", Status::Down)] {
+            let device = fleet.device(&id.parse().expect("an id")).expect("there");
+            fleet.change(device, shared::delta::UNOBSERVED, &change(to, 12));
+        }
+        fleet.observed(vake, StreamId(2), 3, at(15), at(15));
+        fleet.refresh(at(15));
+        let b = fleet.device(&"b".parse().expect("an id")).expect("there");
+        assert_eq!(fleet.devices[b].view.status, Status::Down);
+        // It is behind for a moment, and a changes: tell_newest tells of a alone, since the states were "told" before.
+        let beat = Heartbeat { stream: StreamId(2), ..heartbeat(20, 60, vec![live("a", Status::Down)]) };
+        fleet.heartbeat(vake, &beat, 3, at(20));
+        fleet.refresh(at(20));
+        assert_ne!(fleet.devices[b].view.status, Status::Up, "b is down, and was never up in this run");
     }
 }

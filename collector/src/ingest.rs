@@ -27,7 +27,7 @@ use crate::settings::Rollout;
 use crate::store::{self, GapRow, MinuteRow, Recent, Store, StoreError, StreamRow, TransitionRow};
 
 /// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
-const CLOCK_ACK_MS: i64 = 600_000;
+const CLOCK_ACK_MS: i64 = 1_800_000;
 /// Device-days that are packed in one go.
 const SEAL_LIMIT: u32 = 200;
 /// Longest hole of status samples that is filled, in ms: more than the longest backlog of an agent.
@@ -414,7 +414,7 @@ impl Ingest {
         let known = self.stream(id, batch.stream).cloned();
         let mark = known.as_ref().map_or(0, |row| row.through);
         let ack = |through, restate| Ack { stream: batch.stream, through, now, echo: batch.sent, restate };
-        if batch.sent.is_some() && is_ahead(batch, now) {
+        if batch.sent.is_some() && (is_ahead(batch, now) || is_stale(batch, now)) {
             // Our clock or the agent's was set: with this ack it learns ours, and dates its entries anew.
             self.metrics.add("ward_batches_redated_total", "", 1);
             let restate = self.wants_restatement(branch, batch.stream, now);
@@ -447,6 +447,11 @@ impl Ingest {
                 let before = known.unwrap_or(fresh);
                 let mut staged = match plausible(batch, now) {
                     Ok(()) => self.stage(branch, batch, before, &entries, missing, now),
+                    Err(why) if self.is_clock_behind(now) => {
+                        self.metrics.add("ward_batches_held_total", "", 1);
+                        tracing::error!(branch = %id, why, "the collector's clock is behind its own ledger: nothing is taken that it can't date");
+                        return Ok(None);
+                    }
                     Err(why) => {
                         tracing::error!(branch = %id, why, "entries can't be dated: they become a gap");
                         undatable(branch, before, (mark + 1, through), missing, &entries, now)
@@ -459,6 +464,12 @@ impl Ingest {
                 Ok(Some(staged))
             }
         }
+    }
+
+    /// Whether what the ledger knows already lies ahead of our clock: then it is the clock that is wrong, not an agent.
+    fn is_clock_behind(&self, now: Millis) -> bool {
+        let newest = self.streams.values().map(|row| row.observed).max();
+        now < Millis::EARLIEST || newest.is_some_and(|newest| newest > now.plus(Millis::AHEAD_LIMIT_MS))
     }
 
     fn stage(
@@ -475,7 +486,8 @@ impl Ingest {
         let known_through = if row.observed > Millis(0) { row.observed } else { row.began };
         // Each date keeps the error that it was made with.
         let (observed_through, error_ms) =
-            if observed >= row.observed { (observed, error_ms) } else { (row.observed, row.error_ms) };
+            // One ahead of our clock was dated by another: it was set since.
+            if observed >= row.observed || row.observed > now { (observed, error_ms) } else { (row.observed, row.error_ms) };
         let mut staged = Staged {
             entries: entries.len() as u64,
             ..Staged::of(branch, StreamRow { observed: observed_through.max(row.began), error_ms, ..row }, now)
@@ -538,7 +550,9 @@ impl Ingest {
                             let first = date(&batch.dating, qualities.first_end, now).nearest_minute();
                             let end = |i: usize| first.plus(i64::try_from(i).unwrap_or(0) * Millis::MINUTE);
                             let rows = minutes.into_iter().enumerate().map(|(i, minute)| MinuteRow { end: end(i), minute });
-                            let rows: Vec<MinuteRow> = rows.filter(|row| row.minute.sent > 0).collect();
+                            // A minute may end a moment ahead of us; one beyond that has not happened.
+                            let latest = now.plus(Millis::AHEAD_LIMIT_MS);
+                            let rows: Vec<MinuteRow> = rows.filter(|row| row.minute.sent > 0 && row.end <= latest).collect();
                             if self.queue_limit_bytes.is_some() {
                                 rows.iter().for_each(|row| quality_samples(device, row, &mut staged.samples));
                             }
@@ -636,7 +650,7 @@ impl Ingest {
         }
         let (Some(row), Some(dating)) = (known, believed.dating) else { return None };
         let observed = date(&dating, heartbeat.observed_through, now);
-        if through < heartbeat.last || observed <= row.observed {
+        if through < heartbeat.last || (observed <= row.observed && row.observed <= now) {
             return None;
         }
         let error_ms = dating.date(heartbeat.observed_through).1;
@@ -878,6 +892,8 @@ const RESTATEMENT_WAIT_MS: i64 = 2_500;
 const RESTATEMENT_WAIT_LIMIT_MS: i64 = 600_000;
 /// Changes of each device that are remembered over a restart, for flapping.
 const RECENT_CHANGES: u32 = 16;
+/// A batch that was sent longer ago than this, in ms, is dated anew: it would have been sent again long since.
+const STALE_MS: i64 = 3_600_000;
 /// Most refusals that are logged one by one.
 const REFUSALS_LOGGED: usize = 1_000;
 /// Most samples of one remote-write request.
@@ -999,6 +1015,14 @@ fn moments(batch: &Batch) -> impl Iterator<Item = Uptime> {
         Body::Boot(_) => [delta.at, delta.at],
     });
     named.chain([batch.observed_through])
+}
+
+/// Whether a batch says that it was sent so long ago that no line takes that long: its dates are those of a wrong clock.
+fn is_stale(batch: &Batch, now: Millis) -> bool {
+    batch.sent.is_some_and(|sent| {
+        let (at, error_ms) = batch.dating.date(sent);
+        now.since(at) > STALE_MS + i64::from(error_ms)
+    })
 }
 
 fn plausible(batch: &Batch, now: Millis) -> Result<(), String> {

@@ -73,7 +73,7 @@ mod tests {
             let config = config(&rollout, &branch.parse().expect("a valid id"), std::iter::empty());
             (config.heartbeat_ms, config.report_ms)
         };
-        assert_eq!((times("vake"), times("saburtalo")), ((270_000, 3_600_000), (22_000, 600_000)));
+        assert_eq!((times("vake"), times("saburtalo")), ((280_000, 3_600_000), (24_000, 600_000)));
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
 
 fn rollout(root: &Section<'_>, silent_after_ms: u32) -> Option<Rollout> {
     // Whoever wants to know of silence sooner needs heartbeats sooner.
-    let soonest = (silent_after_ms / 2).max(silent_after_ms.saturating_sub(8_000));
+    let soonest = (silent_after_ms / 2).max(silent_after_ms.saturating_sub(6_000));
     let base = Reporting { heartbeat_ms: Reporting::DEFAULT.heartbeat_ms.min(soonest), ..Reporting::DEFAULT };
     let mut metered = BTreeSet::new();
     let report = root.table("report", |report| {

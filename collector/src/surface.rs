@@ -33,6 +33,8 @@ pub fn device_json(fleet: &Fleet, at: usize) -> Value {
 /// A branch and its agent.
 pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
     let branch = &fleet.branches[at];
+    // Nothing is made up of an agent that has not said how it is.
+    let health = branch.health.as_ref();
     json!({
         "id": branch.info.id.as_str(),
         "name": branch.info.name,
@@ -45,23 +47,23 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "silent_after_ms": branch.silent_after_ms,
         "devices": branch.devices.len(),
         "agent_version": if branch.version.is_empty() { Value::Null } else { json!(branch.version) },
-        "config_version": branch.health.config,
-        "waiting": branch.health.waiting,
-        "buffer_bytes": branch.health.buffer_bytes,
-        "buffer_volatile": branch.health.buffer_volatile,
-        "ticks_missed": branch.health.ticks_missed,
-        "send_errors": branch.health.send_errors,
-        "receive_drops": branch.health.receive_drops,
-        "probe_age_ms": branch.health.probe_age_ms,
-        "clock_synchronised": branch.health.clock_synchronised,
-        "clock_ahead_ms": branch.health.clock_ahead_ms,
-        "spent": {
-            "over_ms": branch.health.spent.over_ms,
-            "disk_bytes": branch.health.spent.disk_bytes,
-            "flushes": branch.health.spent.flushes,
-            "sent_bytes": branch.health.spent.sent_bytes,
-            "received_bytes": branch.health.spent.received_bytes,
-        },
+        "config_version": health.map(|health| health.config),
+        "waiting": health.map(|health| health.waiting),
+        "buffer_bytes": health.map(|health| health.buffer_bytes),
+        "buffer_volatile": health.map(|health| health.buffer_volatile),
+        "ticks_missed": health.map(|health| health.ticks_missed),
+        "send_errors": health.map(|health| health.send_errors),
+        "receive_drops": health.map(|health| health.receive_drops),
+        "probe_age_ms": health.map(|health| health.probe_age_ms),
+        "clock_synchronised": health.map(|health| health.clock_synchronised),
+        "clock_ahead_ms": health.and_then(|health| health.clock_ahead_ms),
+        "spent": health.map(|health| json!({
+            "over_ms": health.spent.over_ms,
+            "disk_bytes": health.spent.disk_bytes,
+            "flushes": health.spent.flushes,
+            "sent_bytes": health.spent.sent_bytes,
+            "received_bytes": health.spent.received_bytes,
+        })),
     })
 }
 

@@ -98,7 +98,9 @@ fn what_an_agent_no_longer_holds_after_a_restore_is_a_gap_over_the_whole_time() 
 fn yesterdays_stream_that_comes_late_changes_nothing_of_today() {
     let mut desk = heard();
     desk.take(&batch(1, BOOT, 4, 10_000, vec![change("m1", Status::Down, 9_500)]));
+    // Of an earlier boot nobody knows when it is sent.
     let yesterday = batch(2, BOOT - 86_400_000, 1, 5_000, vec![boot(2), change("m1", Status::Up, 1_000)]);
+    let yesterday = Batch { sent: None, ..yesterday };
     assert_eq!(desk.take(&yesterday).map(|ack| ack.through), Some(2));
     assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("down", "up"));
     let desk = desk.restarted();
@@ -308,4 +310,78 @@ fn an_agent_that_starts_anew_after_the_clock_was_set_back_is_heard_at_once() {
     desk.handle(vec![heartbeat(2, boot_at, 2, 5_000)]);
     desk.take(&batch(2, boot_at, 3, 5_000, vec![change("m1", Status::Down, 1_000), change("m2", Status::Up, 1_000)]));
     assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("down", "up"));
+}
+
+#[test]
+fn a_collector_that_boots_in_1970_destroys_nothing_and_stamps_nothing() {
+    let mut desk = heard();
+    desk.now = 60_000;
+    // An earlier boot's run: it has no `sent`.
+    let earlier = Batch { sent: None, ..batch(2, BOOT - 86_400_000, 1, 5_000, vec![boot(2), change("m1", Status::Down, 1_000)]) };
+    let ack = desk.take(&earlier);
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let gaps = store::gaps(store.connection(), "m").expect("readable");
+    assert!(ack.is_none_or(|ack| ack.through == 0), "acknowledged, and thrown away");
+    assert!(gaps.iter().all(|gap| gap.from >= Millis::EARLIEST), "stamped in 1970");
+}
+
+#[test]
+fn a_collector_whose_clock_is_an_hour_behind_destroys_no_earlier_boot() {
+    let mut desk = heard();
+    desk.now = BOOT - 3_600_000;
+    let earlier = Batch { sent: None, ..batch(2, BOOT - 1_800_000, 1, 5_000, vec![boot(2), change("m1", Status::Down, 1_000)]) };
+    let ack = desk.take(&earlier);
+    assert!(ack.is_none_or(|ack| ack.through == 0), "acknowledged, and thrown away");
+}
+
+#[test]
+fn a_clock_that_was_ahead_for_a_moment_covers_nothing_that_nobody_saw() {
+    let mut desk = heard();
+    let day = 86_400_000;
+    // The collector's clock is a day ahead for a moment; the agent learns it by the ack, and dates by it.
+    desk.now += day;
+    desk.take(&batch(1, BOOT + day, 4, 10_000, vec![change("m1", Status::Down, 9_500)]));
+    desk.now -= day;
+    // It is right again; the agent learns it, tells that all is well for a minute, and is cut off.
+    desk.now += 60_000;
+    desk.handle(vec![heartbeat(1, BOOT, 4, 69_000)]);
+    desk.take(&batch(1, BOOT, 5, 69_500, vec![change("m1", Status::Up, 69_200)]));
+    desk.now += 6_000;
+    desk.tick();
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let covered = store::covered(store.connection(), "m").expect("readable");
+    assert!(covered.iter().all(|span| span.to.0 <= desk.now), "a day is covered that has not happened");
+}
+
+#[test]
+fn health_that_nobody_told_since_the_restart_is_not_made_up() {
+    let mut desk = heard();
+    desk.handle(vec![heartbeat(1, BOOT, 3, 10_000)]);
+    let desk = desk.restarted();
+    let fleet = desk.live.fleet();
+    let shown = ward_collector::surface::branch_json(&fleet, 0);
+    assert!(shown["buffer_volatile"].is_null(), "nobody has said that the buffer is good");
+}
+
+fn minutes(device: &str, first_end: u64, n: usize) -> shared::Body {
+    let minute = shared::Minute { sent: 30, lost: 30, rtt: None };
+    let column = shared::Column::pack(device.parse().expect("an id"), &vec![minute; n], 10);
+    shared::Body::Qualities(shared::Qualities { first_end: Uptime(first_end), unit_us: 10, columns: vec![column] })
+}
+
+#[test]
+fn no_minute_is_stamped_in_the_future() {
+    let mut desk = heard();
+    desk.take(&batch(1, BOOT, 4, 10_000, vec![minutes("m1", 9_000, 1_440)]));
+    let at = desk.live.fleet().devices.iter().filter_map(|d| d.quality).map(|q| q.at.0).max();
+    assert!(at.is_none_or(|at| at <= desk.now + 60_000), "a minute of tomorrow: {at:?}, now {}", desk.now);
+}
+
+#[test]
+fn a_batch_that_says_it_was_sent_three_weeks_ago_is_dated_anew() {
+    let mut desk = Desk::new();
+    let weeks = 21 * 86_400_000;
+    // NTP in the branch vouches for a clock three weeks behind; the first batch goes out before the first ack.
+    let ack = desk.take(&batch(1, BOOT - weeks, 1, 9_000, vec![boot(1), change("m1", Status::Down, 1_000)]));
+    assert_eq!(ack.map(|ack| ack.through), Some(0), "it was sent 1 s ago, and says 21 days");
 }

@@ -134,7 +134,7 @@ fn check_recorded(row: &Recorded, told: &Told, skews: (i64, i64)) {
     assert_eq!((row.device.as_str(), row.is_up), (device.as_str(), *to == Status::Up), "{told:?}");
     // By whichever clock it was dated.
     let error_ms = (onset + skews.0 - row.onset).max(row.onset - onset - skews.1);
-    assert!(error_ms <= row.error_ms + SLACK_MS, "{row:?} is {error_ms} ms off: {told:?}");
+    assert!(error_ms <= row.error_ms + SLACK_MS, "{row:?} is {error_ms} ms off: {told:?} skews {skews:?}");
 }
 
 /// What is missing is named by its number, or lies beyond what is known of its run; and the collector doesn't say that

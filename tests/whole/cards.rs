@@ -386,3 +386,44 @@ fn covers(coverage: &Value, at_ms: i64) -> bool {
     let spans = coverage["covered"].as_array().expect("a coverage has spans");
     spans.iter().any(|span| span["from_ms"].as_i64().is_some_and(|from| from <= at_ms) && span["to_ms"].as_i64() > Some(at_ms))
 }
+
+#[test]
+fn a_card_that_fails_with_something_on_it_silences_nobody() {
+    a_harmed_card_with_something_on_it_silences_nobody(|card| {
+        card.fail();
+        None
+    });
+}
+
+#[test]
+fn a_card_that_hangs_with_something_on_it_silences_nobody() {
+    a_harmed_card_with_something_on_it_silences_nobody(|card| Some(card.freeze()));
+}
+
+fn a_harmed_card_with_something_on_it_silences_nobody(harm: for<'a> fn(&'a Card) -> Option<ward_tests::card::Frozen>) {
+    let net = Net::new(1, 4);
+    net.at_the_centre(async || {
+        let card = Card::new(CARD_MB);
+        let state_dir = card.path().join("state");
+        let world =
+            World::start_with(&net, Duration::from_secs(10), |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        net.wan_cut_silently(1);
+        // TCP has given the connection up: what waits is in the buffer alone.
+        lasting(Duration::from_secs(35)).await;
+        let _first = net.silence(1, 0);
+        lasting(CONFIRMED).await;
+        let _frozen = harm(&card);
+        let _second = net.silence(1, 1);
+        lasting(CONFIRMED).await;
+        net.wan_restore(1);
+        // What has to go first can't be read, so that the log stands still: the states travel beside it.
+        eventually(Duration::from_secs(60), "what all devices are is shown", async || {
+            for (i, status) in ["down", "down", "up", "up"].into_iter().enumerate() {
+                let is = world.api().status(&device_id(1, i.try_into().expect("small"))).await?;
+                ensure!(is == status, "device {i} is {is}");
+            }
+            Ok(())
+        })
+        .await;
+    });
+}

@@ -147,3 +147,14 @@ fn today(ms: i64) -> String {
     let output = std::process::Command::new("date").args(["--utc", "--date", &format!("@{}", ms / 1000), "+%F"]).output();
     String::from_utf8_lossy(&output.expect("every machine has date").stdout).trim().to_owned()
 }
+
+#[test]
+fn an_agent_that_starts_ahead_of_its_certificates_reaches_the_broker() {
+    let clock = WrongClock::off_by(500 * DAY_S);
+    let net = Net::new(1, 2);
+    net.at_the_centre(async || {
+        let wrapped = |agent: &mut AgentSettings| agent.wrapper = clock.wrapper();
+        let world = World::start_with(&net, SILENT_AFTER, |_| {}, wrapped).await;
+        world.all_up().await;
+    });
+}
