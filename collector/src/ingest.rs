@@ -569,8 +569,9 @@ impl Ingest {
                 stream: 0,
                 first: seq,
                 last: seq + gap.span - 1,
-                from: date(&batch.dating, gap.from, now),
-                to: date(&batch.dating, gap.to, now),
+                // As wide as the dates' error: nothing that is lost may lie outside.
+                from: date(&batch.dating, gap.from, now).plus(-i64::from(error_ms)),
+                to: date(&batch.dating, gap.to, now).plus(i64::from(error_ms)).min(now),
                 reason: gap.reason.as_str().to_owned(),
                 dropped: gap.dropped,
             }),
