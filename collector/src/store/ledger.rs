@@ -80,7 +80,7 @@ fn status_code(status: Status) -> i64 {
     }
 }
 
-fn status(code: i64) -> Result<Status, StoreError> {
+pub(super) fn status(code: i64) -> Result<Status, StoreError> {
     Ok(match code {
         0 => Status::Down,
         1 => Status::Up,
@@ -261,34 +261,10 @@ pub fn open_since(db: &Connection, device: u32) -> Result<Option<Millis>, StoreE
     Ok(since.map(Millis))
 }
 
-/// The times in which a branch's agent observed, in order and joined where they touch. Transitions that were lost are
-/// taken out: nobody can say what the devices were then.
+/// The times in which a branch's agent observed, in order. Transitions that were lost are taken out: nobody can say what
+/// the devices were then.
 pub fn covered(db: &Connection, branch: &str) -> Result<Vec<Covered>, StoreError> {
-    let mut rows = db.prepare_cached("select began_ms, observed_ms from stream where branch = ?1 order by began_ms, no")?;
-    let rows = rows.query_map([branch], |row| Ok(Covered { from: Millis(row.get(0)?), to: Millis(row.get(1)?) }))?;
-    let mut out: Vec<Covered> = Vec::new();
-    for span in rows {
-        let span = span?;
-        match out.last_mut() {
-            _ if span.to <= span.from => continue,
-            // Another agent spoke for the branch for a while: the one that goes on is the one to believe.
-            Some(last) if span.to <= last.to => continue,
-            Some(last) => last.to = last.to.min(span.from),
-            None => {}
-        }
-        out.push(span);
-    }
-    let lost = gaps(db, branch)?.into_iter().filter(|gap| gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
-    for gap in lost {
-        out = out.into_iter().flat_map(|span| without(span, gap.from, gap.to)).collect();
-    }
-    Ok(out)
-}
-
-fn without(span: Covered, from: Millis, to: Millis) -> impl Iterator<Item = Covered> {
-    let before = Covered { from: span.from, to: span.to.min(from) };
-    let after = Covered { from: span.from.max(to), to: span.to };
-    [before, after].into_iter().filter(|part| part.from < part.to)
+    Ok(super::timeline::parts(db, branch)?.iter().map(|part| Covered { from: part.span.from, to: part.span.to }).collect())
 }
 
 /// Up to which number of a stream transitions may be lost; 0 where none is.
