@@ -12,7 +12,7 @@ use shared::{BranchId, Cause, DeviceId, Millis, Status, StreamId};
 use crate::availability::spans::Span;
 use crate::inventory::{Branch, Device, Inventory};
 use crate::outage::Change;
-use crate::schedule::Schedule;
+use crate::schedule::{Applicable, Schedule};
 
 /// Changes within [`FLAPPING_MS`] that make a device flapping.
 const FLAPPING_BEGINS: usize = 3;
@@ -71,6 +71,8 @@ pub struct DeviceState {
     live: Option<Verdict>,
     open_since: Option<Millis>,
     flips: VecDeque<Millis>,
+    /// Which of [`Fleet::groups`] it belongs to.
+    pub group: usize,
     /// Its maintenance windows, as a set.
     windows: Arc<[Span]>,
 }
@@ -154,6 +156,8 @@ pub struct Fleet {
     due: BTreeSet<(Millis, usize)>,
     refreshed_at: Option<Millis>,
     schedule: Arc<Schedule>,
+    /// What may apply to a device, once for all to whom the same does.
+    groups: Vec<Applicable>,
 }
 
 /// When branches count as silent.
@@ -276,6 +280,11 @@ impl Fleet {
         &self.schedule
     }
 
+    /// What is about devices, by their [`DeviceState::group`].
+    pub fn groups(&self) -> &[Applicable] {
+        &self.groups
+    }
+
     /// Takes over another schedule.
     pub fn set_schedule(&mut self, schedule: Arc<Schedule>) {
         self.schedule = schedule;
@@ -285,14 +294,25 @@ impl Fleet {
     /// Tells each device its windows. Devices about which the same is agreed share them.
     fn apply_schedule(&mut self) {
         let always = Span::new(Millis(i64::MIN), Millis(i64::MAX));
-        let mut known: HashMap<_, Arc<[Span]>> = HashMap::new();
+        let mut known: HashMap<Applicable, (usize, Arc<[Span]>)> = HashMap::new();
+        self.groups.clear();
         for at in 0..self.devices.len() {
             let applicable = self.schedule.of(self, at);
-            let windows = known.entry(applicable).or_insert_with_key(|key| self.schedule.maintenance(key, always).into());
-            let windows = Arc::clone(windows);
-            if self.devices[at].windows != windows {
-                self.changed.insert(self.devices[at].branch);
-                self.devices[at].windows = windows;
+            let (group, windows) = match known.get(&applicable) {
+                Some(known) => known.clone(),
+                None => {
+                    let windows: Arc<[Span]> = self.schedule.maintenance(&applicable, always).into();
+                    let made = (self.groups.len(), windows);
+                    self.groups.push(applicable.clone());
+                    known.insert(applicable, made.clone());
+                    made
+                }
+            };
+            let device = &mut self.devices[at];
+            device.group = group;
+            if device.windows != windows {
+                self.changed.insert(device.branch);
+                device.windows = windows;
             }
         }
     }
@@ -613,6 +633,7 @@ impl DeviceState {
             live: None,
             open_since: None,
             flips: VecDeque::new(),
+            group: 0,
             windows: Arc::default(),
         }
     }

@@ -373,11 +373,6 @@ impl Schedule {
         applicable
     }
 
-    /// Whether two devices of one branch and one type may differ.
-    pub fn has_devices(&self) -> bool {
-        self.windows_of.keys().chain(self.hours_of.keys()).any(|scope| matches!(scope, Scope::Device(_)))
-    }
-
     /// Maintenance of a time, as a set.
     pub fn maintenance(&self, applicable: &Applicable, range: Span) -> Vec<Span> {
         union(applicable.windows.iter().map(|at| self.windows[*at].span.cut(&range)).collect())

@@ -8,7 +8,7 @@ use super::spans::Span;
 use super::timelines::Timelines;
 use super::{Tally, changes, tally};
 use crate::fleet::{BranchState, Fleet};
-use crate::schedule::{LeftOut, Schedule, Scope};
+use crate::schedule::{LeftOut, Scope};
 
 /// What one row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,10 @@ pub fn rows(fleet: &Fleet, lines: &Timelines, late: &Late, by: By, filter: &Filt
             };
             let row = match place.filter(|(known, _)| *known == key) {
                 Some((_, row)) => row,
+                None if by == By::Device => {
+                    rows.push(Builder::new(key, name));
+                    rows.len() - 1
+                }
                 None => *places.entry(key).or_insert_with(|| {
                     rows.push(Builder::new(key, name));
                     rows.len() - 1
@@ -173,39 +177,20 @@ impl Builder {
 /// What is left out of each device's time, worked out once for all that share it.
 struct LeftOutCache<'a> {
     fleet: &'a Fleet,
-    schedule: &'a Schedule,
     past: Span,
-    all: Vec<LeftOut>,
-    known: HashMap<crate::schedule::Applicable, usize>,
-    /// The types that were seen in the branch that was asked about last.
-    of_branch: (Option<usize>, Vec<(&'a str, usize)>),
+    /// By the number of the group.
+    known: Vec<Option<LeftOut>>,
 }
 
 impl<'a> LeftOutCache<'a> {
     fn new(fleet: &'a Fleet, past: Span) -> Self {
-        let schedule = fleet.schedule();
-        Self { fleet, schedule, past, all: vec![LeftOut::default()], known: HashMap::new(), of_branch: (None, Vec::new()) }
+        Self { fleet, past, known: vec![None; fleet.groups().len()] }
     }
 
     fn of(&mut self, device: usize) -> &LeftOut {
-        if self.schedule.is_empty() {
-            return &self.all[0];
-        }
-        let state = &self.fleet.devices[device];
-        if self.of_branch.0 != Some(state.branch) {
-            self.of_branch = (Some(state.branch), Vec::new());
-        }
-        let known = self.of_branch.1.iter().find(|(kind, _)| *kind == state.info.device_type).map(|(_, at)| *at);
-        if let Some(at) = known.filter(|_| !self.schedule.has_devices()) {
-            return &self.all[at];
-        }
-        let applicable = self.schedule.of(self.fleet, device);
-        let at = *self.known.entry(applicable).or_insert_with_key(|applicable| {
-            self.all.push(self.schedule.left_out(applicable, self.past));
-            self.all.len() - 1
-        });
-        self.of_branch.1.push((&state.info.device_type, at));
-        &self.all[at]
+        let group = self.fleet.devices[device].group;
+        let (schedule, groups) = (self.fleet.schedule(), self.fleet.groups());
+        self.known[group].get_or_insert_with(|| schedule.left_out(&groups[group], self.past))
     }
 }
 

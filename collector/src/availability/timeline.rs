@@ -105,7 +105,13 @@ impl Timeline {
 
     /// What it was just before a moment, and the steps from then on.
     pub fn from(&self, at: Millis) -> (Seen, &[Step]) {
-        let first = self.0.partition_point(|step| step.at() < at);
+        // Most questions are about the newest part: it is looked for from the end, in steps that double.
+        let mut back = 32.min(self.0.len());
+        while back < self.0.len() && self.0[self.0.len() - back].at() >= at {
+            back = (back * 2).min(self.0.len());
+        }
+        let skipped = self.0.len() - back;
+        let first = skipped + self.0[skipped..].partition_point(|step| step.at() < at);
         (first.checked_sub(1).map_or(Seen::Unknown, |before| self.0[before].seen()), &self.0[first..])
     }
 
@@ -154,9 +160,8 @@ pub fn resolve(parts: &[Part], told: &[Told]) -> Timeline {
         let first = told.partition_point(|told| (told.stream, told.seq) <= (part.stream, part.after));
         let of_part = told[first..].iter().take_while(|told| told.stream == part.stream && told.seq < part.before);
         timeline.push(part.span.from, Seen::Unknown);
-        let mut at = part.span.from;
         for told in of_part {
-            at = at.max(told.onset);
+            let at = part.span.from.max(told.onset);
             if at >= part.span.to {
                 break;
             }

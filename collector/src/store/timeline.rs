@@ -70,15 +70,17 @@ fn parts_of(runs: &[Run], gaps: &[GapRow]) -> Vec<Part> {
 pub fn timelines(db: &Connection, branch: &str, devices: &[u32]) -> Result<Loaded, StoreError> {
     // One view of the file, whatever is written meanwhile.
     let view = db.unchecked_transaction()?;
-    let runs = runs(&view, branch)?;
-    let parts = parts_of(&runs, &gaps(&view, branch)?);
+    let mut runs = runs(&view, branch)?;
     let mut loaded = Loaded::default();
-    if let Some(last) = parts.last()
-        && let Some(run) = runs.iter().find(|run| run.no == last.stream)
-    {
-        let id = u64::from_str_radix(&run.id, 16).map_err(|_| StoreError::Content(format!("the stream {:?}", run.id)))?;
-        loaded.head = Some((StreamId(id), last.span.from, run.through, last.span.to));
-    }
+    // Of two that have come equally far the first, as in the order of runs.
+    let Some(furthest) = runs.iter_mut().rev().max_by_key(|run| run.span.to) else { return Ok(loaded) };
+    let observed = furthest.span.to;
+    // It goes on: what is told already holds on, also where nothing after it is known yet.
+    furthest.span.to = Millis(i64::MAX);
+    let id = u64::from_str_radix(&furthest.id, 16).map_err(|_| StoreError::Content(format!("the stream {:?}", furthest.id)))?;
+    let through = furthest.through;
+    let parts = parts_of(&runs, &gaps(&view, branch)?);
+    loaded.head = Some((StreamId(id), parts.last().map_or(observed, |last| last.span.from), through, observed));
     for no in devices {
         loaded.lines.push((*no, resolve(&parts, &told(&view, *no)?)));
     }
