@@ -9,6 +9,7 @@ mod instruments;
 mod laboratory;
 mod links;
 mod path;
+mod promql;
 mod series;
 mod soak;
 mod truth;
