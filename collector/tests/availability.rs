@@ -14,10 +14,15 @@ use tokio_util::sync::CancellationToken;
 use ward_collector::api::auth::Token;
 use ward_collector::availability::report::{Asked, By, Filter, Row, rows};
 use ward_collector::availability::spans::Span;
-use ward_collector::availability::tally;
+use ward_collector::availability::timeline::{Seen, Timeline};
+use ward_collector::availability::timelines::{Loaded, Timelines};
+use ward_collector::availability::{Tally, tally};
 use ward_collector::collector::Collector;
 use ward_collector::feed::Notes;
+use ward_collector::fleet::Fleet;
 use ward_collector::ingest::Command;
+use ward_collector::inventory::parse_csv;
+use ward_collector::outage;
 use ward_collector::schedule::{self, Hours, LeftOut, Rule, Scope, Weekly, Window};
 use ward_collector::settings::Settings;
 use ward_collector::store::{self, Edit, Readers, Store};
@@ -294,6 +299,69 @@ fn what_was_lost_is_unknown_and_what_is_told_anew_counts_from_there() {
             "m2: up 6 down 4 unknown 2 maintenance 0, 1 outages, final 1"
         ]
     );
+    // The history says the same.
+    let store = Store::open(desk.folder.path()).expect("opens");
+    let covered = store::covered(store.connection(), "m").expect("readable");
+    let history = |no| {
+        let changes = store::changes(store.connection(), no, day.from, day.to).expect("readable");
+        let hours = |at: Millis| at.since(day.from) / HOUR;
+        let intervals = outage::intervals(&changes, &covered, day.from, day.to);
+        let text: Vec<String> =
+            intervals.iter().map(|part| format!("{} {}-{}", part.status.as_str(), hours(part.from), hours(part.to))).collect();
+        (
+            text.join(" "),
+            outage::outages(&changes, &covered, day.from, day.to).iter().map(|one| hours(one.from)).collect::<Vec<_>>(),
+        )
+    };
+    assert_eq!(history(1), ("up 0-6 unknown 6-8 up 8-12".to_owned(), vec![]));
+    assert_eq!(history(2), ("up 0-6 unknown 6-8 down 8-12".to_owned(), vec![7]));
+}
+
+#[test]
+fn a_large_estate_that_cores_share_gives_what_each_branch_gives() {
+    let mut csv = String::from("device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n");
+    for at in 0..3_000 {
+        let (branch, kind) = (at / 7, ["atm", "nvr", "router"][at % 3]);
+        csv += &format!("d{at},D,b{branch},B,r{},R,{kind},10.0.0.{}\n", branch % 5, at % 7 + 1);
+    }
+    let inventory = parse_csv("e", &csv).expect("good");
+    let mut fleet = Fleet::new(30_000);
+    fleet.set_inventory(&inventory, &(1..=3_000).collect::<Vec<u32>>());
+    let mut rng = SmallRng::seed_from_u64(3);
+    let mut lines = Timelines::default();
+    for branch in &fleet.branches {
+        let mut loaded = Loaded {
+            head: Some((shared::StreamId(1), Millis(0), 1, Millis(900 + rng.random_range(0..200)))),
+            ..Loaded::default()
+        };
+        for device in &branch.devices {
+            let mut line = Timeline::default();
+            for _ in 0..rng.random_range(0..9) {
+                line.push(Millis(rng.random_range(0..1_000)), [Seen::Up, Seen::Down, Seen::Unknown][rng.random_range(0..3)]);
+            }
+            loaded.lines.push((fleet.devices[*device].no, line));
+        }
+        lines.install(&branch.info.id, 0, loaded, Millis(1_000));
+    }
+    let asked = Asked::new(Span::new(Millis(10), Millis(1_000)), Millis(2_000));
+    let ask = |by, filter: &Filter| rows(&fleet, &lines, &Default::default(), by, filter, asked);
+    let whole = ask(By::All, &Filter::default());
+    for by in [By::Region, By::Branch, By::Type, By::Device] {
+        let parts = ask(by, &Filter::default());
+        let mut sum = Tally::default();
+        parts.iter().for_each(|row| sum.add(&row.tally));
+        assert_eq!(sum, whole[0].tally);
+        assert_eq!(parts.iter().all(|row| row.is_final), whole[0].is_final);
+        assert!(parts.is_sorted_by(|a, b| a.key < b.key), "each stands there once");
+    }
+    // A region has fewer devices than are shared: it is counted by one core.
+    for row in ask(By::Region, &Filter::default()) {
+        let alone = ask(By::All, &Filter { region: Some(row.key.clone()), ..Filter::default() });
+        assert_eq!(
+            (alone[0].tally, alone[0].is_final, alone[0].observed_through),
+            (row.tally, row.is_final, row.observed_through)
+        );
+    }
 }
 
 /// What an agent says, by a seed: runs that follow one another or come late, changes, losses and repetitions.

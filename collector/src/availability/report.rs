@@ -101,12 +101,64 @@ pub fn known_through(fleet: &Fleet, lines: &Timelines, branch: usize) -> Option<
 }
 
 /// The rows of a time in the order of their keys.
+///
+/// A large estate is shared between the cores: nobody can change the fleet while this looks at it.
 pub fn rows(fleet: &Fleet, lines: &Timelines, late: &Late, by: By, filter: &Filter, asked: Asked) -> Vec<Row> {
+    let wanted: Vec<usize> = (0..fleet.branches.len()).filter(|at| filter.takes_branch(&fleet.branches[*at])).collect();
+    let devices: usize = wanted.iter().map(|at| fleet.branches[*at].devices.len()).sum();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(CORES_LIMIT);
+    let share = wanted.len().div_ceil(if devices < SHARED_FROM { 1 } else { cores }).max(1);
+    let of = |branches: &[usize]| part_of(fleet, lines, late, by, filter, asked, branches);
+    let parts: Vec<Vec<Builder>> = std::thread::scope(|scope| {
+        let (first, others) = wanted.split_at(share.min(wanted.len()));
+        let others: Vec<_> = others.chunks(share).map(|branches| scope.spawn(move || of(branches))).collect();
+        let mut parts = vec![of(first)];
+        parts.extend(others.into_iter().map(|part| part.join().expect("a tally doesn't panic")));
+        parts
+    });
+    let mut rows: Vec<Row> = joined(parts, by).into_iter().map(Builder::done).collect();
+    rows.sort_by(|a, b| a.key.cmp(&b.key));
+    rows
+}
+
+/// Devices from which on an estate is shared between cores: fewer take less time than starting a thread does.
+const SHARED_FROM: usize = 2_000;
+/// Most cores that one question takes.
+const CORES_LIMIT: usize = 8;
+
+fn joined(parts: Vec<Vec<Builder>>, by: By) -> Vec<Builder> {
+    let mut parts = parts.into_iter();
+    let mut out = parts.next().unwrap_or_default();
+    match by {
+        // Each of them stands in one part only.
+        By::Branch | By::Device => out.extend(parts.flatten()),
+        By::All | By::Region | By::Type => {
+            for other in parts.flatten() {
+                match out.iter_mut().find(|row| row.row.key == other.row.key) {
+                    Some(row) => row.join(other),
+                    None => out.push(other),
+                }
+            }
+        }
+    }
+    out
+}
+
+fn part_of(
+    fleet: &Fleet,
+    lines: &Timelines,
+    late: &Late,
+    by: By,
+    filter: &Filter,
+    asked: Asked,
+    branches: &[usize],
+) -> Vec<Builder> {
     let mut rows: Vec<Builder> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     let edits = fleet.schedule().changed_after(asked.span);
     let mut left_out = LeftOutCache::new(fleet, asked.past);
-    for (at, branch) in fleet.branches.iter().enumerate().filter(|(_, branch)| filter.takes_branch(branch)) {
+    for at in branches.iter().copied() {
+        let branch = &fleet.branches[at];
         let through = known_through(fleet, lines, at);
         // Most rows are looked up once for a branch, not once for a device.
         let mut place: Option<(&str, usize)> = None;
@@ -142,8 +194,6 @@ pub fn rows(fleet: &Fleet, lines: &Timelines, late: &Late, by: By, filter: &Filt
             row.row.tally.add(&tally);
         }
     }
-    let mut rows: Vec<Row> = rows.into_iter().map(Builder::done).collect();
-    rows.sort_by(|a, b| a.key.cmp(&b.key));
     rows
 }
 
@@ -155,7 +205,7 @@ impl Builder {
             tally: Tally::default(),
             is_final: true,
             observed_through: Some(Millis(i64::MAX)),
-            revision: 1,
+            revision: 0,
         };
         Self { row, last_branch: None, edits: BTreeSet::new() }
     }
@@ -169,8 +219,17 @@ impl Builder {
         }
     }
 
+    /// Joins what another part of the estate has to the same row.
+    fn join(&mut self, other: Self) {
+        self.row.tally.add(&other.row.tally);
+        self.row.is_final &= other.row.is_final;
+        self.row.observed_through = self.row.observed_through.min(other.row.observed_through);
+        self.row.revision += other.row.revision;
+        self.edits.extend(other.edits);
+    }
+
     fn done(self) -> Row {
-        Row { revision: self.row.revision + self.edits.len() as u64, ..self.row }
+        Row { revision: 1 + self.row.revision + self.edits.len() as u64, ..self.row }
     }
 }
 

@@ -214,10 +214,19 @@ pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result
     let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by began_ms, s.no, seq"))?;
     let mut rows = rows.query(params![device, up_before.unwrap_or(i64::MIN), end])?;
     let mut out: Vec<Change> = Vec::new();
+    let mut lost = db.prepare_cached(
+        "select max(to_ms) from gap where stream = ?1 and last_seq < ?2 and to_ms > ?3 and (transitions > 0 or unreadable > 0)",
+    )?;
     while let Some(row) = rows.next()? {
         let mut next = change(row)?;
         next.onset = out.last().map_or(next.onset, |before| next.onset.max(before.onset));
-        out.push(next);
+        let place = params![row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, next.onset.0];
+        let again: Option<i64> = lost.query_row(place, |row| row.get(0))?;
+        out.push(next.clone());
+        // What is told anew after a loss holds from its end on: what was in between nobody saw.
+        if let Some(end) = again.map(Millis) {
+            out.push(Change { onset: end, ..next });
+        }
     }
     Ok(out)
 }
