@@ -26,6 +26,9 @@ use crate::{broker, bus, clock, remote_write};
 /// How often the file is looked at for an inventory that another process has imported.
 const INVENTORY_EVERY: Duration = Duration::from_secs(1);
 
+/// Most changes of the schedule that wait for the ledger's thread.
+const EDITS_LIMIT: usize = 16;
+
 /// A collector that listens but does not yet serve.
 pub struct Collector {
     settings: Settings,
@@ -96,7 +99,19 @@ impl Collector {
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
         let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
-        let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token, asks });
+        let (edits, requests) = mpsc::channel(EDITS_LIMIT);
+        let zone = (settings.api.time_zone.clone(), crate::schedule::zone(&settings.api.time_zone).context("the time zone")?);
+        let (past, file) = (Arc::clone(&live), Arc::clone(&readers));
+        let api = Arc::new(Api {
+            live,
+            readers: Arc::clone(&readers),
+            metrics: Arc::clone(&metrics),
+            victoria,
+            token,
+            asks,
+            edits,
+            zone,
+        });
         let broker = match settings.broker {
             BrokerChoice::Embedded(listen) => Broker { host: listen.ip().to_string(), port: listen.port(), tls: None },
             BrokerChoice::External(broker) => broker,
@@ -104,6 +119,13 @@ impl Collector {
         // These have nothing to finish: they end when the rest has.
         let mut helpers = JoinSet::new();
         helpers.spawn(ingest::tick(commands.clone()));
+        helpers.spawn(api::maintenance::hand_over(requests, commands.clone()));
+        // The first question about the past need not wait for it.
+        helpers.spawn_blocking(move || {
+            if let Err(error) = past.load_timelines(&file, |_| true, clock::now()) {
+                tracing::error!(%error, "the past can't be read: the first question about it tries again");
+            }
+        });
         helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
         if let Some(victoria) = settings.victoria_metrics {
             helpers.spawn(remote_write::run(victoria.url, readers, commands.clone(), metrics));

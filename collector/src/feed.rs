@@ -4,19 +4,27 @@ use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use axum::extract::ws::Utf8Bytes;
 use serde_json::{Value, json};
-use shared::Millis;
 use shared::message::Watched;
+use shared::{BranchId, Millis};
 use tokio::sync::broadcast;
 
-use crate::fleet::{Fleet, Touched};
+use crate::availability::timelines::Timelines;
+use crate::fleet::{BranchState, Fleet, Touched};
+use crate::store::{self, Readers, StoreError};
 use crate::surface::{branch_json, device_json, watched_json};
 
 /// Messages that a reader may lag behind before it is dropped.
 const LAG_LIMIT: usize = 1_024;
+/// How often timelines that change while they are read are read again for one question.
+const LOADS_LIMIT: usize = 3;
 
 /// The fleet and the feed that tells of its changes.
 pub struct Live {
     fleet: RwLock<Fleet>,
+    /// What the devices have been. Whoever needs it together with the fleet takes the fleet first.
+    timelines: RwLock<Timelines>,
+    /// Held by whoever reads timelines from the file: others wait instead of reading the same.
+    loading: Mutex<()>,
     epoch: String,
     seq: Mutex<u64>,
     messages: broadcast::Sender<Utf8Bytes>,
@@ -39,12 +47,62 @@ impl Live {
     /// A feed of a fleet that nobody watches yet.
     pub fn new(fleet: Fleet, notes: Notes) -> Self {
         let (messages, _) = broadcast::channel(LAG_LIMIT);
-        Self { fleet: RwLock::new(fleet), epoch: format!("{:016x}", rand::random::<u64>()), seq: Mutex::new(0), messages, notes }
+        let epoch = format!("{:016x}", rand::random::<u64>());
+        Self {
+            fleet: RwLock::new(fleet),
+            timelines: RwLock::default(),
+            loading: Mutex::default(),
+            epoch,
+            seq: Mutex::new(0),
+            messages,
+            notes,
+        }
     }
 
     /// The fleet, to read.
     pub fn fleet(&self) -> RwLockReadGuard<'_, Fleet> {
         self.fleet.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What the devices have been, to read.
+    pub fn timelines(&self) -> RwLockReadGuard<'_, Timelines> {
+        self.timelines.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// What the devices have been, to go on with.
+    pub fn timelines_mut(&self) -> RwLockWriteGuard<'_, Timelines> {
+        self.timelines.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Reads the timelines of stale branches that `wanted` lets through. Blocks: call it from a thread that may.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn load_timelines(
+        &self,
+        readers: &Readers,
+        wanted: impl Fn(&BranchState) -> bool,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let _alone = self.loading.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // What changes meanwhile is read again, but not for ever: an answer may be as old as its question.
+        for _ in 0..LOADS_LIMIT {
+            let stale: Vec<(BranchId, u64, Vec<u32>)> = {
+                let (fleet, timelines) = (self.fleet(), self.timelines());
+                let numbers = |branch: &BranchState| branch.devices.iter().map(|at| fleet.devices[*at].no).collect();
+                let stale =
+                    |branch: &BranchState| Some((branch.info.id.clone(), timelines.stale(&branch.info.id)?, numbers(branch)));
+                fleet.branches.iter().filter(|branch| wanted(branch)).filter_map(stale).collect()
+            };
+            if stale.is_empty() {
+                break;
+            }
+            for (branch, generation, devices) in stale {
+                let loaded = readers.read(|db| store::timelines(db, branch.as_str(), &devices))?;
+                self.timelines_mut().install(&branch, generation, loaded, now);
+            }
+        }
+        Ok(())
     }
 
     fn fleet_mut(&self) -> RwLockWriteGuard<'_, Fleet> {

@@ -4,12 +4,15 @@
 //! not what its devices are.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use shared::message::{Health, Heartbeat, PresenceState};
 use shared::{BranchId, Cause, DeviceId, Millis, Status, StreamId};
 
+use crate::availability::spans::Span;
 use crate::inventory::{Branch, Device, Inventory};
 use crate::outage::Change;
+use crate::schedule::{Applicable, Schedule};
 
 /// Changes within [`FLAPPING_MS`] that make a device flapping.
 const FLAPPING_BEGINS: usize = 3;
@@ -35,6 +38,8 @@ pub struct View {
     pub last_ok: Option<Millis>,
     /// It changes too often for its status to mean much.
     pub is_flapping: bool,
+    /// It stands in a maintenance window.
+    pub in_maintenance: bool,
 }
 
 /// The newest minute of a device.
@@ -66,6 +71,10 @@ pub struct DeviceState {
     live: Option<Verdict>,
     open_since: Option<Millis>,
     flips: VecDeque<Millis>,
+    /// Which of [`Fleet::groups`] it belongs to.
+    pub group: usize,
+    /// Its maintenance windows, as a set.
+    windows: Arc<[Span]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +155,9 @@ pub struct Fleet {
     /// Every branch's [`BranchState::due`], in the order of time.
     due: BTreeSet<(Millis, usize)>,
     refreshed_at: Option<Millis>,
+    schedule: Arc<Schedule>,
+    /// What may apply to a device, once for all to whom the same does.
+    groups: Vec<Applicable>,
 }
 
 /// When branches count as silent.
@@ -192,6 +204,8 @@ pub struct Counts {
     pub unknown: usize,
     /// Flapping, whatever their status.
     pub flapping: usize,
+    /// In maintenance, whatever their status.
+    pub maintenance: usize,
 }
 
 impl Counts {
@@ -204,6 +218,7 @@ impl Counts {
             Status::Unknown(_) => self.unknown += 1,
         }
         self.flapping += usize::from(view.is_flapping);
+        self.maintenance += usize::from(view.in_maintenance);
     }
 }
 
@@ -257,6 +272,49 @@ impl Fleet {
         }
         // What was remembered of places is void.
         self.refreshed_at = None;
+        self.apply_schedule();
+    }
+
+    /// What availability leaves out.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// What is about devices, by their [`DeviceState::group`].
+    pub fn groups(&self) -> &[Applicable] {
+        &self.groups
+    }
+
+    /// Takes over another schedule.
+    pub fn set_schedule(&mut self, schedule: Arc<Schedule>) {
+        self.schedule = schedule;
+        self.apply_schedule();
+    }
+
+    /// Tells each device its windows. Devices about which the same is agreed share them.
+    fn apply_schedule(&mut self) {
+        let always = Span::new(Millis(i64::MIN), Millis(i64::MAX));
+        let mut known: HashMap<Applicable, (usize, Arc<[Span]>)> = HashMap::new();
+        self.groups.clear();
+        for at in 0..self.devices.len() {
+            let applicable = self.schedule.of(self, at);
+            let (group, windows) = match known.get(&applicable) {
+                Some(known) => known.clone(),
+                None => {
+                    let windows: Arc<[Span]> = self.schedule.maintenance(&applicable, always).into();
+                    let made = (self.groups.len(), windows);
+                    self.groups.push(applicable.clone());
+                    known.insert(applicable, made.clone());
+                    made
+                }
+            };
+            let device = &mut self.devices[at];
+            device.group = group;
+            if device.windows != windows {
+                self.changed.insert(device.branch);
+                device.windows = windows;
+            }
+        }
     }
 
     /// A run of a branch's agent began: it knows nothing of its devices yet. One that began before the present run is
@@ -495,7 +553,7 @@ impl Fleet {
                 device.told = device.quality;
                 touched.devices.push(*index);
             }
-            due = earlier(due, device.flips_end(now));
+            due = earlier(earlier(due, device.flips_end(now)), device.maintenance_turns(now));
         }
         if due != branch.due {
             branch.due.map(|before| self.due.remove(&(before, at)));
@@ -567,7 +625,14 @@ impl BranchState {
 
 impl DeviceState {
     fn new(no: u32, info: Device, branch: usize) -> Self {
-        let view = View { status: NOTHING.status, since: None, down_since: None, last_ok: None, is_flapping: false };
+        let view = View {
+            status: NOTHING.status,
+            since: None,
+            down_since: None,
+            last_ok: None,
+            is_flapping: false,
+            in_maintenance: false,
+        };
         Self {
             no,
             info,
@@ -579,7 +644,20 @@ impl DeviceState {
             live: None,
             open_since: None,
             flips: VecDeque::new(),
+            group: 0,
+            windows: Arc::default(),
         }
+    }
+
+    /// The first moment after `now` at which it enters or leaves maintenance.
+    fn maintenance_turns(&self, now: Millis) -> Option<Millis> {
+        let next = self.windows.get(self.windows.partition_point(|window| window.to <= now))?;
+        Some(if next.from > now { next.from } else { next.to })
+    }
+
+    fn is_in_maintenance(&self, now: Millis) -> bool {
+        let next = self.windows.get(self.windows.partition_point(|window| window.to <= now));
+        next.is_some_and(|window| window.from <= now)
     }
 
     /// The first moment after `now` at which one of its changes is too old to count towards flapping.
@@ -591,7 +669,15 @@ impl DeviceState {
         let recent = self.flips.iter().filter(|at| now.since(**at) < FLAPPING_MS).count();
         let needed = if self.view.is_flapping { FLAPPING_ENDS } else { FLAPPING_BEGINS };
         let is_flapping = recent >= needed;
-        let unknown = |cause, since| View { status: Status::Unknown(cause), since, down_since: None, last_ok: None, is_flapping };
+        let in_maintenance = self.is_in_maintenance(now);
+        let unknown = |cause, since| View {
+            status: Status::Unknown(cause),
+            since,
+            down_since: None,
+            last_ok: None,
+            is_flapping,
+            in_maintenance,
+        };
         match branch.contact {
             Contact::Never => return unknown(Cause::NeverObserved, None),
             Contact::Silent => return unknown(Cause::AgentSilent, branch.known_through()),
@@ -605,7 +691,7 @@ impl DeviceState {
         }
         let down_since = (status == Status::Down).then(|| if live.is_some() { since } else { self.open_since }).flatten();
         let earlier = self.open_since.filter(|_| self.verdict.status == Status::Down && down_since.is_some());
-        View { status, since, down_since: earlier.or(down_since), last_ok, is_flapping }
+        View { status, since, down_since: earlier.or(down_since), last_ok, is_flapping, in_maintenance }
     }
 }
 

@@ -12,9 +12,11 @@ use shared::delta::UNOBSERVED;
 use shared::message::{Answer, Ask, Heartbeat};
 use shared::wire::decode;
 use shared::{Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, admit};
+use crate::availability::spans::Span;
+use crate::availability::timelines::Facts;
 use crate::clock;
 use crate::feed::Live;
 use crate::fleet::{BranchState, Fleet, Quality};
@@ -50,6 +52,8 @@ pub enum Command {
     Reload,
     /// VictoriaMetrics has this request.
     Sent(i64),
+    /// The schedule changes; the answer says whether it did.
+    Schedule(store::Edit, oneshot::Sender<Result<i64, store::EditError>>),
 }
 
 /// What goes out to agents.
@@ -185,7 +189,17 @@ impl Ingest {
     fn load_inventory(&mut self, now: Millis) -> Result<(), StoreError> {
         let (inventory, numbers) = store::load_inventory(self.store.connection())?;
         self.live.replace(now, |fleet| fleet.set_inventory(&inventory, &numbers));
+        // A device may stand in another branch now.
+        self.live.timelines_mut().set_stale();
         Ok(())
+    }
+
+    /// Changes what availability leaves out.
+    fn reschedule(&mut self, edit: &store::Edit, now: Millis) -> Result<i64, store::EditError> {
+        let done = self.store.transaction(|db| store::edit(db, edit, now))??;
+        let schedule = store::schedule(self.store.connection()).map(Arc::new)?;
+        self.live.change(now, |fleet| fleet.set_schedule(schedule));
+        Ok(done)
     }
 
     /// Rebuilds the fleet from the ledger. Nothing of it is shown before the branch has been heard again, unless what
@@ -193,6 +207,15 @@ impl Ingest {
     fn load_ledger(&mut self, now: Millis) -> Result<(), StoreError> {
         let rows = store::streams(self.store.connection())?;
         let db = self.store.connection();
+        let schedule = Arc::new(store::schedule(db)?);
+        self.live.prepare(|fleet| fleet.set_schedule(schedule));
+        {
+            let mut timelines = self.live.timelines_mut();
+            for row in &rows {
+                let Ok(branch) = row.branch.parse::<BranchId>() else { continue };
+                timelines.take(&branch, std::iter::empty(), &facts_of(row, row.began));
+            }
+        }
         self.live.prepare(|fleet| {
             for row in &rows {
                 let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
@@ -268,6 +291,10 @@ impl Ingest {
                     self.publish_configs(now);
                 }
                 Command::Sent(id) => self.taken.push(id),
+                Command::Schedule(edit, answer) => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.reschedule(&edit, now));
+                }
             }
         }
         self.commit(now);
@@ -672,13 +699,15 @@ impl Ingest {
         let mut staged = std::mem::take(&mut self.staged);
         let staged_of = std::mem::take(&mut self.staged_of);
         let began = clock::now();
-        let written = self.write(&mut staged, now);
+        let facts = self.facts(&staged);
+        let written = self.write(&mut staged, &facts, now);
         if !self.has_succeeded(written) {
             return;
         }
         self.metrics.set("ward_ledger_commit_ms", "", clock::now().since(began) as f64);
         self.live.change(now, |fleet| staged.iter().for_each(|work| show(fleet, work, now)));
         self.show_late_history(&staged, now);
+        self.extend_timelines(&facts, now);
         self.metrics.add("ward_deltas_total", "", staged.iter().map(|work| work.entries).sum());
         self.metrics.add("ward_gaps_total", "", staged.iter().map(|work| work.gaps.len() as u64).sum());
         for (id, (stream, all)) in staged_of {
@@ -740,7 +769,45 @@ impl Ingest {
         }
     }
 
-    fn write(&mut self, staged: &mut [Staged], now: Millis) -> Result<(), StoreError> {
+    /// What is staged, as timelines take it, in the order in which it came.
+    fn facts(&self, staged: &[Staged]) -> Vec<(usize, Facts)> {
+        let fleet = self.live.fleet();
+        let mut since: HashMap<(usize, StreamId), Millis> = HashMap::new();
+        let mut out = Vec::with_capacity(staged.len());
+        for work in staged {
+            let since = since.entry((work.branch, work.row.stream)).or_insert_with(|| {
+                let key = (fleet.branches[work.branch].info.id.clone(), work.row.stream);
+                self.streams.get(&key).map_or(work.row.began, |row| row.observed)
+            });
+            let lossy = || work.gaps.iter().filter(|gap| gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
+            let lost = lossy().map(|gap| gap.from).min().zip(lossy().map(|gap| gap.to).max());
+            let told = work.transitions.iter().map(|(at, _, change, _)| (fleet.devices[*at].no, change.onset, change.to.into()));
+            let facts = Facts {
+                begins: work.begins,
+                lost: lost.map(|(from, to)| Span::new(from, to)),
+                told: told.collect(),
+                ..facts_of(&work.row, *since)
+            };
+            *since = work.row.observed;
+            out.push((work.branch, facts));
+        }
+        // By branches, each in its own order.
+        out.sort_by_key(|(branch, _)| *branch);
+        out
+    }
+
+    /// Goes on with what the devices have been. Only what is written comes here.
+    fn extend_timelines(&self, facts: &[(usize, Facts)], now: Millis) {
+        let fleet = self.live.fleet();
+        let mut timelines = self.live.timelines_mut();
+        for (at, facts) in facts {
+            let branch = &fleet.branches[*at];
+            timelines.take(&branch.info.id, branch.devices.iter().map(|device| fleet.devices[*device].no), facts);
+        }
+        timelines.forget(now);
+    }
+
+    fn write(&mut self, staged: &mut [Staged], facts: &[(usize, Facts)], now: Millis) -> Result<(), StoreError> {
         let (live, taken) = (&self.live, &self.taken);
         let (limit_bytes, before) = (self.queue_limit_bytes, self.queue_bytes);
         let (queue_bytes, dropped) = self.store.transaction(|db| {
@@ -749,6 +816,15 @@ impl Ingest {
             for id in taken {
                 bytes = bytes.saturating_sub(store::remove(db, *id)?);
             }
+            let timelines = live.timelines();
+            for of_branch in facts.chunk_by(|a, b| a.0 == b.0) {
+                let Some((at, first)) = of_branch.first() else { continue };
+                let branch = &fleet.branches[*at].info.id;
+                if let Some((changed, frontier)) = timelines.late(branch, of_branch.iter().map(|(_, facts)| facts)) {
+                    store::add_late(db, branch, first.stream, changed, frontier, now)?;
+                }
+            }
+            drop(timelines);
             let mut samples = Vec::new();
             for work in staged.iter_mut() {
                 work.row.no = store::put_stream(db, &work.row)?;
@@ -833,6 +909,9 @@ impl Ingest {
                 return;
             }
         }
+        let mut timelines = self.live.timelines_mut();
+        rows.iter().for_each(|((branch, stream), row)| timelines.observed(branch, *stream, row.observed));
+        drop(timelines);
         self.streams.extend(rows);
         self.progress.clear();
     }
@@ -945,6 +1024,20 @@ fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
     let surely = work.row.observed.plus(-i64::from(work.row.error_ms));
     if is_present {
         fleet.observed(work.branch, work.row.stream, work.row.through, surely, now);
+    }
+}
+
+/// A stream that is known from `since` to where its row says.
+fn facts_of(row: &StreamRow, since: Millis) -> Facts {
+    Facts {
+        stream: row.stream,
+        begins: false,
+        began: row.began,
+        since,
+        observed: row.observed,
+        through: row.through,
+        lost: None,
+        told: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod api;
+pub mod availability;
 pub mod broker;
 pub mod bus;
 pub mod clock;
@@ -22,6 +23,7 @@ pub mod outage;
 pub mod remote_write;
 pub mod rollout;
 pub mod samples;
+pub mod schedule;
 pub mod settings;
 pub mod store;
 pub mod surface;

@@ -43,6 +43,8 @@ pub struct Api {
     pub listen: SocketAddr,
     /// File that holds the token that callers must show; made at the first start if it is missing.
     pub token_file: Option<PathBuf>,
+    /// IANA name of the time zone of calendar months and days.
+    pub time_zone: String,
 }
 
 /// A VictoriaMetrics server.
@@ -130,8 +132,11 @@ impl Settings {
     }
 }
 
+/// The time zone of calendar months where none is set.
+const TIME_ZONE: &str = "UTC";
+
 fn default_api() -> Api {
-    Api { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token_file: None }
+    Api { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token_file: None, time_zone: TIME_ZONE.to_owned() }
 }
 
 fn broker(section: &Section<'_>) -> Option<BrokerChoice> {
@@ -154,12 +159,17 @@ fn api(section: &Section<'_>) -> Option<Api> {
     let token_file = section.text("token_file").map(PathBuf::from);
     // There is no TLS here yet: a token must not cross a network in the clear unless somebody says so.
     let insecure = section.flag("insecure_listen", false);
+    let time_zone = section.text("time_zone").unwrap_or_else(|| TIME_ZONE.to_owned());
+    if crate::schedule::zone(&time_zone).is_none() {
+        section.mistake("time_zone", crate::schedule::NO_ZONE);
+        return None;
+    }
     let (listen, insecure): (SocketAddr, bool) = (listen?, insecure?);
     if !listen.ip().is_loopback() && !insecure {
         section.mistake("listen", "not loopback: put a TLS proxy in front, or set insecure_listen = true");
         return None;
     }
-    Some(Api { listen, token_file })
+    Some(Api { listen, token_file, time_zone })
 }
 
 fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
@@ -226,6 +236,7 @@ mod tests {
             "listen",
             "token_file",
             "insecure_listen",
+            "time_zone",
             "url",
             "queue_limit_mb",
             "silent_after",

@@ -25,6 +25,7 @@ pub fn device_json(fleet: &Fleet, at: usize) -> Value {
         "down_since": ms(view.down_since),
         "last_ok": ms(view.last_ok),
         "is_flapping": view.is_flapping,
+        "in_maintenance": view.in_maintenance,
         "rtt_ms": device.quality.and_then(|q| q.rtt_us).map(|us| f64::from(us) / 1000.0),
         "packet_loss": device.quality.map(|q| q.loss),
     })
@@ -69,11 +70,10 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
 
 /// How many devices are what.
 pub fn counts_json(counts: &Counts) -> Value {
-    let Counts { total, up, down, unknown, flapping } = *counts;
+    let Counts { total, up, down, unknown, flapping, maintenance } = *counts;
     json!({
         "total_devices": total, "up": up, "down": down, "unknown": unknown, "flapping": flapping,
-        // There are no maintenance windows to be in yet.
-        "maintenance": 0,
+        "maintenance": maintenance,
     })
 }
 

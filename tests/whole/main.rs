@@ -10,6 +10,7 @@ mod isolation;
 mod laboratory;
 mod links;
 mod path;
+mod promql;
 mod series;
 mod soak;
 mod truth;

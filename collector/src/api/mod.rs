@@ -1,10 +1,12 @@
 //! The HTTP API, the live feed and the page.
 
 pub mod auth;
+mod availability;
 mod devices;
 mod fleet;
 mod health;
 mod history;
+pub mod maintenance;
 mod pages;
 pub mod problem;
 mod socket;
@@ -14,11 +16,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{delete, get};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -50,6 +52,10 @@ pub struct Api {
     pub token: Token,
     /// Where questions to agents go.
     pub asks: mpsc::Sender<Outgoing>,
+    /// Where changes of the schedule go.
+    pub edits: mpsc::Sender<maintenance::Request>,
+    /// The time zone of calendar months and days unless a caller names another, and its name.
+    pub zone: (String, jiff::tz::TimeZone),
 }
 
 impl Api {
@@ -96,6 +102,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 pub fn router(api: Arc<Api>) -> Router {
     let closed = Router::new()
         .route("/", get(pages::index))
+        .route("/api/v1/availability", get(availability::availability))
+        .route("/api/v1/reports/sla", get(availability::sla))
+        .route("/api/v1/reports/uptime", get(availability::uptime))
+        .route("/api/v1/reports/flapping", get(availability::flaps))
+        .route("/api/v1/reports/rtt", get(availability::round_trips))
+        .route("/api/v1/maintenance", get(maintenance::windows).post(maintenance::add_window))
+        .route("/api/v1/maintenance/{id}", delete(maintenance::remove_window))
+        .route("/api/v1/service-hours", get(maintenance::hours).post(maintenance::add_hours))
+        .route("/api/v1/service-hours/{id}", delete(maintenance::remove_hours))
+        .layer(DefaultBodyLimit::max(maintenance::BODY_LIMIT_BYTES))
         .route("/api/v1/dashboard/stats", get(fleet::stats))
         .route("/api/v1/branches", get(fleet::branches))
         .route("/api/v1/branches/{id}/coverage", get(fleet::coverage))

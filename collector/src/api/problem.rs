@@ -34,6 +34,11 @@ impl Problem {
         Self { status: StatusCode::FORBIDDEN, detail: detail.into(), field: None }
     }
 
+    /// It can't be done as things stand.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self { status: StatusCode::CONFLICT, detail: detail.into(), field: None }
+    }
+
     /// A store that the answer needs is away.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, detail: detail.into(), field: None }

@@ -83,7 +83,7 @@ impl Demo {
         let settings = Settings {
             data_dir: folder.path().to_owned(),
             broker: BrokerChoice::Embedded(broker),
-            api: Api { listen, token_file: None },
+            api: Api { listen, token_file: None, time_zone: "Asia/Tbilisi".to_owned() },
             victoria_metrics: None,
             silent_after_ms: SILENT_AFTER_MS,
             rollout: Rollout { reporting: REPORTING, ..Rollout::default() },

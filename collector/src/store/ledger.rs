@@ -80,7 +80,7 @@ fn status_code(status: Status) -> i64 {
     }
 }
 
-fn status(code: i64) -> Result<Status, StoreError> {
+pub(super) fn status(code: i64) -> Result<Status, StoreError> {
     Ok(match code {
         0 => Status::Down,
         1 => Status::Up,
@@ -214,10 +214,19 @@ pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result
     let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by began_ms, s.no, seq"))?;
     let mut rows = rows.query(params![device, up_before.unwrap_or(i64::MIN), end])?;
     let mut out: Vec<Change> = Vec::new();
+    let mut lost = db.prepare_cached(
+        "select max(to_ms) from gap where stream = ?1 and last_seq < ?2 and to_ms > ?3 and (transitions > 0 or unreadable > 0)",
+    )?;
     while let Some(row) = rows.next()? {
         let mut next = change(row)?;
         next.onset = out.last().map_or(next.onset, |before| next.onset.max(before.onset));
-        out.push(next);
+        let place = params![row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, next.onset.0];
+        let again: Option<i64> = lost.query_row(place, |row| row.get(0))?;
+        out.push(next.clone());
+        // What is told anew after a loss holds from its end on: what was in between nobody saw.
+        if let Some(end) = again.map(Millis) {
+            out.push(Change { onset: end, ..next });
+        }
     }
     Ok(out)
 }
@@ -261,34 +270,10 @@ pub fn open_since(db: &Connection, device: u32) -> Result<Option<Millis>, StoreE
     Ok(since.map(Millis))
 }
 
-/// The times in which a branch's agent observed, in order and joined where they touch. Transitions that were lost are
-/// taken out: nobody can say what the devices were then.
+/// The times in which a branch's agent observed, in order. Transitions that were lost are taken out: nobody can say what
+/// the devices were then.
 pub fn covered(db: &Connection, branch: &str) -> Result<Vec<Covered>, StoreError> {
-    let mut rows = db.prepare_cached("select began_ms, observed_ms from stream where branch = ?1 order by began_ms, no")?;
-    let rows = rows.query_map([branch], |row| Ok(Covered { from: Millis(row.get(0)?), to: Millis(row.get(1)?) }))?;
-    let mut out: Vec<Covered> = Vec::new();
-    for span in rows {
-        let span = span?;
-        match out.last_mut() {
-            _ if span.to <= span.from => continue,
-            // Another agent spoke for the branch for a while: the one that goes on is the one to believe.
-            Some(last) if span.to <= last.to => continue,
-            Some(last) => last.to = last.to.min(span.from),
-            None => {}
-        }
-        out.push(span);
-    }
-    let lost = gaps(db, branch)?.into_iter().filter(|gap| gap.dropped.transitions > 0 || gap.dropped.unreadable > 0);
-    for gap in lost {
-        out = out.into_iter().flat_map(|span| without(span, gap.from, gap.to)).collect();
-    }
-    Ok(out)
-}
-
-fn without(span: Covered, from: Millis, to: Millis) -> impl Iterator<Item = Covered> {
-    let before = Covered { from: span.from, to: span.to.min(from) };
-    let after = Covered { from: span.from.max(to), to: span.to };
-    [before, after].into_iter().filter(|part| part.from < part.to)
+    Ok(super::timeline::parts(db, branch)?.iter().map(|part| Covered { from: part.span.from, to: part.span.to }).collect())
 }
 
 /// Up to which number of a stream transitions may be lost; 0 where none is.

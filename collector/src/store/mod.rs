@@ -3,8 +3,10 @@
 
 mod inventory;
 mod ledger;
+mod maintenance;
 mod minutes;
 mod outbox;
+mod timeline;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -61,7 +63,9 @@ const CACHE_LIMIT_KIB: i64 = 32 * 1024;
 /// Pages of 4 KiB in the write-ahead log before they are copied to their places.
 const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = STEPS.len() as i64;
+/// What leads from each schema to the next; the first makes a file.
+const STEPS: [&str; 2] = [TABLES, maintenance::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
@@ -128,9 +132,12 @@ impl Store {
         if found > SCHEMA {
             return Err(StoreError::Newer { path: path.display().to_string(), found });
         }
-        if found == 0 {
+        if found < SCHEMA {
+            // All steps or none: a power cut leaves the file as it was.
             let begun = db.transaction().map_err(at)?;
-            begun.execute_batch(TABLES).map_err(at)?;
+            for step in &STEPS[usize::try_from(found).unwrap_or(0)..] {
+                begun.execute_batch(step).map_err(at)?;
+            }
             begun.pragma_update(None, "user_version", SCHEMA).map_err(at)?;
             begun.commit().map_err(at)?;
         }
@@ -200,5 +207,7 @@ pub use inventory::{
 pub use ledger::{
     add_gap, add_transition, changes, covered, gaps, lost_through, open_since, put_stream, recent_changes, streams,
 };
+pub use maintenance::{Edit, EditError, add_late, edit, late, schedule};
 pub use minutes::{add_minutes, minutes, seal};
 pub use outbox::{drop_oldest, outbox_bytes, peek, push, remove};
+pub use timeline::timelines;
