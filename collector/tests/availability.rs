@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use shared::{Body, Cause, Millis, Status};
+use shared::{Batch, Body, Cause, Dating, Millis, Status};
 use tokio_util::sync::CancellationToken;
 use ward_collector::api::auth::Token;
 use ward_collector::availability::report::{Asked, By, Filter, Row, rows};
@@ -27,9 +27,15 @@ use ward_collector::schedule::{self, Hours, LeftOut, Rule, Scope, Weekly, Window
 use ward_collector::settings::Settings;
 use ward_collector::store::{self, Edit, Readers, Store};
 
-use desk::{BOOT, Desk, batch, boot, change, gap, heartbeat};
+use desk::{BOOT, Desk, boot, change, gap, heartbeat};
 
 const HOUR: i64 = 3_600_000;
+
+/// A batch that doesn't say when it was sent, as what it tells is long ago, and that is dated exactly.
+fn batch(stream: u64, boot_at: i64, first: u64, at: u64, bodies: Vec<Body>) -> Batch {
+    let dating = Dating::Fixed { boot_at: Millis(boot_at), error_ms: 0 };
+    Batch { sent: None, dating, ..desk::batch(stream, boot_at, first, at, bodies) }
+}
 
 fn at(text: &str) -> Millis {
     text.parse().expect("a time")
