@@ -42,14 +42,8 @@ pub struct Carried {
     pub down_bytes: u64,
 }
 
-/// Counts what a branch's WAN link carries, from the IP header on: what the wire itself says, such as ARP, is no traffic.
-const WAN_COUNTERS: &str = "\
-table inet wan {
-  counter up { }
-  counter down { }
-  chain out { type filter hook output priority 300; oifname wan counter name up; }
-  chain in { type filter hook input priority -300; iifname wan counter name down; }
-}";
+/// Bytes of a frame that are not the packet's.
+const ETHERNET_BYTES: u64 = 14;
 
 /// When something was done to the world: between these two moments.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +100,6 @@ impl Net {
              addr add 192.168.{b}.1/24 dev lan\nlink set lan up\n"
         );
         run("ip", &["-n", &branch, "-batch", "-"], &links);
-        run("ip", &["netns", "exec", &branch, "nft", "-f", "-"], WAN_COUNTERS);
         let mut addresses = "link set lo up\nlink set lan up\n".to_owned();
         for i in 0..self.devices {
             let _ = writeln!(addresses, "addr add {}/24 dev lan", self.address(b, i));
@@ -209,14 +202,14 @@ impl Net {
 
     /// What a branch's WAN link has carried so far.
     pub fn wan_bytes(&self, b: u8) -> Carried {
-        let said = run("ip", &["netns", "exec", &self.branch(b), "nft", "-j", "list", "counters", "table", "inet", "wan"], "");
-        let said: serde_json::Value = serde_json::from_str(&said).expect("nft writes JSON");
-        let counters = said["nftables"].as_array().expect("nft lists what it has");
+        let said = run("ip", &["-n", &self.centre(), "-stats", "-json", "link", "show", &format!("wan{b}")], "");
+        let links: serde_json::Value = serde_json::from_str(&said).expect("ip writes JSON");
         let bytes = |way: &str| {
-            let counter = counters.iter().find(|item| item["counter"]["name"] == way).expect("it was made with the branch");
-            counter["counter"]["bytes"].as_u64().expect("a counter counts bytes")
+            let count = |what: &str| links[0]["stats64"][way][what].as_u64().expect("a link counts packets and bytes");
+            count("bytes") - count("packets") * ETHERNET_BYTES
         };
-        Carried { up_bytes: bytes("up"), down_bytes: bytes("down") }
+        // What the centre receives has gone up.
+        Carried { up_bytes: bytes("rx"), down_bytes: bytes("tx") }
     }
 
     fn set(&self, namespace: &str, verb: &str, set: &str, element: &str) -> Change {
