@@ -462,6 +462,8 @@ impl<S: Store> Buffer<S> {
         }
         let run = self.run.ordinal;
         if found.is_empty() && self.disk.beyond(after).is_none() {
+            // What couldn't be read was acknowledged after all.
+            self.is_blocked = false;
             let rest = self.memory.iter().filter(|(seq, delta, _)| Position { run, seq: seq + delta.span() - 1 } > after);
             return self.chunk(run, split(rest, limit_bytes).next()?);
         }
@@ -790,6 +792,7 @@ mod tests {
         groups: BTreeMap<Position, Vec<u8>>,
         runs: BTreeMap<u32, Run>,
         broken: bool,
+        unreadable: bool,
         /// How many commits still succeed.
         commits_left: Option<u32>,
     }
@@ -808,6 +811,9 @@ mod tests {
             Ok(self.0.borrow().groups.keys().copied().collect())
         }
         fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
+            if self.0.borrow().unreadable {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             Ok(self.0.borrow().groups.get(&at).cloned())
         }
         fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
@@ -999,6 +1005,22 @@ mod tests {
         buffer.tick(false, Uptime(10_001));
         assert!(!buffer.level().volatile);
         assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().groups.len()), ("1:1 bt", 1));
+    }
+
+    #[test]
+    fn what_cannot_be_read_blocks_no_longer_than_it_waits() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        let chunk = buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(1)).expect("it waits");
+        disk.0.borrow_mut().unreadable = true;
+        assert_eq!(buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(2)), None);
+        assert!(buffer.is_blocked());
+        // It was on its way already, and the collector has it.
+        buffer.ack(StreamId(1), chunk.end.seq, Uptime(3));
+        assert_eq!(buffer.next(chunk.end, GROUP_LIMIT_BYTES, Uptime(20_000)), None);
+        assert!(!buffer.is_blocked());
     }
 
     #[test]

@@ -150,31 +150,7 @@ struct Watch<P> {
 
 /// Watches until `shutdown`, then tells what it holds.
 pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationToken) {
-    let now = clock::uptime();
-    let mut watch = Watch {
-        prober,
-        ends,
-        slots: Vec::new(),
-        schedule: Schedule::default(),
-        probing: FuturesUnordered::new(),
-        generation: 0,
-        minute_end: now.plus(MINUTE_MS),
-        minute_began: Uptime(0),
-        restatements: 0,
-        first_minute: None,
-        reported_at: now,
-        told_at: now,
-        watched_at: None,
-        witnesses: Witnesses::default(),
-        routes: Routes::default(),
-        is_isolated: false,
-        isolated_at: None,
-        round: 0,
-        backlog: VecDeque::new(),
-        tally: Tally::default(),
-    };
-    watch.take_plan(now);
-    watch.minute_end = watch.following_minute(now);
+    let mut watch = Watch::new(prober, ends, clock::uptime());
     while !shutdown.is_cancelled() {
         watch.step(&shutdown).await;
     }
@@ -186,6 +162,34 @@ pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationTo
 }
 
 impl<P: Prober> Watch<P> {
+    fn new(prober: Arc<P>, ends: Ends, now: Uptime) -> Self {
+        let mut watch = Self {
+            prober,
+            ends,
+            slots: Vec::new(),
+            schedule: Schedule::default(),
+            probing: FuturesUnordered::new(),
+            generation: 0,
+            minute_end: now.plus(MINUTE_MS),
+            minute_began: Uptime(0),
+            restatements: 0,
+            first_minute: None,
+            reported_at: now,
+            told_at: now,
+            watched_at: None,
+            witnesses: Witnesses::default(),
+            routes: Routes::default(),
+            is_isolated: false,
+            isolated_at: None,
+            round: 0,
+            backlog: VecDeque::new(),
+            tally: Tally::default(),
+        };
+        watch.take_plan(now);
+        watch.minute_end = watch.following_minute(now);
+        watch
+    }
+
     async fn step(&mut self, shutdown: &CancellationToken) {
         let now = clock::uptime();
         self.send_due(now);
@@ -262,13 +266,14 @@ impl<P: Prober> Watch<P> {
                 }
             }
         }
-        if has_replied && std::mem::take(&mut self.is_isolated) {
+        let is_back = has_replied && std::mem::take(&mut self.is_isolated);
+        if let Asked::Target(index) = asked {
+            self.observe(index, sent, outcome);
+        }
+        // Last, as a target that was just observed waits for its turn already.
+        if is_back {
             tracing::info!("somebody answers again: the agent is not isolated any more");
             self.restart_schedule(clock::uptime());
-        }
-        match asked {
-            Asked::Target(index) => self.observe(index, sent, outcome),
-            Asked::Gateway | Asked::Witness(_) => {}
         }
     }
 
@@ -303,7 +308,10 @@ impl<P: Prober> Watch<P> {
         let address = self.slots[index].planned.address;
         let carrier = self.routes.interface(address).and_then(carrier);
         let evidence = |watch: &Self| {
-            let silent = watch.slots.iter().map(|slot| slot.silent_since);
+            // One that is known to be down says nothing by its silence.
+            let may_tell = |slot: &Slot| slot.monitor.status() != Status::Down;
+            let others = watch.slots.iter().enumerate().filter(|(at, slot)| *at != index && may_tell(slot));
+            let silent = others.map(|(_, slot)| slot.silent_since);
             // What was under way when it happened may have got through still.
             watch.witnesses.evidence(index, silent, carrier, onset.plus(AFTERMATH_MS), now)
         };
@@ -636,7 +644,98 @@ fn blocks(columns: Vec<Column>) -> Vec<Vec<Column>> {
 
 #[cfg(test)]
 mod tests {
+    use shared::StreamId;
+    use shared::message::ProbeRule;
+
     use super::*;
+    use crate::buffer::Level;
+
+    /// Hands nothing to the network.
+    struct Silent;
+
+    impl Prober for Silent {
+        async fn probe(&self, _: IpAddr, _: u16, _: Duration) -> Outcome {
+            Outcome::Timeout
+        }
+
+        fn receive_drops(&self) -> u64 {
+            0
+        }
+    }
+
+    /// A watch of so many devices on the loopback, and what listens to it.
+    fn watch(devices: u8) -> (Watch<Silent>, impl Sized) {
+        let rule = ProbeRule { interval_ms: 2_000, timeout_ms: 1_000, retry_ms: 500, fall: 3, rise: 2 };
+        let planned = |i: u8| Planned {
+            device: format!("vake-atm-{i}").parse().expect("a valid id"),
+            address: [127, 0, 0, i + 1].into(),
+            rule,
+        };
+        let targets = (0..devices).map(planned).collect();
+        let (plan_in, plan) = watch::channel(Arc::new(Plan { version: 1, heartbeat_ms: 24_000, report_ms: 600_000, targets }));
+        let (standing_in, standing) = watch::channel(Standing {
+            stream: StreamId(1),
+            last: 0,
+            level: Level::default(),
+            is_behind: false,
+            is_connected: false,
+            dating: None,
+            restatements: 0,
+        });
+        let (heard_in, heard) = watch::channel(Uptime(0));
+        let (entries, entries_out) = mpsc::channel(100);
+        let (tally, tally_out) = watch::channel(Tally::default());
+        let (asks_in, asks) = mpsc::channel(10);
+        let (answers, answers_out) = mpsc::channel(10);
+        let (proofs, proofs_out) = mpsc::channel(10);
+        let ends = Ends { plan, standing, entries, tally, asks, answers, proofs, heard };
+        let others = (plan_in, standing_in, heard_in, entries_out, tally_out, asks_in, answers_out, proofs_out);
+        (Watch::new(Arc::new(Silent), ends, clock::uptime()), others)
+    }
+
+    /// How often each target waits for its turn.
+    fn turns(watch: &mut Watch<Silent>) -> Vec<usize> {
+        let mut turns = vec![0; watch.slots.len()];
+        while let Some((index, _)) = watch.schedule.take_due(Uptime(u64::MAX)) {
+            turns[index] += 1;
+        }
+        turns
+    }
+
+    #[tokio::test]
+    async fn a_target_waits_for_one_turn_after_an_isolation_ends() {
+        let reply = Outcome::Reply { rtt_us: 300 };
+        for asked in [Asked::Target(1), Asked::Witness(1), Asked::Gateway] {
+            let (mut watch, _others) = watch(3);
+            watch.is_isolated = true;
+            if let Asked::Target(index) = asked {
+                let rest = turns(&mut watch).len();
+                (0..rest).filter(|at| *at != index).for_each(|at| watch.schedule.wait(at, Uptime(0)));
+            }
+            watch.hear(asked, clock::uptime(), reply);
+            assert_eq!((turns(&mut watch), watch.is_isolated), (vec![1, 1, 1], false), "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn devices_that_are_down_are_no_witnesses_of_an_isolation() {
+        let (mut watch, _others) = watch(3);
+        let began = clock::uptime();
+        for (n, index) in [0, 1].into_iter().flat_map(|index| [0, 1, 2].map(|n| (n, index))) {
+            watch.witnesses.replied(2, began.plus(n + 10_000));
+            watch.hear(Asked::Target(index), began.plus(n), Outcome::Timeout);
+        }
+        assert_eq!([0, 1, 2].map(|index| watch.slots[index].monitor.status() == Status::Down), [true, true, false]);
+        // The two are asked on, and are as silent as before.
+        let later = began.plus(60_000);
+        for index in [0, 1] {
+            watch.hear(Asked::Target(index), later.plus(1_000), Outcome::Timeout);
+        }
+        for n in 0..3 {
+            watch.hear(Asked::Target(2), later.plus(n), Outcome::Timeout);
+        }
+        assert_eq!((watch.slots[2].monitor.status(), watch.is_isolated), (Status::Down, false));
+    }
 
     #[test]
     fn a_block_of_qualities_is_small_enough_for_a_slow_line() {

@@ -77,31 +77,33 @@ impl Witnesses {
         is_due
     }
 
-    /// What is known of everybody but `target` since `onset`. `silent_since` gives, for each target, when the newest probe
-    /// was sent that was not answered.
+    /// What is known of everybody but `target` since `onset`. `silent_since` gives, for each other target that could answer,
+    /// when the newest probe was sent that was not answered.
     pub fn evidence(
         &self,
         target: usize,
-        silent_since: impl ExactSizeIterator<Item = Option<Uptime>>,
+        silent_since: impl Iterator<Item = Option<Uptime>>,
         carrier: Option<bool>,
         onset: Uptime,
         now: Uptime,
     ) -> Evidence {
         let since = |at: Option<Uptime>| at.is_some_and(|at| at >= onset);
-        let targets = silent_since.len();
         let others_heard = self.heard.iter().flatten().any(|(at, who)| *who != target && *at >= onset);
         let is_heard = others_heard || since(self.gateway_heard) || since(self.broker_heard);
-        let gateway = usize::from(since(self.gateway_silent));
-        let silent = if is_heard {
-            0
-        } else {
-            silent_since.enumerate().filter(|(who, at)| *who != target && since(*at)).take(WITNESSES).count()
-        };
+        let (mut silent, mut others) = (usize::from(since(self.gateway_silent)), usize::from(self.gateway.is_some()));
+        for at in silent_since {
+            // More than enough tells nothing more.
+            if is_heard || silent >= WITNESSES {
+                break;
+            }
+            others += 1;
+            silent += usize::from(since(at));
+        }
         Evidence {
             carrier,
             is_heard,
-            silent: silent + gateway,
-            others: targets.saturating_sub(1) + usize::from(self.gateway.is_some()),
+            silent,
+            others,
             is_broker_asked: self.broker_asked.is_some_and(|at| at >= onset && now.since(at) < BROKER_MS),
         }
     }
@@ -115,7 +117,7 @@ mod tests {
     fn a_targets_own_reply_is_no_witness() {
         let mut witnesses = Witnesses::default();
         let heard = |witnesses: &Witnesses, target| {
-            witnesses.evidence(target, [None; 3].into_iter(), None, Uptime(10), Uptime(20)).is_heard
+            witnesses.evidence(target, [None; 2].into_iter(), None, Uptime(10), Uptime(20)).is_heard
         };
         witnesses.replied(1, Uptime(12));
         assert_eq!((heard(&witnesses, 0), heard(&witnesses, 1)), (true, false));
@@ -131,16 +133,16 @@ mod tests {
         witnesses.replied(1, Uptime(9));
         witnesses.gateway_told(Uptime(8), true);
         witnesses.broker_replied(Uptime(7));
-        let at = |silent: [Option<Uptime>; 3], witnesses: &Witnesses| {
+        let at = |silent: [Option<Uptime>; 2], witnesses: &Witnesses| {
             witnesses.evidence(0, silent.into_iter(), Some(true), Uptime(10), Uptime(20))
         };
         let nothing = Evidence { carrier: Some(true), others: 3, ..Evidence::default() };
-        assert_eq!(at([Some(Uptime(11)), None, Some(Uptime(9))], &witnesses), nothing);
-        assert_eq!(at([Some(Uptime(11)), Some(Uptime(12)), Some(Uptime(13))], &witnesses), Evidence { silent: 2, ..nothing });
+        assert_eq!(at([None, Some(Uptime(9))], &witnesses), nothing);
+        assert_eq!(at([Some(Uptime(12)), Some(Uptime(13))], &witnesses), Evidence { silent: 2, ..nothing });
         witnesses.gateway_told(Uptime(11), false);
-        assert_eq!(at([None; 3], &witnesses), Evidence { silent: 1, ..nothing });
+        assert_eq!(at([None; 2], &witnesses), Evidence { silent: 1, ..nothing });
         witnesses.broker_replied(Uptime(15));
-        assert!(at([None; 3], &witnesses).is_heard);
+        assert!(at([None; 2], &witnesses).is_heard);
     }
 
     #[test]
@@ -152,7 +154,7 @@ mod tests {
         assert!(!witnesses.begin_asking_broker(false, Uptime(0)));
         let asked: Vec<_> = [0, 1_000, 5_000].map(|at| witnesses.begin_asking_broker(true, Uptime(at))).into();
         assert_eq!(asked, [true, false, true]);
-        assert!(witnesses.evidence(0, [None; 3].into_iter(), None, Uptime(4_000), Uptime(5_100)).is_broker_asked);
-        assert!(!witnesses.evidence(0, [None; 3].into_iter(), None, Uptime(4_000), Uptime(6_600)).is_broker_asked);
+        assert!(witnesses.evidence(0, [None; 2].into_iter(), None, Uptime(4_000), Uptime(5_100)).is_broker_asked);
+        assert!(!witnesses.evidence(0, [None; 2].into_iter(), None, Uptime(4_000), Uptime(6_600)).is_broker_asked);
     }
 }

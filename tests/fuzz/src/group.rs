@@ -55,11 +55,12 @@ pub fn stored(bytes: &[u8]) {
 }
 
 fn drain(card: Card, limit_bytes: u64) {
+    let limit = ward_agent::buffer::GROUP_LIMIT_BYTES;
     let mut buffer = Buffer::open(card, StreamId(2), BootId(2), limit_bytes, Uptime(5));
     buffer.flush(Uptime(5));
     let mut after = Position::default();
     for _ in 0..1_000 {
-        let Some(chunk) = buffer.next(after, Uptime(10)) else { return };
+        let Some(chunk) = buffer.next(after, limit, Uptime(10)) else { return };
         assert!(!chunk.group.deltas.is_empty(), "a chunk of nothing can't be acknowledged");
         assert!(chunk.end > after, "no way on from {after:?}");
         assert!(chunk.group.deltas.iter().all(|delta| delta.span() > 0 || matches!(delta.body, Body::Gap(_))));
