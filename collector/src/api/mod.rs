@@ -7,17 +7,18 @@ mod health;
 mod history;
 mod pages;
 pub mod problem;
+pub mod server;
 mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
+use axum::http::header;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
@@ -32,9 +33,12 @@ use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use auth::Token;
 use problem::Problem;
+use server::Limits;
 
-/// Time for open requests to end when the program does.
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Time for an answer, of which a question to VictoriaMetrics takes the most.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Largest body of a request that has no limit of its own.
+const BODY_LIMIT_BYTES: usize = 64 * 1024;
 
 /// What the handlers read.
 pub struct Api {
@@ -113,12 +117,30 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/app.js", get(pages::app))
         .route("/state.js", get(pages::state))
         .route("/style.css", get(pages::style));
-    open.merge(closed).layer(from_fn_with_state(Arc::clone(&api), count)).with_state(api)
+    open.merge(closed)
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&api), count))
+        .with_state(api)
+}
+
+/// Whether a body is announced that nobody would take: it isn't read at all then.
+fn too_large(request: &Request) -> bool {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    length.is_some_and(|length| length > BODY_LIMIT_BYTES)
 }
 
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
+    let began = tokio::time::Instant::now();
+    let response = match too_large(&request) {
+        true => Problem::too_large(BODY_LIMIT_BYTES).into_response(),
+        false => match tokio::time::timeout(ANSWER_LIMIT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::unavailable("this took too long").into_response(),
+        },
+    };
+    api.metrics.observe("api_request_duration_seconds", &format!("route=\"{route}\""), began.elapsed());
     let labels = format!("route=\"{route}\",status=\"{}\"", response.status().as_u16());
     api.metrics.add("ward_api_requests_total", &labels, 1);
     pages::protect(response)
@@ -129,15 +151,6 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
 /// # Errors
 /// When the server fails.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let stop = shutdown.clone();
-    let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move { stop.cancelled().await });
-    let late = async {
-        shutdown.cancelled().await;
-        // A live feed never ends by itself.
-        tokio::time::sleep(DRAIN_LIMIT).await;
-    };
-    tokio::select! {
-        ended = server => ended.context("the HTTP server"),
-        () = late => Ok(()),
-    }
+    let metrics = Arc::clone(&api.metrics);
+    server::serve(listener, router(api), Limits::DEFAULT, metrics, shutdown).await
 }
