@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use ward_agent::settings::Broker;
 
+use crate::api::answer::Answers;
 use crate::api::auth::Token;
-use crate::api::{self, Api};
+use crate::api::{self, Api, FEEDS_LIMIT};
 use crate::feed::{Live, Notes};
 use crate::fleet::Fleet;
 use crate::inbox::{Sender, inbox};
@@ -95,7 +96,16 @@ impl Collector {
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
         let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
-        let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token, asks });
+        let api = Arc::new(Api {
+            live,
+            readers: Arc::clone(&readers),
+            answers: Answers::new(Arc::clone(&metrics)),
+            metrics: Arc::clone(&metrics),
+            victoria,
+            token,
+            asks,
+            feeds: Semaphore::new(FEEDS_LIMIT),
+        });
         let broker = match settings.broker {
             BrokerChoice::Embedded(listen) => Broker { host: listen.ip().to_string(), port: listen.port(), tls: None },
             BrokerChoice::External(broker) => broker,

@@ -43,6 +43,7 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_remote_write_dropped_total", "counter", "Samples dropped because the queue was full."),
     ("ward_remote_write_queue_bytes", "gauge", "Bytes that wait for VictoriaMetrics."),
     ("ward_websocket_connections_active", "gauge", "Open live feeds."),
+    ("websocket_connections_active", "gauge", "The same, by the name that dashboards know."),
     ("ward_websocket_dropped_total", "counter", "Live feeds that were closed because they didn't read."),
     ("ward_api_requests_total", "counter", "HTTP requests, by route and status."),
     ("ward_api_connections_active", "gauge", "Open connections that ask and are answered, without live feeds."),

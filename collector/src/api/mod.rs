@@ -1,12 +1,15 @@
 //! The HTTP API, the live feed and the page.
 
+pub mod answer;
 pub mod auth;
 mod devices;
+mod events;
 mod fleet;
 mod health;
 mod history;
 mod pages;
 pub mod problem;
+mod query;
 pub mod server;
 mod socket;
 
@@ -14,15 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
-use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Live;
@@ -31,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::outage::Covered;
 use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
+use answer::Answers;
 use auth::Token;
 use problem::Problem;
 use server::Limits;
@@ -54,7 +56,14 @@ pub struct Api {
     pub token: Token,
     /// Where questions to agents go.
     pub asks: mpsc::Sender<Outgoing>,
+    /// Answers that others may ask for as well.
+    pub answers: Answers,
+    /// Room for live feeds.
+    pub feeds: Semaphore,
 }
+
+/// Most live feeds at a time.
+pub const FEEDS_LIMIT: usize = 4_096;
 
 impl Api {
     /// Asks the collector's file something, on a thread that may block.
@@ -77,35 +86,22 @@ fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered
     covered
 }
 
-/// Query parameters; what isn't known is refused by name.
-struct Query<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
-            Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(rejection) => {
-                // "Failed to deserialize query string: unknown field `x`, expected …": the field stands in backticks.
-                let text = rejection.body_text();
-                let field = text.split('`').nth(1).unwrap_or("query").to_owned();
-                Err(Problem::field(&field, text))
-            }
-        }
-    }
-}
-
 /// All routes. What isn't listed as open needs the token.
 pub fn router(api: Arc<Api>) -> Router {
     let closed = Router::new()
         .route("/", get(pages::index))
         .route("/api/v1/dashboard/stats", get(fleet::stats))
         .route("/api/v1/branches", get(fleet::branches))
+        .route("/api/v1/branches/{id}", get(fleet::branch))
         .route("/api/v1/branches/{id}/coverage", get(fleet::coverage))
+        .route("/api/v1/regions", get(fleet::regions))
+        .route("/api/v1/agents", get(fleet::agents))
+        .route("/api/v1/events", get(events::events))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::detail))
         .route("/api/v1/devices/{id}/history", get(history::history))
+        .route("/api/v1/devices/{id}/transitions", get(events::transitions))
+        .route("/api/v1/devices/{id}/outages", get(events::outages))
         .route("/ws/updates", get(socket::updates))
         .fallback(|| async { Problem::not_found("there is no such path") })
         .layer(from_fn_with_state(Arc::clone(&api), auth::require_token));
@@ -119,6 +115,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/style.css", get(pages::style));
     open.merge(closed)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(from_fn(answer::form))
         .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
         .layer(from_fn_with_state(Arc::clone(&api), count))
         .with_state(api)

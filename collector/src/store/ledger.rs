@@ -80,7 +80,7 @@ fn status_code(status: Status) -> i64 {
     }
 }
 
-fn status(code: i64) -> Result<Status, StoreError> {
+pub(super) fn status(code: i64) -> Result<Status, StoreError> {
     Ok(match code {
         0 => Status::Down,
         1 => Status::Up,
