@@ -95,13 +95,14 @@ impl Collector {
         let Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
-        let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
+        let victoria =
+            settings.victoria_metrics.as_ref().map(|victoria| Arc::new(Victoria::new(&victoria.url, Arc::clone(&metrics))));
         let api = Arc::new(Api {
             live,
             readers: Arc::clone(&readers),
             answers: Answers::new(Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
-            victoria,
+            victoria: victoria.clone(),
             token,
             asks,
             feeds: Semaphore::new(FEEDS_LIMIT),
@@ -114,8 +115,8 @@ impl Collector {
         let mut helpers = JoinSet::new();
         helpers.spawn(ingest::tick(commands.clone()));
         helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
-        if let Some(victoria) = settings.victoria_metrics {
-            helpers.spawn(remote_write::run(victoria.url, readers, commands.clone(), metrics));
+        if let (Some(settings), Some(victoria)) = (settings.victoria_metrics, victoria) {
+            helpers.spawn(remote_write::run(settings.url, victoria, readers, commands.clone(), metrics));
         }
         let mut parts = JoinSet::new();
         parts.spawn(api::serve(listener, api, shutdown.clone()));

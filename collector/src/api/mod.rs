@@ -9,6 +9,7 @@ mod health;
 mod history;
 mod pages;
 pub mod problem;
+mod prometheus;
 mod query;
 pub mod server;
 mod socket;
@@ -51,7 +52,7 @@ pub struct Api {
     /// What the collector counts.
     pub metrics: Arc<Metrics>,
     /// Where series are asked for; the collector's file if there is none.
-    pub victoria: Option<Victoria>,
+    pub victoria: Option<Arc<Victoria>>,
     /// What callers must show.
     pub token: Token,
     /// Where questions to agents go.
@@ -102,6 +103,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/devices/{id}/history", get(history::history))
         .route("/api/v1/devices/{id}/transitions", get(events::transitions))
         .route("/api/v1/devices/{id}/outages", get(events::outages))
+        .route("/api/v1/query", get(prometheus::query).post(prometheus::query))
+        .route("/api/v1/query_range", get(prometheus::query_range).post(prometheus::query_range))
+        .route("/api/v1/labels", get(prometheus::labels).post(prometheus::labels))
+        .route("/api/v1/label/{name}/values", get(prometheus::label_values))
+        .route("/api/v1/series", get(prometheus::series).post(prometheus::series))
         .route("/ws/updates", get(socket::updates))
         .fallback(|| async { Problem::not_found("there is no such path") })
         .layer(from_fn_with_state(Arc::clone(&api), auth::require_token));
