@@ -7,6 +7,7 @@ mod events;
 mod fleet;
 mod health;
 mod history;
+mod openapi;
 mod pages;
 pub mod problem;
 mod prometheus;
@@ -91,6 +92,7 @@ fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered
 pub fn router(api: Arc<Api>) -> Router {
     let closed = Router::new()
         .route("/", get(pages::index))
+        .route("/api/v1/openapi.json", get(openapi::document))
         .route("/api/v1/dashboard/stats", get(fleet::stats))
         .route("/api/v1/branches", get(fleet::branches))
         .route("/api/v1/branches/{id}", get(fleet::branch))
