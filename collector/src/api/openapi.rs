@@ -203,7 +203,7 @@ fn schemas() -> Value {
         },
         "Prometheus": {
             "type": "object", "required": ["status"],
-            "properties": { "status": words(&["success"]), "data": true },
+            "properties": { "status": words(&["success"]), "data": {} },
         },
         "PrometheusError": object([("status", words(&["error"])), ("errorType", text()), ("error", text())]),
     })
@@ -306,10 +306,26 @@ fn prometheus(summary: &str, parameters: Vec<Value>) -> Value {
         "400": error("The question makes no sense"),
         "401": problem("The token is missing or wrong"),
         "404": error("No VictoriaMetrics is configured, or no such label"),
+        "413": problem("The form is too large"),
         "422": error("VictoriaMetrics can't evaluate it"),
         "503": error("VictoriaMetrics doesn't answer"),
     });
     json!({ "get": { "summary": summary, "parameters": parameters, "responses": answers } })
+}
+
+/// The same question as a form: queries may be longer than an address.
+fn also_as_form(mut path: Value) -> Value {
+    let mut form = object([]);
+    for parameter in path["get"]["parameters"].as_array().into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap_or_default();
+        form["properties"][name] = parameter["schema"].clone();
+        if parameter["required"] == true {
+            form["required"].as_array_mut().into_iter().for_each(|names| names.push(json!(name)));
+        }
+    }
+    let body = json!({ "required": true, "content": { "application/x-www-form-urlencoded": { "schema": form } } });
+    path["post"] = json!({ "summary": path["get"]["summary"], "requestBody": body, "responses": path["get"]["responses"] });
+    path
 }
 
 fn prometheus_time(name: &str) -> Value {
@@ -398,11 +414,11 @@ fn paths() -> Value {
             joined([listed("agents", "Agent"), total, now])),
         "/api/v1/events": get("All devices' transitions, newest first", with(id("region"), with(id("branch"), page_parameters())),
             joined([listed("events", "Transition"), time_bounds(), counted, cursor])),
-        "/api/v1/query": prometheus("PromQL at one moment", prometheus_parameters("query", &["time"], &["step", "timeout", "limit"])),
-        "/api/v1/query_range": prometheus("PromQL over a time", moments),
-        "/api/v1/labels": prometheus("Names of labels", label.clone()),
+        "/api/v1/query": also_as_form(prometheus("PromQL at one moment", prometheus_parameters("query", &["time"], &["step", "timeout", "limit"]))),
+        "/api/v1/query_range": also_as_form(prometheus("PromQL over a time", moments)),
+        "/api/v1/labels": also_as_form(prometheus("Names of labels", label.clone())),
         "/api/v1/label/{name}/values": prometheus("Values of a label", with(path("name"), label)),
-        "/api/v1/series": prometheus("Series that match", prometheus_parameters("match[]", &["start", "end"], &["limit"])),
+        "/api/v1/series": also_as_form(prometheus("Series that match", prometheus_parameters("match[]", &["start", "end"], &["limit"]))),
     })
 }
 
