@@ -80,7 +80,7 @@ impl Answer {
     }
 
     async fn encoded(&self, encoding: Encoding) -> Bytes {
-        let (kept, pack): (_, fn(&[u8]) -> std::io::Result<Vec<u8>>) = match encoding {
+        let (kept, pack): (_, Pack) = match encoding {
             Encoding::Plain => return self.0.plain.clone(),
             Encoding::Gzip => (&self.0.gzip, gzip),
             Encoding::Zstd => (&self.0.zstd, |bytes| zstd::bulk::compress(bytes, 1)),
@@ -119,6 +119,8 @@ impl Answer {
         response
     }
 }
+
+type Pack = fn(&[u8]) -> std::io::Result<Vec<u8>>;
 
 static MAKING: Semaphore = Semaphore::const_new(MAKERS);
 

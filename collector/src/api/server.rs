@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -74,6 +75,7 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    raise_file_limit();
     let room = Arc::new(Semaphore::new(limits.connections));
     let all = TaskTracker::new();
     let stop_now = CancellationToken::new();
@@ -115,6 +117,15 @@ pub async fn serve(
         stop_now.cancel();
     }
     Ok(())
+}
+
+/// Systems grant 1,024 open files unless a program asks for the rest of what it may have: fewer than clients.
+fn raise_file_limit() {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, files) {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
 }
 
 /// A connection of which nothing was heard yet, and how to end it.
