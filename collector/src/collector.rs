@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use ward_agent::settings::Broker;
 
+use crate::api::answer::Answers;
 use crate::api::auth::Token;
-use crate::api::{self, Api};
+use crate::api::{self, Api, FEEDS_LIMIT};
 use crate::feed::{Live, Notes};
 use crate::fleet::Fleet;
 use crate::inbox::{Sender, inbox};
@@ -98,19 +99,22 @@ impl Collector {
         let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
-        let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
+        let victoria =
+            settings.victoria_metrics.as_ref().map(|victoria| Arc::new(Victoria::new(&victoria.url, Arc::clone(&metrics))));
         let (edits, requests) = mpsc::channel(EDITS_LIMIT);
         let zone = (settings.api.time_zone.clone(), crate::schedule::zone(&settings.api.time_zone).context("the time zone")?);
         let (past, file) = (Arc::clone(&live), Arc::clone(&readers));
         let api = Arc::new(Api {
             live,
             readers: Arc::clone(&readers),
+            answers: Answers::new(Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
-            victoria,
+            victoria: victoria.clone(),
             token,
             asks,
             edits,
             zone,
+            feeds: Semaphore::new(FEEDS_LIMIT),
         });
         let broker = match settings.broker {
             BrokerChoice::Embedded(listen) => Broker { host: listen.ip().to_string(), port: listen.port(), tls: None },
@@ -127,8 +131,8 @@ impl Collector {
             }
         });
         helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
-        if let Some(victoria) = settings.victoria_metrics {
-            helpers.spawn(remote_write::run(victoria.url, readers, commands.clone(), metrics));
+        if let (Some(settings), Some(victoria)) = (settings.victoria_metrics, victoria) {
+            helpers.spawn(remote_write::run(settings.url, victoria, readers, commands.clone(), metrics));
         }
         let mut parts = JoinSet::new();
         parts.spawn(api::serve(listener, api, shutdown.clone()));

@@ -1,5 +1,6 @@
 //! The live feed: a snapshot, then numbered deltas. Every reader gets the same message, made once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use axum::extract::ws::Utf8Bytes;
@@ -11,7 +12,7 @@ use tokio::sync::broadcast;
 use crate::availability::timelines::Timelines;
 use crate::fleet::{BranchState, Fleet, Touched};
 use crate::store::{self, Readers, StoreError};
-use crate::surface::{branch_json, device_json, watched_json};
+use crate::surface::{Fields, branch_json, watched_json, write_device};
 
 /// Messages that a reader may lag behind before it is dropped.
 const LAG_LIMIT: usize = 1_024;
@@ -27,6 +28,8 @@ pub struct Live {
     loading: Mutex<()>,
     epoch: String,
     seq: Mutex<u64>,
+    shown: AtomicU64,
+    heard: AtomicU64,
     messages: broadcast::Sender<Utf8Bytes>,
     /// What the page says of this collector: whether it is a demo, and what is made up.
     pub notes: Notes,
@@ -54,6 +57,8 @@ impl Live {
             loading: Mutex::default(),
             epoch,
             seq: Mutex::new(0),
+            shown: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             messages,
             notes,
         }
@@ -105,6 +110,16 @@ impl Live {
         Ok(())
     }
 
+    /// Grows when a device or a branch looks different, or there are others.
+    pub fn shown(&self) -> u64 {
+        self.shown.load(Ordering::Acquire)
+    }
+
+    /// Grows with anything that is heard of the fleet, also where nothing but a date of contact changes.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Acquire)
+    }
+
     fn fleet_mut(&self) -> RwLockWriteGuard<'_, Fleet> {
         self.fleet.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -114,12 +129,15 @@ impl Live {
         let mut fleet = self.fleet_mut();
         work(&mut fleet);
         let touched = fleet.refresh(now);
+        self.heard.fetch_add(1, Ordering::Release);
         self.tell(&fleet, &touched, now);
     }
 
     /// Changes the fleet for the next [`Self::change`] to show: one message then tells of many changes.
     pub fn prepare(&self, work: impl FnOnce(&mut Fleet)) {
-        work(&mut self.fleet_mut());
+        let mut fleet = self.fleet_mut();
+        work(&mut fleet);
+        self.heard.fetch_add(1, Ordering::Release);
     }
 
     /// Changes what devices there are: every reader has to start over.
@@ -127,6 +145,8 @@ impl Live {
         let mut fleet = self.fleet_mut();
         work(&mut fleet);
         fleet.refresh(now);
+        self.heard.fetch_add(1, Ordering::Release);
+        self.shown.fetch_add(1, Ordering::Release);
         let mut seq = self.lock_seq();
         *seq += 1;
         if self.messages.receiver_count() == 0 {
@@ -139,6 +159,7 @@ impl Live {
         if touched.is_empty() {
             return;
         }
+        self.shown.fetch_add(1, Ordering::Release);
         let mut seq = self.lock_seq();
         *seq += 1;
         if self.messages.receiver_count() == 0 {
@@ -196,23 +217,24 @@ fn with_lists(
     branches: impl Iterator<Item = usize>,
     devices: impl Iterator<Item = usize>,
 ) -> String {
-    let mut text = head.to_string();
+    let mut text = head.to_string().into_bytes();
     // The object goes on.
     text.pop();
-    text.push_str(",\"branches\":[");
-    append(&mut text, branches.map(|at| branch_json(fleet, at)));
-    text.push_str("],\"devices\":[");
-    append(&mut text, devices.map(|at| device_json(fleet, at)));
-    text.push_str("]}");
-    text
+    text.extend_from_slice(b",\"branches\":[");
+    append(&mut text, branches, |text, at| text.extend_from_slice(branch_json(fleet, at).to_string().as_bytes()));
+    text.extend_from_slice(b"],\"devices\":[");
+    append(&mut text, devices, |text, at| write_device(text, fleet, at, Fields::ALL));
+    text.extend_from_slice(b"]}");
+    String::from_utf8(text).unwrap_or_default()
 }
 
-fn append(text: &mut String, items: impl Iterator<Item = Value>) {
+/// Writes items with commas between them.
+pub fn append(text: &mut Vec<u8>, items: impl Iterator<Item = usize>, mut write: impl FnMut(&mut Vec<u8>, usize)) {
     for (at, item) in items.enumerate() {
         if at > 0 {
-            text.push(',');
+            text.push(b',');
         }
-        text.push_str(&item.to_string());
+        write(text, item);
     }
 }
 
@@ -247,6 +269,7 @@ mod tests {
         assert!(one.try_recv().is_err(), "nothing is told before it is shown");
         live.change(NOW, |_| {});
         let (told, same) = (one.try_recv().expect("a message"), other.try_recv().expect("a message"));
+        assert_eq!((live.shown(), live.heard()), (1, 3), "what is heard is not shown yet");
         assert_eq!(told.as_str().as_ptr(), same.as_str().as_ptr());
         let told: Value = serde_json::from_str(&told).expect("JSON");
         assert_eq!((told["type"].as_str(), told["seq"].as_u64()), (Some("delta"), Some(1)));

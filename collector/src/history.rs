@@ -32,10 +32,15 @@ pub struct Point {
 /// The range that a name such as `24h` stands for, in ms.
 pub fn named_range(name: &str) -> Option<i64> {
     match name {
+        "30m" => Some(HOUR / 2),
         "1h" => Some(HOUR),
+        "6h" => Some(6 * HOUR),
+        "12h" => Some(12 * HOUR),
         "24h" => Some(DAY),
         "7d" => Some(7 * DAY),
         "30d" => Some(30 * DAY),
+        "90d" => Some(90 * DAY),
+        "365d" => Some(365 * DAY),
         _ => None,
     }
 }

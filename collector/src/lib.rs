@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod api;
 pub mod availability;
+pub mod breaker;
 pub mod broker;
 pub mod bus;
 pub mod clock;
@@ -20,6 +21,7 @@ pub mod ingest;
 pub mod inventory;
 pub mod metrics;
 pub mod outage;
+pub mod promql;
 pub mod remote_write;
 pub mod rollout;
 pub mod samples;

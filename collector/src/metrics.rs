@@ -3,11 +3,25 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Counters and gauges by name and labels.
 #[derive(Debug, Default)]
 pub struct Metrics {
     values: Mutex<BTreeMap<(&'static str, String), f64>>,
+    durations: Mutex<BTreeMap<(&'static str, String), Durations>>,
+}
+
+/// Upper bounds of a histogram's buckets in seconds.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// How long something took, each time.
+#[derive(Debug, Default)]
+struct Durations {
+    /// Those within each bucket's bound, but not within the one before.
+    within: [u64; BUCKETS.len()],
+    count: u64,
+    sum_seconds: f64,
 }
 
 /// Every metric, with its type and what it means.
@@ -29,8 +43,17 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_remote_write_dropped_total", "counter", "Samples dropped because the queue was full."),
     ("ward_remote_write_queue_bytes", "gauge", "Bytes that wait for VictoriaMetrics."),
     ("ward_websocket_connections_active", "gauge", "Open live feeds."),
+    ("websocket_connections_active", "gauge", "The same, by the name that dashboards know."),
     ("ward_websocket_dropped_total", "counter", "Live feeds that were closed because they didn't read."),
     ("ward_api_requests_total", "counter", "HTTP requests, by route and status."),
+    ("ward_api_connections_active", "gauge", "Open connections that ask and are answered, without live feeds."),
+    ("ward_api_connections_dropped_total", "counter", "Connections that were dropped, by reason."),
+    ("api_request_duration_seconds", "histogram", "How long answers took until their head was ready, by route."),
+    ("cache_requests_total", "counter", "Reads that a cache might answer, by cache."),
+    ("cache_hits_total", "counter", "Reads that a cache answered, by cache."),
+    ("vm_query_duration_seconds", "histogram", "How long questions to VictoriaMetrics took, tries again included."),
+    ("vm_query_errors_total", "counter", "Questions to VictoriaMetrics that failed, by reason."),
+    ("vm_breaker_open", "gauge", "1 while VictoriaMetrics isn't asked because it doesn't answer."),
     ("ward_devices", "gauge", "Devices by status."),
     ("ward_branches", "gauge", "Branches by contact."),
     ("ward_oldest_observation_seconds", "gauge", "Age of the oldest observation among branches that were ever heard."),
@@ -53,6 +76,18 @@ impl Metrics {
         *self.lock().entry((name, String::new())).or_default() += by;
     }
 
+    /// Counts how long something took.
+    pub fn observe(&self, name: &'static str, labels: &str, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let mut all = self.durations.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let durations = all.entry((name, labels.to_owned())).or_default();
+        durations.count += 1;
+        durations.sum_seconds += seconds;
+        if let Some(within) = BUCKETS.iter().position(|bound| seconds <= *bound).and_then(|at| durations.within.get_mut(at)) {
+            *within += 1;
+        }
+    }
+
     /// A counter's or gauge's value, zero before the first.
     pub fn value(&self, name: &'static str, labels: &str) -> f64 {
         self.lock().get(&(name, labels.to_owned())).copied().unwrap_or_default()
@@ -65,6 +100,10 @@ impl Metrics {
         for (name, kind, help) in HELP {
             // Writing to a String can't fail.
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            if *kind == "histogram" {
+                self.render_durations(name, &mut out);
+                continue;
+            }
             let mut any = false;
             for ((_, labels), value) in values.iter().filter(|((found, _), _)| found == name) {
                 any = true;
@@ -76,6 +115,21 @@ impl Metrics {
             }
         }
         out
+    }
+
+    fn render_durations(&self, name: &str, out: &mut String) {
+        let all = self.durations.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for ((_, labels), durations) in all.iter().filter(|((found, _), _)| *found == name) {
+            let (comma, braces) = if labels.is_empty() { ("", String::new()) } else { (",", format!("{{{labels}}}")) };
+            let mut sum = 0;
+            for (bound, within) in BUCKETS.iter().zip(durations.within) {
+                sum += within;
+                let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {sum}");
+            }
+            let Durations { count, sum_seconds, .. } = durations;
+            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
+            let _ = writeln!(out, "{name}_sum{braces} {sum_seconds}\n{name}_count{braces} {count}");
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(&'static str, String), f64>> {
@@ -96,5 +150,24 @@ mod tests {
         let text = metrics.render();
         assert!(text.contains("ward_payloads_refused_total{reason=\"checksum\"} 3\n"), "{text}");
         assert!(text.contains("ward_deltas_total 0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_histogram_has_what_is_within_each_bound() {
+        let metrics = Metrics::default();
+        for ms in [1, 3, 30_000] {
+            metrics.observe("api_request_duration_seconds", "route=\"/\"", Duration::from_millis(ms));
+        }
+        let text = metrics.render();
+        for line in [
+            "bucket{route=\"/\",le=\"0.0005\"} 0",
+            "bucket{route=\"/\",le=\"0.001\"} 1",
+            "bucket{route=\"/\",le=\"10\"} 2",
+            "bucket{route=\"/\",le=\"+Inf\"} 3",
+            "sum{route=\"/\"} 30.004",
+            "count{route=\"/\"} 3",
+        ] {
+            assert!(text.contains(&format!("api_request_duration_seconds_{line}\n")), "{line}: {text}");
+        }
     }
 }

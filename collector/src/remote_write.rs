@@ -12,6 +12,7 @@ use crate::inbox::{Gone, Sender};
 use crate::ingest::Command;
 use crate::metrics::Metrics;
 use crate::store::{self, Readers, Waiting};
+use crate::victoria::Victoria;
 
 /// How often an empty outbox is looked at.
 const IDLE: Duration = Duration::from_millis(250);
@@ -26,8 +27,11 @@ const SETTLE_MS: i64 = 15_000;
 const ASK_MS: i64 = 5_000;
 
 /// Sends until the thread that owns the file is gone.
-pub async fn run(url: String, readers: Arc<Readers>, commands: Sender, metrics: Arc<Metrics>) {
+///
+/// `victoria` is told of what is taken: it keeps answers.
+pub async fn run(url: String, victoria: Arc<Victoria>, readers: Arc<Readers>, commands: Sender, metrics: Arc<Metrics>) {
     let mut writer = Writer {
+        victoria,
         url: format!("{url}/api/v1/write"),
         client: client(),
         readers,
@@ -93,6 +97,7 @@ struct Writer {
     readers: Arc<Readers>,
     commands: Sender,
     metrics: Arc<Metrics>,
+    victoria: Arc<Victoria>,
     after: i64,
     taken: VecDeque<(i64, Millis)>,
     metrics_url: String,
@@ -109,11 +114,13 @@ impl Writer {
         let read = move || readers.read(|db| store::peek(db, after));
         let next = tokio::task::spawn_blocking(read).await.context("reading the outbox")??;
         let Some(Waiting { id, samples, body }) = next else { return Ok(false) };
-        let request = self.client.post(&self.url).body(body);
+        let body = bytes::Bytes::from(body);
+        let request = self.client.post(&self.url).body(body.clone());
         let request = request.header("content-encoding", "snappy").header("content-type", "application/x-protobuf");
         let response = request.header("x-prometheus-remote-write-version", "0.1.0").send().await.context("sending samples")?;
         let status = response.status();
         if status.is_success() {
+            self.victoria.has_taken(&body, clock::now());
             self.metrics.add("ward_remote_write_samples_total", "", samples);
         } else {
             let text: String = response.text().await.unwrap_or_default().chars().take(300).collect();

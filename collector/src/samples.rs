@@ -3,6 +3,8 @@
 //! Labels are ids, so a rename splits no series; names and addresses stand on one info series. Samples stand on full
 //! minutes, where they compress twice as well, and beside them at the exact moment of each transition.
 
+use std::collections::BTreeSet;
+
 use shared::{Millis, Status};
 
 use crate::inventory::{Branch, Device};
@@ -138,6 +140,71 @@ fn varint(out: &mut Vec<u8>, mut n: u64) {
     out.push(n as u8);
 }
 
+/// Devices of which a request, as [`encode`] writes it, has samples from before a moment. Of one that can't be read, none.
+pub fn devices_before(body: &[u8], before: Millis) -> BTreeSet<String> {
+    let mut devices = BTreeSet::new();
+    let Ok(request) = snap::raw::Decoder::new().decompress_vec(body) else { return devices };
+    let mut request = request.as_slice();
+    while let Some((1, mut series)) = next_field(&mut request) {
+        let mut device = None;
+        let mut is_before = false;
+        while let Some((number, mut inner)) = next_field(&mut series) {
+            if number == 1 {
+                let pair = (next_field(&mut inner), next_field(&mut inner));
+                if let (Some((1, b"device_id")), Some((2, value))) = pair {
+                    device = std::str::from_utf8(value).ok();
+                }
+            } else if let Some((0x10, mut at)) = inner.get(9..).and_then(<[u8]>::split_first).map(|(tag, at)| (*tag, at)) {
+                // A point: a double, then the time as a varint.
+                is_before |= read_varint(&mut at).is_some_and(|at| at.cast_signed() < before.0);
+            }
+        }
+        devices.extend(device.filter(|_| is_before).map(str::to_owned));
+    }
+    devices
+}
+
+fn next_field<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let (tag, rest) = bytes.split_first().filter(|(tag, _)| **tag & 7 == 2)?;
+    *bytes = rest;
+    let length = usize::try_from(read_varint(bytes)?).ok()?;
+    let (field, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some((tag >> 3, field))
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut n = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        n |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(n);
+        }
+    }
+    None
+}
+
+/// A request with one sample of a device.
+#[cfg(test)]
+pub fn of_device_for_tests(device: &str, at: Millis) -> Vec<u8> {
+    let id = |text: &str| text.parse().expect("a valid id");
+    let branch = Branch { id: id("vake"), name: "Vake".into(), region: id("t"), region_name: "T".into() };
+    let device = Device {
+        id: device.parse().expect("a valid id"),
+        name: "A".into(),
+        branch: id("vake"),
+        device_type: "atm".into(),
+        ip: [10, 0, 0, 1].into(),
+    };
+    let mut samples = [
+        Sample { device: 0, metric: Metric::Rtt, at: at.plus(60_000), value: 1.0 },
+        Sample { device: 0, metric: Metric::Rtt, at, value: 1.0 },
+    ];
+    encode(&mut samples, at.plus(60_000), |_| (&device, &branch)).0
+}
+
 /// Full minutes after `from`, up to and with `to`.
 pub fn minutes_between(from: Millis, to: Millis) -> impl Iterator<Item = Millis> + Clone {
     let first = from.0.div_euclid(Millis::MINUTE) + 1;
@@ -200,6 +267,20 @@ mod tests {
         let mut bad =
             vec![sample(1_000, 1.0), sample(NOW.0 + 61_000, 1.0), sample(NOW.0, f64::NAN), sample(NOW.0, f64::INFINITY)];
         assert_eq!(encode(&mut bad, NOW, |_| (&device, &branch)).1, 0);
+    }
+
+    #[test]
+    fn a_request_tells_whose_past_it_changes() {
+        let body = of_device_for_tests("vake-atm-1", NOW);
+        assert!(devices_before(&body, NOW).is_empty());
+        assert_eq!(devices_before(&body, NOW.plus(1)), BTreeSet::from(["vake-atm-1".to_owned()]));
+        // What can't be read says nothing, and never panics.
+        let plain = snap::raw::Decoder::new().decompress_vec(&body).expect("snappy");
+        for cut in 0..plain.len() {
+            let bent = snap::raw::Encoder::new().compress_vec(&plain[..cut]).expect("small");
+            devices_before(&bent, NOW.plus(1));
+        }
+        assert!(devices_before(b"nonsense", NOW).is_empty());
     }
 
     #[test]

@@ -7,28 +7,82 @@ use shared::{Millis, Minute};
 use crate::fleet::{Counts, Fleet};
 use crate::outage::{Interval, Outage};
 
+/// What is told of a device, in this order.
+#[rustfmt::skip]
+pub const DEVICE_FIELDS: [&str; 15] = [
+    "id", "name", "branch", "region", "device_type", "ip", "status", "cause", "since", "down_since", "last_ok",
+    "is_flapping", "in_maintenance", "rtt_ms", "packet_loss",
+];
+
+/// Some of [`DEVICE_FIELDS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fields(u16);
+
+impl Fields {
+    /// All of them.
+    pub const ALL: Self = Self(u16::MAX);
+
+    /// Those of a list with commas, or the first that is none.
+    ///
+    /// # Errors
+    /// With the name that is no field.
+    pub fn parse(text: &str) -> Result<Self, &str> {
+        let bit = |name| DEVICE_FIELDS.iter().position(|field| *field == name).map(|at| 1 << at).ok_or(name);
+        text.split(',').try_fold(Self(0), |all, name| Ok(Self(all.0 | bit(name)?)))
+    }
+
+    fn has(self, at: usize) -> bool {
+        self.0 & (1 << at) != 0
+    }
+}
+
 /// A device.
 pub fn device_json(fleet: &Fleet, at: usize) -> Value {
+    let mut text = Vec::new();
+    write_device(&mut text, fleet, at, Fields::ALL);
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Writes a device, without a tree in between: there may be 100,000.
+pub fn write_device(out: &mut Vec<u8>, fleet: &Fleet, at: usize, wanted: Fields) {
     let device = &fleet.devices[at];
     let branch = &fleet.branches[device.branch].info;
     let view = &device.view;
-    json!({
-        "id": device.info.id.as_str(),
-        "name": device.info.name,
-        "branch": branch.id.as_str(),
-        "region": branch.region.as_str(),
-        "device_type": device.info.device_type,
-        "ip": device.info.ip,
-        "status": view.status.as_str(),
-        "cause": view.status.cause().map(shared::Cause::as_str),
-        "since": ms(view.since),
-        "down_since": ms(view.down_since),
-        "last_ok": ms(view.last_ok),
-        "is_flapping": view.is_flapping,
-        "in_maintenance": view.in_maintenance,
-        "rtt_ms": device.quality.and_then(|q| q.rtt_us).map(|us| f64::from(us) / 1000.0),
-        "packet_loss": device.quality.map(|q| q.loss),
-    })
+    let quality = device.quality;
+    let mut separator = b'{';
+    let mut field = |at: usize, value: &dyn Fn(&mut Vec<u8>)| {
+        if wanted.has(at) {
+            out.push(separator);
+            separator = b',';
+            write(out, DEVICE_FIELDS[at]);
+            out.push(b':');
+            value(out);
+        }
+    };
+    field(0, &|out| write(out, device.info.id.as_str()));
+    field(1, &|out| write(out, &device.info.name));
+    field(2, &|out| write(out, branch.id.as_str()));
+    field(3, &|out| write(out, branch.region.as_str()));
+    field(4, &|out| write(out, &device.info.device_type));
+    field(5, &|out| write(out, &device.info.ip));
+    field(6, &|out| write(out, view.status.as_str()));
+    field(7, &|out| write(out, &view.status.cause().map(shared::Cause::as_str)));
+    field(8, &|out| write(out, &view.since));
+    field(9, &|out| write(out, &view.down_since));
+    field(10, &|out| write(out, &view.last_ok));
+    field(11, &|out| write(out, &view.is_flapping));
+    field(12, &|out| write(out, &view.in_maintenance));
+    field(13, &|out| write(out, &quality.and_then(|q| q.rtt_us).map(|us| f64::from(us) / 1000.0)));
+    field(14, &|out| write(out, &quality.map(|q| q.loss)));
+    if separator == b'{' {
+        out.push(b'{');
+    }
+    out.push(b'}');
+}
+
+fn write(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    // Writing to memory can't fail, and no value here has a key that isn't text.
+    let _ = serde_json::to_writer(out, value);
 }
 
 /// A branch and its agent.
@@ -66,6 +120,20 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
             "received_bytes": health.spent.received_bytes,
         })),
     })
+}
+
+/// A branch's agent: as in [`branch_json`], without what the inventory says.
+pub fn agent_json(fleet: &Fleet, at: usize) -> Value {
+    let mut body = branch_json(fleet, at);
+    if let Some(fields) = body.as_object_mut() {
+        for name in ["name", "region_name", "devices"] {
+            fields.remove(name);
+        }
+        if let Some(id) = fields.remove("id") {
+            fields.insert("branch".to_owned(), id);
+        }
+    }
+    body
 }
 
 /// How many devices are what.
@@ -116,4 +184,31 @@ pub fn outage_json(outage: &Outage) -> Value {
 
 fn ms(at: Option<Millis>) -> Value {
     at.map_or(Value::Null, |at| json!(at.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_those_that_were_asked_for() {
+        let text = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
+                    a,\"A \"\"quoted\"\" \u{200b}name\",vake,Vake,t,T,atm,10.0.0.1\n";
+        let mut fleet = Fleet::new(30_000);
+        fleet.set_inventory(&crate::inventory::parse_csv("e", text).expect("good"), &[1]);
+        fleet.refresh(Millis(0));
+        let check = |fields: Fields, expected: &str| {
+            let mut out = Vec::new();
+            write_device(&mut out, &fleet, 0, fields);
+            assert_eq!(String::from_utf8(out).expect("UTF-8"), expected);
+        };
+        check(Fields::parse("status,id").expect("known"), "{\"id\":\"a\",\"status\":\"unknown\"}");
+        check(Fields(0), "{}");
+        assert_eq!(Fields::parse("id,colour"), Err("colour"));
+        assert_eq!(Fields::parse(""), Err(""));
+        let all = device_json(&fleet, 0);
+        assert_eq!(all.as_object().expect("an object").len(), DEVICE_FIELDS.len());
+        assert!(DEVICE_FIELDS.iter().all(|field| all.get(field).is_some()));
+        assert_eq!(all["name"], "A \"quoted\" \u{200b}name");
+    }
 }

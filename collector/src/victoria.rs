@@ -1,25 +1,96 @@
-//! Asks VictoriaMetrics. Selectors are made in one place, by id, with every value quoted.
+//! Asks VictoriaMetrics. An answer is kept for a time that fits its step, those who ask the same wait for one answer, and a
+//! server that is dead isn't asked.
 
-use anyhow::{Context, bail};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use moka::future::Cache;
 use serde::Deserialize;
 use shared::{DeviceId, Millis};
+use tokio::time::Instant;
 
+use crate::breaker::Breaker;
 use crate::history::Point;
+use crate::metrics::Metrics;
+use crate::promql::selector;
 use crate::remote_write;
+use crate::samples;
+
+/// Time for one try, and for all of them.
+const TRY_LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(20);
+/// Waits before the second and the third try; each is made longer by up to as much again.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+/// How long answers are kept, at least and at most.
+const KEPT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Most bytes of answers that are kept.
+const KEPT_LIMIT_BYTES: u64 = 32 * 1024 * 1024;
+/// VictoriaMetrics takes samples some time before it finds them.
+const FOUND_AFTER: Duration = Duration::from_secs(3);
+/// Samples older than this change what may be kept.
+const LATE_MS: i64 = 60_000;
+/// Largest answer that is read.
+const ANSWER_LIMIT_BYTES: usize = 32 * 1024 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// The server can't be reached, or can't answer now.
+    #[error("VictoriaMetrics doesn't answer: {0}")]
+    Gone(String),
+    /// The server doesn't like the question.
+    #[error("VictoriaMetrics answers {status}: {text}")]
+    Refused {
+        /// Its HTTP status, a 4xx.
+        status: u16,
+        /// What it says.
+        text: String,
+    },
+}
+
+/// A question.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Such as `query_range`.
+    pub path: &'static str,
+    /// Its parameters.
+    pub parameters: Vec<(&'static str, String)>,
+    /// The time between two points: an answer is kept for half of it.
+    pub step_ms: i64,
+    /// The only device that the answer depends on, if it is one.
+    pub device: Option<DeviceId>,
+}
 
 /// A server to ask.
-#[derive(Clone)]
 pub struct Victoria {
     url: String,
     client: reqwest::Client,
+    breaker: Mutex<Breaker>,
+    kept: Cache<String, Arc<Kept>>,
+    late: Mutex<Late>,
+    metrics: Arc<Metrics>,
+}
+
+struct Kept {
+    answer: Result<Bytes, Unanswered>,
+    device: Option<DeviceId>,
+    made: Instant,
+    until: Instant,
+}
+
+/// When data came that may change older answers.
+#[derive(Default)]
+struct Late {
+    by_device: HashMap<String, Instant>,
+    any: Option<Instant>,
+    asked: Option<Instant>,
 }
 
 #[derive(Deserialize)]
 struct Answer {
-    status: String,
-    #[serde(default)]
-    error: String,
-    data: Option<Data>,
+    data: Data,
 }
 
 #[derive(Deserialize)]
@@ -32,40 +103,25 @@ struct Series {
     values: Vec<(f64, String)>,
 }
 
-/// A PromQL selector of one device's metric.
-pub fn selector(metric: &str, device: &DeviceId) -> String {
-    format!("{metric}{{device_id={}}}", quote(device.as_str()))
-}
-
-/// A PromQL string literal.
-fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            other => out.push(other),
-        }
-    }
-    out.push('"');
-    out
-}
-
 impl Victoria {
     /// A server at a base URL.
-    pub fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), client: remote_write::client() }
+    pub fn new(url: &str, metrics: Arc<Metrics>) -> Self {
+        let weigh = |key: &String, kept: &Arc<Kept>| {
+            let bytes = kept.answer.as_ref().map_or(100, Bytes::len);
+            u32::try_from(key.len() + bytes).unwrap_or(u32::MAX)
+        };
+        let kept = Cache::builder().max_capacity(KEPT_LIMIT_BYTES).weigher(weigh).time_to_live(KEPT.1).build();
+        let (breaker, late) = (Mutex::default(), Mutex::default());
+        Self { url: url.to_owned(), client: remote_write::client(), breaker, kept, late, metrics }
     }
 
     /// Round trips and loss of a device, a point a step; see [`Point`].
     ///
     /// # Errors
     /// When the server can't be asked, with what it says.
-    pub async fn points(&self, device: &DeviceId, from: Millis, to: Millis, step_ms: i64) -> anyhow::Result<Vec<Point>> {
+    pub async fn points(&self, device: &DeviceId, from: Millis, to: Millis, step_ms: i64) -> Result<Vec<Point>, Unanswered> {
         let ask = |function: &'static str, metric| {
-            self.range(format!("{function}({}[{step_ms}ms])", selector(metric, device)), from, to, step_ms)
+            self.range(format!("{function}({}[{step_ms}ms])", selector(metric, device)), device, from, to, step_ms)
         };
         let (loss, average, min, max) = tokio::try_join!(
             ask("avg_over_time", "device_ping_packet_loss"),
@@ -73,56 +129,295 @@ impl Victoria {
             ask("min_over_time", "device_ping_rtt_min_ms"),
             ask("max_over_time", "device_ping_rtt_max_ms"),
         )?;
-        let at = |series: &[(Millis, f64)], at: Millis| series.iter().find(|(t, _)| *t == at).map(|(_, value)| *value);
+        let at = |series: &HashMap<Millis, f64>, at: Millis| series.get(&at).copied();
+        let [average, min, max] = [average, min, max].map(|series| series.into_iter().collect());
         Ok(loss
-            .iter()
-            .map(|(t, loss)| Point {
-                at: *t,
-                packet_loss: *loss,
-                rtt_min_ms: at(&min, *t),
-                rtt_avg_ms: at(&average, *t),
-                rtt_max_ms: at(&max, *t),
+            .into_iter()
+            .map(|(t, packet_loss)| Point {
+                at: t,
+                packet_loss,
+                rtt_min_ms: at(&min, t),
+                rtt_avg_ms: at(&average, t),
+                rtt_max_ms: at(&max, t),
             })
             .collect())
     }
 
     /// One expression at the end of each step, told by the step's start.
-    async fn range(&self, query: String, from: Millis, to: Millis, step_ms: i64) -> anyhow::Result<Vec<(Millis, f64)>> {
-        let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
-        let parameters = [
+    async fn range(
+        &self,
+        query: String,
+        device: &DeviceId,
+        from: Millis,
+        to: Millis,
+        step_ms: i64,
+    ) -> Result<Vec<(Millis, f64)>, Unanswered> {
+        let parameters = vec![
             ("query", query),
-            ("start", seconds(from.plus(step_ms).0)),
-            ("end", seconds(to.0)),
+            ("start", seconds(from.plus(step_ms))),
+            ("end", seconds(to)),
             ("step", format!("{step_ms}ms")),
-            // Late data may have changed what was cached, and the newest minute counts.
+            // Late data may have changed what was cached there, and the newest minute counts.
             ("nocache", "1".to_owned()),
             ("latency_offset", "1ms".to_owned()),
         ];
-        let request = self.client.get(format!("{}/api/v1/query_range", self.url)).query(&parameters);
-        let response = request.send().await.context("asking VictoriaMetrics")?;
-        let status = response.status();
-        let text = response.text().await.context("reading VictoriaMetrics' answer")?;
-        let answer: Answer = serde_json::from_str(&text)
-            .with_context(|| format!("VictoriaMetrics answers {status}: {}", text.chars().take(300).collect::<String>()))?;
-        let Some(data) = answer.data.filter(|_| answer.status == "success") else {
-            bail!("VictoriaMetrics answers {status}: {}", answer.error);
+        let answer = self.ask(Question { path: "query_range", parameters, step_ms, device: Some(device.clone()) }).await?;
+        let strange = |error: String| Unanswered::Gone(format!("its answer can't be read: {error}"));
+        let answer: Answer = serde_json::from_slice(&answer).map_err(|error| strange(error.to_string()))?;
+        let values = answer.data.result.into_iter().flat_map(|series| series.values);
+        let point = |(t, value): (f64, String)| {
+            let value = value.parse::<f64>().map_err(|error| strange(error.to_string()))?;
+            Ok((Millis((t * 1000.0).round() as i64).plus(-step_ms), value))
         };
-        let values = data.result.into_iter().flat_map(|series| series.values);
-        values
-            .map(|(t, value)| Ok((Millis((t * 1000.0).round() as i64).plus(-step_ms), value.parse::<f64>().context("a value")?)))
-            .filter(|point| point.as_ref().map_or(true, |(_, value)| value.is_finite()))
-            .collect()
+        values.map(point).filter(|point| point.as_ref().map_or(true, |(_, value)| value.is_finite())).collect()
     }
+
+    /// The answer to a question, kept or new.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn ask(&self, question: Question) -> Result<Bytes, Unanswered> {
+        let Question { path, parameters, step_ms, device } = question;
+        self.metrics.add("cache_requests_total", "cache=\"series\"", 1);
+        self.late().asked = Some(Instant::now());
+        let key = format!("{path} {parameters:?}");
+        let new = async {
+            let made = Instant::now();
+            let answer = self.ask_server(path, &parameters).await;
+            self.metrics.observe("vm_query_duration_seconds", "", made.elapsed());
+            let half = Duration::from_millis(u64::try_from(step_ms / 2).unwrap_or_default()).clamp(KEPT.0, KEPT.1);
+            // Whoever waits shares a failure; whoever comes later asks again.
+            let until = if answer.is_ok() { Instant::now() + half } else { made };
+            Arc::new(Kept { answer, device: device.clone(), made, until })
+        };
+        let entry = self.kept.entry(key).or_insert_with_if(new, |kept| !self.holds(kept)).await;
+        if !entry.is_fresh() {
+            self.metrics.add("cache_hits_total", "cache=\"series\"", 1);
+        }
+        entry.into_value().answer.clone()
+    }
+
+    fn holds(&self, kept: &Kept) -> bool {
+        let late = self.late();
+        let late = match &kept.device {
+            Some(device) => late.by_device.get(device.as_str()).copied(),
+            None => late.any,
+        };
+        Instant::now() < kept.until && late.is_none_or(|late| kept.made > late)
+    }
+
+    /// A remote-write request has been taken: what it says of earlier minutes makes answers void.
+    pub fn has_taken(&self, body: &[u8], now: Millis) {
+        let is_asked = self.late().asked.is_some_and(|asked| asked.elapsed() < KEPT.1 + LIMIT);
+        if !is_asked {
+            return;
+        }
+        let devices = samples::devices_before(body, now.plus(-LATE_MS));
+        if devices.is_empty() {
+            return;
+        }
+        let found = Instant::now() + FOUND_AFTER;
+        let mut late = self.late();
+        late.any = Some(found);
+        late.by_device.retain(|_, at| at.elapsed() < KEPT.1);
+        late.by_device.extend(devices.into_iter().map(|device| (device, found)));
+    }
+
+    async fn ask_server(&self, path: &str, parameters: &[(&'static str, String)]) -> Result<Bytes, Unanswered> {
+        let mut waits = BACKOFF.iter();
+        let tries = async {
+            loop {
+                if !self.breaker().lets(Instant::now()) {
+                    return Err(Unanswered::Gone("it has not answered for a while".to_owned()));
+                }
+                let outcome = tokio::time::timeout(TRY_LIMIT, self.try_once(path, parameters)).await;
+                let outcome = outcome.unwrap_or_else(|_| Err(Unanswered::Gone("it takes too long".to_owned())));
+                let Err(Unanswered::Gone(reason)) = outcome else {
+                    self.breaker().succeeded();
+                    self.metrics.set("vm_breaker_open", "", 0.0);
+                    return outcome;
+                };
+                self.breaker().failed(Instant::now());
+                self.metrics.add("vm_query_errors_total", "reason=\"gone\"", 1);
+                let is_open = self.breaker().is_open();
+                self.metrics.set("vm_breaker_open", "", f64::from(u8::from(is_open)));
+                let Some(wait) = waits.next().filter(|_| !is_open) else {
+                    tracing::warn!(reason, "VictoriaMetrics can't be asked");
+                    return Err(Unanswered::Gone(reason));
+                };
+                tokio::time::sleep(wait.mul_f64(1.0 + rand::random::<f64>())).await;
+            }
+        };
+        let limited = tokio::time::timeout(LIMIT, tries).await;
+        limited.unwrap_or_else(|_| Err(Unanswered::Gone("it takes too long".to_owned())))
+    }
+
+    async fn try_once(&self, path: &str, parameters: &[(&'static str, String)]) -> Result<Bytes, Unanswered> {
+        let gone = |error: reqwest::Error| Unanswered::Gone(format!("{:#}", anyhow::Error::from(error)));
+        // POST: a query may be longer than an address.
+        let request = self.client.post(format!("{}/api/v1/{path}", self.url)).form(parameters);
+        let mut response = request.send().await.map_err(gone)?;
+        let status = response.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(gone)? {
+            if body.len() + chunk.len() > ANSWER_LIMIT_BYTES {
+                self.metrics.add("vm_query_errors_total", "reason=\"too_large\"", 1);
+                let text = format!("the answer is larger than {ANSWER_LIMIT_BYTES} bytes: ask for less, or with a longer step");
+                return Err(Unanswered::Refused { status: 422, text });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() {
+            return Ok(body.into());
+        }
+        let text = said(&body);
+        if status.is_server_error() || [408, 429].contains(&status.as_u16()) {
+            return Err(Unanswered::Gone(format!("{status}: {text}")));
+        }
+        self.metrics.add("vm_query_errors_total", "reason=\"refused\"", 1);
+        tracing::warn!(%status, text, path, "VictoriaMetrics refuses a question");
+        Err(Unanswered::Refused { status: status.as_u16(), text })
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The reason in an error's body.
+fn said(body: &[u8]) -> String {
+    let reason = serde_json::from_slice(body).ok().and_then(|body: serde_json::Value| Some(body["error"].as_str()?.to_owned()));
+    let text = reason.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    text.chars().take(500).collect()
+}
+
+/// A moment as PromQL's API takes it.
+pub fn seconds(at: Millis) -> String {
+    format!("{}.{:03}", at.0.div_euclid(1000), at.0.rem_euclid(1000))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+    use axum::routing::post;
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn a_selector_is_quoted() {
-        let device = "vake.atm-1".parse().expect("a valid id");
-        assert_eq!(selector("m", &device), "m{device_id=\"vake.atm-1\"}");
-        assert_eq!(quote("a\"b\\.c\nd"), "\"a\\\"b\\\\.c\\nd\"");
+    const NOW: Millis = Millis(1_795_442_400_000);
+    const EMPTY: &str = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+
+    /// A server that answers as a script says, and then well; and how often it was asked.
+    struct Server {
+        asked: Arc<AtomicUsize>,
+        victoria: Victoria,
+    }
+
+    async fn server(script: &'static [(u16, &'static str)]) -> Server {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let answer = move |State(asked): State<Arc<AtomicUsize>>| async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let (status, text) = script.get(asked.fetch_add(1, Ordering::Relaxed)).copied().unwrap_or((200, EMPTY));
+            (StatusCode::from_u16(status).expect("a status"), text).into_response()
+        };
+        let router = Router::new().route("/api/v1/{*path}", post(answer)).with_state(Arc::clone(&asked));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Server { asked, victoria: Victoria::new(&url, Arc::default()) }
+    }
+
+    impl Server {
+        async fn ask(&self, device: &str) -> Result<Vec<Point>, Unanswered> {
+            let device = device.parse().expect("an id");
+            self.victoria.points(&device, NOW.plus(-3_600_000), NOW, 300_000).await
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.load(Ordering::Relaxed)
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_the_same_get_one_answer() {
+        let server = server(&[]).await;
+        let answers = futures_util::future::join_all((0..16).map(|_| server.ask("a"))).await;
+        assert!(answers.iter().all(Result::is_ok));
+        // Four series.
+        assert_eq!(server.asked(), 4);
+        server.ask("b").await.expect("an answer");
+        assert_eq!(server.asked(), 8);
+        assert_eq!(server.victoria.metrics.value("cache_hits_total", "cache=\"series\""), 60.0);
+    }
+
+    #[tokio::test]
+    async fn what_can_pass_is_tried_again_and_a_refusal_is_not() {
+        let busy = server(&[(429, "busy"), (503, "starting")]).await;
+        let question =
+            |query: &str| Question { path: "query", parameters: vec![("query", query.to_owned())], step_ms: 0, device: None };
+        assert_eq!(busy.victoria.ask(question("1")).await.expect("an answer"), EMPTY);
+        assert_eq!(busy.asked(), 3);
+        let strict = server(&[(422, r#"{"status":"error","errorType":"422","error":"unknown function"}"#)]).await;
+        let refused = strict.victoria.ask(question("f(1)")).await;
+        assert_eq!(refused, Err(Unanswered::Refused { status: 422, text: "unknown function".to_owned() }));
+        assert_eq!(strict.asked(), 1);
+        // A failure isn't kept.
+        assert!(strict.victoria.ask(question("f(1)")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_dead_server_costs_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        drop(listener);
+        let victoria = Victoria::new(&url, Arc::default());
+        let device = "a".parse().expect("an id");
+        let ask = || victoria.points(&device, NOW.plus(-60_000), NOW, 60_000);
+        assert!(ask().await.is_err());
+        let began = Instant::now();
+        for _ in 0..200 {
+            assert!(matches!(ask().await, Err(Unanswered::Gone(_))));
+        }
+        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        assert_eq!(victoria.metrics.value("vm_breaker_open", ""), 1.0);
+        assert!(victoria.metrics.value("vm_query_errors_total", "reason=\"gone\"") < 16.0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_makes_no_sense_is_none() {
+        for body in ["", "<html>", "{}", r#"{"data":{"result":[{"values":[[1,"x"]]}]}}"#] {
+            let answer: &'static [(u16, &'static str)] = Box::leak(vec![(200, body); 4].into_boxed_slice());
+            assert!(matches!(server(answer).await.ask("a").await, Err(Unanswered::Gone(_))), "{body}");
+        }
+        let nan = r#"{"data":{"result":[{"values":[[1795442100,"NaN"],[1795442400,"1.5"]]}]}}"#;
+        let answer: &'static [(u16, &'static str)] = Box::leak(vec![(200, nan); 4].into_boxed_slice());
+        let points = server(answer).await.ask("a").await.expect("points");
+        assert_eq!(points.iter().map(|point| point.packet_loss).collect::<Vec<_>>(), [1.5]);
+    }
+
+    #[tokio::test]
+    async fn late_samples_void_what_they_change() {
+        let server = server(&[]).await;
+        for device in ["a", "b"] {
+            server.ask(device).await.expect("an answer");
+        }
+        let request = |at: Millis| samples::of_device_for_tests("a", at);
+        server.victoria.has_taken(&request(NOW), NOW);
+        server.ask("a").await.expect("an answer");
+        assert_eq!(server.asked(), 8, "what is new changes nothing that is kept");
+        server.victoria.has_taken(&request(NOW.plus(-LATE_MS - 1)), NOW);
+        server.ask("b").await.expect("an answer");
+        assert_eq!(server.asked(), 8, "another device's");
+        server.ask("a").await.expect("an answer");
+        assert_eq!(server.asked(), 12);
     }
 }

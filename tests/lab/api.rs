@@ -45,6 +45,16 @@ impl Api {
         Ok(text)
     }
 
+    /// A request that shows the token, for what the other methods don't ask.
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.address)).bearer_auth(&self.token)
+    }
+
+    /// Where it listens, such as `127.0.0.1:8080`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The answer of a GET as JSON.
     pub async fn json(&self, path: &str) -> Result<Value> {
         let text = self.text(path).await?;

@@ -1,5 +1,6 @@
 //! The programs as a user runs them, between real servers, under real faults.
 
+mod api;
 mod cards;
 mod clocks;
 mod demo;

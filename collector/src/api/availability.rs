@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::Millis;
 
+use super::Api;
 use super::problem::Problem;
-use super::{Api, Query};
+use super::query::Query;
 use crate::availability::report::{Asked, By, Filter, Late, Row, flapping, rows};
 use crate::availability::spans::Span;
 use crate::availability::timelines::{HORIZON_MS, Timelines};

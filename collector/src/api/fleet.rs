@@ -1,67 +1,140 @@
-//! Counts, branches and what is missing of them.
+//! Counts, regions, branches, agents and what is missing of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::BranchId;
 
+use super::answer::Answer;
 use super::problem::Problem;
-use super::{Api, Query, up_to_date};
+use super::query::{Nothing, Query, one_of};
+use super::{Api, up_to_date};
 use crate::clock;
-use crate::fleet::Counts;
+use crate::fleet::{Contact, Counts, Fleet};
 use crate::store;
-use crate::surface::{branch_json, counts_json};
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+use crate::surface::{agent_json, branch_json, counts_json};
 
 /// How many devices are what: in all, by region and by type.
-pub(super) async fn stats(State(api): State<Arc<Api>>, Query(Nothing {}): Query<Nothing>) -> Json<Value> {
-    let fleet = api.live.fleet();
-    let mut by_region: BTreeMap<&str, Counts> = BTreeMap::new();
-    let mut by_type: BTreeMap<&str, Counts> = BTreeMap::new();
-    for device in &fleet.devices {
-        by_region.entry(fleet.branches[device.branch].info.region.as_str()).or_default().add(&device.view);
-        by_type.entry(&device.info.device_type).or_default().add(&device.view);
-    }
-    let group = |counts: BTreeMap<&str, Counts>| -> serde_json::Map<String, Value> {
-        counts.into_iter().map(|(name, counts)| (name.to_owned(), counts_json(&counts))).collect()
+pub(super) async fn stats(State(api): State<Arc<Api>>, uri: Uri, Query(Nothing {}): Query<Nothing>) -> Result<Answer, Problem> {
+    let live = Arc::clone(&api.live);
+    let make = move || {
+        let fleet = live.fleet();
+        let mut by_region: BTreeMap<&str, Counts> = BTreeMap::new();
+        let mut by_type: BTreeMap<&str, Counts> = BTreeMap::new();
+        for device in &fleet.devices {
+            by_region.entry(fleet.branches[device.branch].info.region.as_str()).or_default().add(&device.view);
+            by_type.entry(&device.info.device_type).or_default().add(&device.view);
+        }
+        let group = |counts: BTreeMap<&str, Counts>| -> serde_json::Map<String, Value> {
+            counts.into_iter().map(|(name, counts)| (name.to_owned(), counts_json(&counts))).collect()
+        };
+        let mut body = counts_json(&fleet.counts());
+        body["by_region"] = Value::Object(group(by_region));
+        body["by_type"] = Value::Object(group(by_type));
+        (body.to_string().into_bytes(), clock::now())
     };
-    let mut body = counts_json(&fleet.counts());
-    body["by_region"] = Value::Object(group(by_region));
-    body["by_type"] = Value::Object(group(by_type));
-    body["now"] = json!(clock::now().0);
-    Json(body)
+    api.answers.of(uri.to_string(), || api.live.shown(), make).await
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BranchFilter {
     region: Option<String>,
+    contact: Option<String>,
+}
+
+impl BranchFilter {
+    fn check(self) -> Result<Self, Problem> {
+        one_of("contact", self.contact.as_deref(), &["never", "connected", "silent"])?;
+        Ok(self)
+    }
+
+    /// Branches that it lets through, by id.
+    fn of(&self, fleet: &Fleet) -> Vec<usize> {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let mut order: Vec<usize> = (0..fleet.branches.len()).collect();
+        order.retain(|at| {
+            let branch = &fleet.branches[*at];
+            is(&self.region, branch.info.region.as_str()) && is(&self.contact, branch.contact.as_str())
+        });
+        order.sort_by(|a, b| fleet.branches[*a].info.id.cmp(&fleet.branches[*b].info.id));
+        order
+    }
+}
+
+fn with_counts(fleet: &Fleet, at: usize) -> Value {
+    let mut counts = Counts::default();
+    fleet.branches[at].devices.iter().for_each(|device| counts.add(&fleet.devices[*device].view));
+    let mut body = branch_json(fleet, at);
+    body["counts"] = counts_json(&counts);
+    body
 }
 
 /// Every branch with its agent and the counts of its devices.
-pub(super) async fn branches(State(api): State<Arc<Api>>, Query(filter): Query<BranchFilter>) -> Json<Value> {
+pub(super) async fn branches(
+    State(api): State<Arc<Api>>,
+    uri: Uri,
+    Query(filter): Query<BranchFilter>,
+) -> Result<Answer, Problem> {
+    let (filter, live) = (filter.check()?, Arc::clone(&api.live));
+    let make = move || {
+        let fleet = live.fleet();
+        let branches: Vec<Value> = filter.of(&fleet).into_iter().map(|at| with_counts(&fleet, at)).collect();
+        (json!({ "total": branches.len(), "branches": branches }).to_string().into_bytes(), clock::now())
+    };
+    api.answers.of(uri.to_string(), || api.live.heard(), make).await
+}
+
+/// One branch, as in the list.
+pub(super) async fn branch(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Answer, Problem> {
     let fleet = api.live.fleet();
-    let mut order: Vec<usize> = (0..fleet.branches.len()).collect();
-    order.retain(|at| filter.region.as_deref().is_none_or(|region| fleet.branches[*at].info.region.as_str() == region));
-    order.sort_by(|a, b| fleet.branches[*a].info.id.cmp(&fleet.branches[*b].info.id));
-    let branches: Vec<Value> = order
-        .into_iter()
-        .map(|at| {
-            let mut counts = Counts::default();
-            fleet.branches[at].devices.iter().for_each(|device| counts.add(&fleet.devices[*device].view));
-            let mut body = branch_json(&fleet, at);
-            body["counts"] = counts_json(&counts);
-            body
-        })
-        .collect();
-    Json(json!({ "total": branches.len(), "branches": branches }))
+    let at = id.parse::<BranchId>().ok().and_then(|id| fleet.branch(&id));
+    let Some(at) = at else { return Err(Problem::not_found("there is no such branch")) };
+    Answer::dated(&with_counts(&fleet, at), clock::now())
+}
+
+/// Every region with the counts of its branches and devices.
+pub(super) async fn regions(State(api): State<Arc<Api>>, uri: Uri, Query(Nothing {}): Query<Nothing>) -> Result<Answer, Problem> {
+    let live = Arc::clone(&api.live);
+    let make = move || {
+        let fleet = live.fleet();
+        let mut regions: BTreeMap<&str, (&str, usize, usize, Counts)> = BTreeMap::new();
+        for branch in &fleet.branches {
+            let empty = (branch.info.region_name.as_str(), 0, 0, Counts::default());
+            let (_, branches, silent, counts) = regions.entry(branch.info.region.as_str()).or_insert(empty);
+            *branches += 1;
+            *silent += usize::from(branch.contact == Contact::Silent);
+            branch.devices.iter().for_each(|device| counts.add(&fleet.devices[*device].view));
+        }
+        let regions: Vec<Value> = regions
+            .into_iter()
+            .map(|(id, (name, branches, silent, counts))| {
+                json!({ "id": id, "name": name, "branches": branches, "silent_branches": silent, "counts": counts_json(&counts) })
+            })
+            .collect();
+        (json!({ "total": regions.len(), "regions": regions }).to_string().into_bytes(), clock::now())
+    };
+    api.answers.of(uri.to_string(), || api.live.shown(), make).await
+}
+
+/// Every branch's agent: which it is, how it can be heard, and what it says of itself.
+pub(super) async fn agents(State(api): State<Arc<Api>>, uri: Uri, Query(filter): Query<BranchFilter>) -> Result<Answer, Problem> {
+    let (filter, live) = (filter.check()?, Arc::clone(&api.live));
+    let make = move || {
+        let fleet = live.fleet();
+        let agents: Vec<Value> = filter.of(&fleet).into_iter().map(|at| agent_json(&fleet, at)).collect();
+        (json!({ "total": agents.len(), "agents": agents }).to_string().into_bytes(), clock::now())
+    };
+    api.answers.of(uri.to_string(), || api.live.heard(), make).await
 }
 
 /// What of a branch was observed, and what is known to be missing.

@@ -12,8 +12,9 @@ use serde_json::{Map, Value, json};
 use shared::Millis;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Api;
 use super::problem::Problem;
-use super::{Api, Query};
+use super::query::Query;
 use crate::availability::spans::Span;
 use crate::clock;
 use crate::fleet::Fleet;
@@ -22,8 +23,6 @@ use crate::ingest::Command;
 use crate::schedule::{Hours, Rule, Scope, Window};
 use crate::store::{Edit, EditError};
 
-/// Largest body in bytes: a thousand holidays.
-pub(super) const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// Longest window in ms.
 const WINDOW_LIMIT_MS: i64 = 366 * 24 * 3_600_000;
 /// How far ahead something can be agreed, in ms.

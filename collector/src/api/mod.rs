@@ -1,29 +1,33 @@
 //! The HTTP API, the live feed and the page.
 
+pub mod answer;
 pub mod auth;
 mod availability;
 mod devices;
+mod events;
 mod fleet;
 mod health;
 mod history;
 pub mod maintenance;
+mod openapi;
 mod pages;
 pub mod problem;
+mod prometheus;
+mod query;
+pub mod server;
 mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State};
-use axum::http::request::Parts;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::header;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
-use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Live;
@@ -32,11 +36,15 @@ use crate::metrics::Metrics;
 use crate::outage::Covered;
 use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
+use answer::Answers;
 use auth::Token;
 use problem::Problem;
+use server::Limits;
 
-/// Time for open requests to end when the program does.
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Time for an answer, of which a question to VictoriaMetrics takes the most.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Largest body of a request: a thousand holidays.
+const BODY_LIMIT_BYTES: usize = 64 * 1024;
 
 /// What the handlers read.
 pub struct Api {
@@ -47,7 +55,7 @@ pub struct Api {
     /// What the collector counts.
     pub metrics: Arc<Metrics>,
     /// Where series are asked for; the collector's file if there is none.
-    pub victoria: Option<Victoria>,
+    pub victoria: Option<Arc<Victoria>>,
     /// What callers must show.
     pub token: Token,
     /// Where questions to agents go.
@@ -56,7 +64,14 @@ pub struct Api {
     pub edits: mpsc::Sender<maintenance::Request>,
     /// The time zone of calendar months and days unless a caller names another, and its name.
     pub zone: (String, jiff::tz::TimeZone),
+    /// Answers that others may ask for as well.
+    pub answers: Answers,
+    /// Room for live feeds.
+    pub feeds: Semaphore,
 }
+
+/// Most live feeds at a time.
+pub const FEEDS_LIMIT: usize = 4_096;
 
 impl Api {
     /// Asks the collector's file something, on a thread that may block.
@@ -79,29 +94,11 @@ fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered
     covered
 }
 
-/// Query parameters; what isn't known is refused by name.
-struct Query<T>(T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
-            Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(rejection) => {
-                // "Failed to deserialize query string: unknown field `x`, expected …": the field stands in backticks.
-                let text = rejection.body_text();
-                let field = text.split('`').nth(1).unwrap_or("query").to_owned();
-                Err(Problem::field(&field, text))
-            }
-        }
-    }
-}
-
 /// All routes. What isn't listed as open needs the token.
 pub fn router(api: Arc<Api>) -> Router {
     let closed = Router::new()
         .route("/", get(pages::index))
+        .route("/api/v1/openapi.json", get(openapi::document))
         .route("/api/v1/availability", get(availability::availability))
         .route("/api/v1/reports/sla", get(availability::sla))
         .route("/api/v1/reports/uptime", get(availability::uptime))
@@ -111,13 +108,23 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/maintenance/{id}", delete(maintenance::remove_window))
         .route("/api/v1/service-hours", get(maintenance::hours).post(maintenance::add_hours))
         .route("/api/v1/service-hours/{id}", delete(maintenance::remove_hours))
-        .layer(DefaultBodyLimit::max(maintenance::BODY_LIMIT_BYTES))
         .route("/api/v1/dashboard/stats", get(fleet::stats))
         .route("/api/v1/branches", get(fleet::branches))
+        .route("/api/v1/branches/{id}", get(fleet::branch))
         .route("/api/v1/branches/{id}/coverage", get(fleet::coverage))
+        .route("/api/v1/regions", get(fleet::regions))
+        .route("/api/v1/agents", get(fleet::agents))
+        .route("/api/v1/events", get(events::events))
         .route("/api/v1/devices", get(devices::list))
         .route("/api/v1/devices/{id}", get(devices::detail))
         .route("/api/v1/devices/{id}/history", get(history::history))
+        .route("/api/v1/devices/{id}/transitions", get(events::transitions))
+        .route("/api/v1/devices/{id}/outages", get(events::outages))
+        .route("/api/v1/query", get(prometheus::query).post(prometheus::query))
+        .route("/api/v1/query_range", get(prometheus::query_range).post(prometheus::query_range))
+        .route("/api/v1/labels", get(prometheus::labels).post(prometheus::labels))
+        .route("/api/v1/label/{name}/values", get(prometheus::label_values))
+        .route("/api/v1/series", get(prometheus::series).post(prometheus::series))
         .route("/ws/updates", get(socket::updates))
         .fallback(|| async { Problem::not_found("there is no such path") })
         .layer(from_fn_with_state(Arc::clone(&api), auth::require_token));
@@ -129,12 +136,31 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/app.js", get(pages::app))
         .route("/state.js", get(pages::state))
         .route("/style.css", get(pages::style));
-    open.merge(closed).layer(from_fn_with_state(Arc::clone(&api), count)).with_state(api)
+    open.merge(closed)
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(from_fn(answer::form))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&api), count))
+        .with_state(api)
+}
+
+/// Whether a body is announced that nobody would take: it isn't read at all then.
+fn too_large(request: &Request) -> bool {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    length.is_some_and(|length| length > BODY_LIMIT_BYTES)
 }
 
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
+    let began = tokio::time::Instant::now();
+    let response = match too_large(&request) {
+        true => Problem::too_large(BODY_LIMIT_BYTES).into_response(),
+        false => match tokio::time::timeout(ANSWER_LIMIT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::unavailable("this took too long").into_response(),
+        },
+    };
+    api.metrics.observe("api_request_duration_seconds", &format!("route=\"{route}\""), began.elapsed());
     let labels = format!("route=\"{route}\",status=\"{}\"", response.status().as_u16());
     api.metrics.add("ward_api_requests_total", &labels, 1);
     pages::protect(response)
@@ -145,15 +171,6 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
 /// # Errors
 /// When the server fails.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let stop = shutdown.clone();
-    let server = axum::serve(listener, router(api)).with_graceful_shutdown(async move { stop.cancelled().await });
-    let late = async {
-        shutdown.cancelled().await;
-        // A live feed never ends by itself.
-        tokio::time::sleep(DRAIN_LIMIT).await;
-    };
-    tokio::select! {
-        ended = server => ended.context("the HTTP server"),
-        () = late => Ok(()),
-    }
+    let metrics = Arc::clone(&api.metrics);
+    server::serve(listener, router(api), Limits::DEFAULT, metrics, shutdown).await
 }

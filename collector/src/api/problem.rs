@@ -44,6 +44,18 @@ impl Problem {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, detail: detail.into(), field: None }
     }
 
+    /// The path is known, the method isn't.
+    pub fn method_not_allowed() -> Self {
+        let detail = "this path doesn't take that method; the header allow names those it takes".to_owned();
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, detail, field: None }
+    }
+
+    /// The body of a request is too large.
+    pub fn too_large(limit_bytes: usize) -> Self {
+        let detail = format!("a body has at most {limit_bytes} bytes");
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, detail, field: None }
+    }
+
     /// It is our fault. The reason is logged, not told.
     pub fn internal(error: impl std::fmt::Display) -> Self {
         tracing::error!(error = format!("{error:#}"), "a request failed");

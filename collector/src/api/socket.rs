@@ -34,6 +34,9 @@ pub(super) async fn updates(State(api): State<Arc<Api>>, headers: HeaderMap, upg
     if !same_origin(&headers) {
         return Problem::forbidden("another site may not read the feed").into_response();
     }
+    if api.feeds.available_permits() == 0 {
+        return Problem::unavailable("all live feeds are taken: try again later").into_response();
+    }
     let upgrade = upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(MESSAGE_LIMIT_BYTES);
     upgrade.on_upgrade(move |socket| serve(socket, api))
 }
@@ -49,13 +52,16 @@ fn same_origin(headers: &HeaderMap) -> bool {
 }
 
 async fn serve(mut socket: WebSocket, api: Arc<Api>) {
+    let Ok(_permit) = api.feeds.try_acquire() else { return };
     api.metrics.shift("ward_websocket_connections_active", 1.0);
+    api.metrics.shift("websocket_connections_active", 1.0);
     if let Err(reason) = feed(&mut socket, &api).await {
         api.metrics.add("ward_websocket_dropped_total", "", 1);
         let closing = json!({ "type": "closing", "reason": reason }).to_string();
         let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::text(closing))).await;
     }
     api.metrics.shift("ward_websocket_connections_active", -1.0);
+    api.metrics.shift("websocket_connections_active", -1.0);
 }
 
 /// Feeds one reader until it goes (`Ok`) or has to be dropped (`Err` with the reason).

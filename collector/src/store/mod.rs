@@ -1,6 +1,7 @@
 //! The collector's own file: inventory, ledger, minutes, and what waits for VictoriaMetrics. One SQLite database in WAL
 //! mode; a commit returns when it would survive a power cut.
 
+mod events;
 mod inventory;
 mod ledger;
 mod maintenance;
@@ -13,6 +14,7 @@ use std::sync::Mutex;
 
 use rusqlite::Connection;
 
+pub use events::{EventRow, Whose, events};
 pub use inventory::Changed;
 pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
