@@ -22,6 +22,7 @@ use crate::monitor::{Change, Monitor, Outcome};
 use crate::plan::{Plan, Planned};
 use crate::probe::Prober;
 use crate::schedule::{Schedule, phase};
+use crate::service::Pulse;
 use crate::summary::Summary;
 
 /// Time between two looks at the schedule, in ms.
@@ -36,6 +37,8 @@ const BACKLOG_LIMIT: usize = 10_000;
 const UNIT_US: u16 = 10;
 /// Most bytes of one block of qualities, about: on a slow line it must not hold an outage up for long.
 const BLOCK_LIMIT_BYTES: usize = 4_000;
+/// A watch of which some target waits for longer than this beyond its interval, in ms, gets on only where probes end.
+const OVERDUE_MS: u64 = 10_000;
 /// Length of a minute in ms.
 const MINUTE_MS: u64 = 60_000;
 
@@ -76,6 +79,8 @@ pub struct Ends {
     pub asks: mpsc::Receiver<Ask>,
     /// Where answers go.
     pub answers: mpsc::Sender<Answer>,
+    /// Beats with each probe that ends, and while none is overdue.
+    pub pulse: Pulse,
 }
 
 struct Slot {
@@ -212,6 +217,7 @@ impl<P: Prober> Watch<P> {
         if generation != self.generation {
             return;
         }
+        self.ends.pulse.beat();
         let now = clock::uptime();
         let slot = &mut self.slots[index];
         slot.in_flight = None;
@@ -367,6 +373,9 @@ impl<P: Prober> Watch<P> {
         let _ = self.ends.entries.try_send(Command::Observed(unsure.unwrap_or(now).clamp(bound, now)));
         let age = self.slots.iter().map(|slot| now.since(slot.due).saturating_sub(slot.planned.rule.interval_ms.into()));
         self.tally.probe_age_ms = age.max().unwrap_or(0);
+        if self.tally.probe_age_ms < OVERDUE_MS {
+            self.ends.pulse.beat();
+        }
         self.tally.receive_drops = self.prober.receive_drops();
         self.ends.tally.send_if_modified(|told| {
             // Counts travel with the next heartbeat: nobody has to be woken for them.

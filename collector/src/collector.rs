@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use ward_agent::service::Pulse;
 use ward_agent::settings::Broker;
 
 use crate::api::auth::Token;
@@ -37,6 +38,16 @@ pub struct Collector {
     ingest: Ingest,
     asks: mpsc::Sender<ingest::Outgoing>,
     outgoing: mpsc::Receiver<ingest::Outgoing>,
+    pulses: Pulses,
+}
+
+/// How the parts that systemd has an eye on show that they get on. The bus is none of them: a broker may be away for weeks.
+#[derive(Debug, Clone, Default)]
+pub struct Pulses {
+    /// The ledger's thread. It has something to do every second.
+    pub ledger: Pulse,
+    /// The API: beats when it has answered.
+    pub api: Pulse,
 }
 
 impl Collector {
@@ -63,7 +74,7 @@ impl Collector {
         let ingest =
             Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
-        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing })
+        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing, pulses: Pulses::default() })
     }
 
     /// Where the API listens.
@@ -79,6 +90,11 @@ impl Collector {
         &self.token
     }
 
+    /// How its parts get on.
+    pub fn pulses(&self) -> Pulses {
+        self.pulses.clone()
+    }
+
     /// The fleet and its feed.
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
@@ -91,9 +107,9 @@ impl Collector {
     /// # Errors
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing } = self;
+        let Self { settings, listener, token, live, metrics, readers, ingest, asks, outgoing, pulses } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
-        let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
+        let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox, &pulses.ledger))?;
         let victoria = settings.victoria_metrics.as_ref().map(|victoria| Victoria::new(&victoria.url));
         let api = Arc::new(Api { live, readers: Arc::clone(&readers), metrics: Arc::clone(&metrics), victoria, token, asks });
         let broker = match settings.broker {
@@ -103,6 +119,7 @@ impl Collector {
         // These have nothing to finish: they end when the rest has.
         let mut helpers = JoinSet::new();
         helpers.spawn(ingest::tick(commands.clone()));
+        helpers.spawn(api::prove(listener.local_addr()?, pulses.api));
         helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
         if let Some(victoria) = settings.victoria_metrics {
             helpers.spawn(remote_write::run(victoria.url, readers, commands.clone(), metrics));
