@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Logs to stderr from here on; `usual` is what is told unless `RUST_LOG` says otherwise.
 pub fn begin(usual: &str) {
     let asked = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse().ok());
-    // Not EnvFilter: it brings regular expressions, an eighth of the agent.
+    // Not EnvFilter: it brings regular expressions, and an agent has to be small.
     let levels: Targets = asked.or_else(|| usual.parse().ok()).unwrap_or_default();
     let log = tracing_subscriber::registry().with(levels);
     let lines = fmt::layer().with_writer(std::io::stderr);
