@@ -13,9 +13,19 @@ use tokio_util::sync::CancellationToken;
 use crate::keeper::{Command, Keeper};
 use crate::plan::Plan;
 use crate::probe::Prober;
+use crate::service::Pulse;
 use crate::settings::Settings;
 use crate::watch::Tally;
 use crate::{clock, link, status, watch};
+
+/// How the stages that systemd has an eye on show that they get on. The link is none of them: a line may be cut for weeks.
+#[derive(Debug, Clone, Default)]
+pub struct Pulses {
+    /// Probes and verdicts.
+    pub watch: Pulse,
+    /// The outbox. A card that hangs doesn't stop it.
+    pub keeper: Pulse,
+}
 
 /// Runs an agent until `shutdown` is cancelled or one of its stages fails.
 ///
@@ -25,7 +35,12 @@ use crate::{clock, link, status, watch};
 /// # Errors
 /// When another agent uses the state folder, the config file's own devices contradict one another, or a stage panics. A broker that is away and a disk that
 /// fails are no errors.
-pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run<P: Prober>(
+    settings: Settings,
+    prober: Arc<P>,
+    pulses: Pulses,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let state_dir = &settings.state_dir;
     if let Err(error) = std::fs::create_dir_all(state_dir) {
         tracing::error!(%error, folder = %state_dir.display(), "the state folder can't be made: going on in memory");
@@ -34,7 +49,8 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
     let local = Plan::try_from(&settings.local).context("the devices of the config file")?;
     let first = link::last_good(state_dir).unwrap_or(local);
     let boot = clock::boot_id()?;
-    let keeper = Keeper::start(settings.branch.clone(), state_dir, StreamId(rand::random()), boot, settings.buffer_limit_bytes)?;
+    let (stream, limit_bytes) = (StreamId(rand::random()), settings.buffer_limit_bytes);
+    let keeper = Keeper::start(settings.branch.clone(), state_dir, stream, boot, limit_bytes, pulses.keeper)?;
 
     let (plan, plan_seen) = channel::channel(Arc::new(first));
     let (tally, tally_seen) = channel::channel(Tally::default());
@@ -51,6 +67,7 @@ pub async fn run<P: Prober>(settings: Settings, prober: Arc<P>, shutdown: Cancel
         answers,
         proofs,
         heard: heard_seen,
+        pulse: pulses.watch,
     };
     let link_ends = link::Ends {
         keeper: keeper.commands.clone(),

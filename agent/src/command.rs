@@ -7,16 +7,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::Pulses;
 use crate::monitor::Outcome;
 use crate::probe::{Icmp, PERMIT_HINT, Prober};
 use crate::settings::Settings;
-use crate::status;
 use crate::surroundings::{Routes, carrier};
+use crate::{journal, service, status};
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// Time between two probes of `ward-agent probe`.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -61,6 +61,11 @@ enum Command {
         /// Config file.
         file: PathBuf,
     },
+}
+
+/// What the program understands, for its manual and its completions.
+pub fn grammar() -> clap::Command {
+    Cli::command()
 }
 
 /// Does what the command line says.
@@ -161,8 +166,7 @@ fn verdict(replies: usize, outcomes: &[Outcome]) -> &'static str {
 }
 
 fn run(config: &Path) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    journal::begin("info");
     let settings = settings(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
@@ -174,8 +178,11 @@ fn run(config: &Path) -> anyhow::Result<()> {
         tokio::spawn(async move {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
             tracing::info!("ward-agent ends");
+            service::ends();
             stop.cancel();
         });
-        crate::agent::run(settings, Arc::new(prober), shutdown).await
+        let pulses = Pulses::default();
+        tokio::spawn(service::report(vec![("watch", pulses.watch.clone()), ("keeper", pulses.keeper.clone())]));
+        crate::agent::run(settings, Arc::new(prober), pulses, shutdown).await
     })
 }

@@ -16,6 +16,7 @@ use crate::disk::Disk;
 use crate::line::Carried;
 use crate::outbox::{Outbox, Word};
 use crate::patience::Patient;
+use crate::service::Pulse;
 
 /// Most commands that wait for the thread.
 pub const COMMANDS_LIMIT: usize = 1_024;
@@ -74,18 +75,26 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Opens the buffer in `state_dir` and begins a stream.
+    /// Opens the buffer in `state_dir` and begins a stream. `pulse` beats with each command that is done.
     ///
     /// # Errors
     /// When no thread can be started. A disk that fails is no error: the buffer goes on in memory.
-    pub fn start(branch: BranchId, state_dir: &Path, stream: StreamId, boot: BootId, limit_bytes: u64) -> std::io::Result<Self> {
+    pub fn start(
+        branch: BranchId,
+        state_dir: &Path,
+        stream: StreamId,
+        boot: BootId,
+        limit_bytes: u64,
+        pulse: Pulse,
+    ) -> std::io::Result<Self> {
         let disk = Disk::new(state_dir);
         let meter = Meter::new(disk.flushes(), clock::uptime());
         let buffer = Buffer::open(Patient::new(disk)?, stream, boot, limit_bytes, clock::uptime());
         let outbox = Outbox::new(branch, buffer);
         let (commands, inbox) = mpsc::channel(COMMANDS_LIMIT);
         let (told, standing) = watch::channel(standing(&outbox, clock::uptime()));
-        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(outbox, meter, inbox, &told))?;
+        let thread =
+            std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(outbox, meter, inbox, &told, &pulse))?;
         Ok(Self { commands, standing, thread })
     }
 
@@ -150,7 +159,13 @@ fn written_bytes() -> u64 {
     line.and_then(|bytes| bytes.parse().ok()).unwrap_or(0)
 }
 
-fn keep<S: Store>(mut outbox: Outbox<S>, mut meter: Meter, mut inbox: mpsc::Receiver<Command>, told: &watch::Sender<Standing>) {
+fn keep<S: Store>(
+    mut outbox: Outbox<S>,
+    mut meter: Meter,
+    mut inbox: mpsc::Receiver<Command>,
+    told: &watch::Sender<Standing>,
+    pulse: &Pulse,
+) {
     let mut ntp_at = Uptime(0);
     while let Some(command) = inbox.blocking_recv() {
         let now = clock::uptime();
@@ -179,6 +194,8 @@ fn keep<S: Store>(mut outbox: Outbox<S>, mut meter: Meter, mut inbox: mpsc::Rece
             }
         }
         outbox.tick(now);
+        // The watch says twice a second how far it is, so a keeper without work has something to do all the same.
+        pulse.beat();
         told.send_if_modified(|before| {
             let next = standing(&outbox, now);
             // The dating ages with every look at it: alone it is no news.

@@ -18,8 +18,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use crate::clock;
 use crate::settings::{Broker, TlsFiles};
+use crate::{clock, service};
 
 /// Certificates of a chain whose beginnings may all lie ahead of a clock that is late.
 const CHAIN_LIMIT: usize = 4;
@@ -115,6 +115,8 @@ impl ServerCertVerifier for Verifier {
 }
 
 fn client_config(files: &TlsFiles, time: Time) -> anyhow::Result<ClientConfig> {
+    let [ca, certificate, key] = [&files.ca, &files.certificate, &files.key].map(|path| service::handed_over(path));
+    let files = TlsFiles { ca, certificate, key };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.ca)? {
         roots.add(certificate).with_context(|| format!("{} is no CA", files.ca.display()))?;

@@ -23,6 +23,7 @@ use crate::monitor::{Change, Monitor, Outcome};
 use crate::plan::{Plan, Planned};
 use crate::probe::Prober;
 use crate::schedule::{Schedule, phase};
+use crate::service::Pulse;
 use crate::summary::Summary;
 use crate::surroundings::{Routes, carrier};
 use crate::witness::{ROUND, Witnesses};
@@ -43,6 +44,8 @@ const BLOCK_LIMIT_BYTES: usize = 4_000;
 const WITNESS_BIT: u16 = 0x8000;
 /// Answers to what was sent so shortly after a silence began tell nothing of whose fault it is, in ms.
 const AFTERMATH_MS: u64 = 300;
+/// A watch of which some target waits for longer than this beyond its interval, in ms, gets on only where probes end.
+const OVERDUE_MS: u64 = 10_000;
 /// Length of a minute in ms.
 const MINUTE_MS: u64 = 60_000;
 
@@ -87,6 +90,8 @@ pub struct Ends {
     pub proofs: mpsc::Sender<()>,
     /// When that was sent which the broker has answered last.
     pub heard: watch::Receiver<Uptime>,
+    /// Beats with each probe that ends, and while none is overdue.
+    pub pulse: Pulse,
 }
 
 struct Slot {
@@ -364,6 +369,7 @@ impl<P: Prober> Watch<P> {
     }
 
     fn observe(&mut self, index: usize, sent: Uptime, outcome: Outcome) {
+        self.ends.pulse.beat();
         let now = clock::uptime();
         let rule = self.slots[index].planned.rule;
         if !matches!(outcome, Outcome::Reply { .. }) && self.slots[index].monitor.status() != Status::Down {
@@ -528,6 +534,9 @@ impl<P: Prober> Watch<P> {
         let _ = self.ends.entries.try_send(Command::Observed(unsure.unwrap_or(now).clamp(bound, now)));
         let age = self.slots.iter().map(|slot| now.since(slot.due).saturating_sub(slot.planned.rule.interval_ms.into()));
         self.tally.probe_age_ms = age.max().unwrap_or(0);
+        if self.tally.probe_age_ms < OVERDUE_MS {
+            self.ends.pulse.beat();
+        }
         self.tally.receive_drops = self.prober.receive_drops();
         self.ends.tally.send_if_modified(|told| {
             // Counts travel with the next heartbeat: nobody has to be woken for them.
@@ -688,7 +697,7 @@ mod tests {
         let (asks_in, asks) = mpsc::channel(10);
         let (answers, answers_out) = mpsc::channel(10);
         let (proofs, proofs_out) = mpsc::channel(10);
-        let ends = Ends { plan, standing, entries, tally, asks, answers, proofs, heard };
+        let ends = Ends { plan, standing, entries, tally, asks, answers, proofs, heard, pulse: Pulse::default() };
         let others = (plan_in, standing_in, heard_in, entries_out, tally_out, asks_in, answers_out, proofs_out);
         (Watch::new(Arc::new(Silent), ends, clock::uptime()), others)
     }

@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use ward_agent::service::Pulse;
 use ward_agent::settings::Broker;
 
 use crate::api::answer::Answers;
@@ -42,6 +43,16 @@ pub struct Collector {
     asks: mpsc::Sender<ingest::Outgoing>,
     asked: mpsc::Receiver<ingest::Outgoing>,
     outgoing: mpsc::Receiver<ingest::Outgoing>,
+    pulses: Pulses,
+}
+
+/// How the parts that systemd has an eye on show that they get on. The bus is none of them: a broker may be away for weeks.
+#[derive(Debug, Clone, Default)]
+pub struct Pulses {
+    /// The ledger's thread. It has something to do every second.
+    pub ledger: Pulse,
+    /// The API: beats when it has answered.
+    pub api: Pulse,
 }
 
 impl Collector {
@@ -68,7 +79,8 @@ impl Collector {
         let ingest =
             Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
-        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing })
+        let pulses = Pulses::default();
+        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses })
     }
 
     /// Where the API listens.
@@ -84,6 +96,11 @@ impl Collector {
         &self.token
     }
 
+    /// How its parts get on.
+    pub fn pulses(&self) -> Pulses {
+        self.pulses.clone()
+    }
+
     /// The fleet and its feed.
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(&self.live)
@@ -96,9 +113,9 @@ impl Collector {
     /// # Errors
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing } = self;
+        let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
-        let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox))?;
+        let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox, &pulses.ledger))?;
         let victoria =
             settings.victoria_metrics.as_ref().map(|victoria| Arc::new(Victoria::new(&victoria.url, Arc::clone(&metrics))));
         let (edits, requests) = mpsc::channel(EDITS_LIMIT);
@@ -123,6 +140,7 @@ impl Collector {
         // These have nothing to finish: they end when the rest has.
         let mut helpers = JoinSet::new();
         helpers.spawn(ingest::tick(commands.clone()));
+        helpers.spawn(api::prove(listener.local_addr()?, pulses.api));
         helpers.spawn(api::maintenance::hand_over(requests, commands.clone()));
         // The first question about the past need not wait for it.
         helpers.spawn_blocking(move || {

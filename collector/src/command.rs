@@ -13,10 +13,10 @@ use crate::inventory::parse_csv;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, import_with_progress};
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use ward_agent::{journal, service};
 
 #[derive(Parser)]
 #[command(name = "ward-collector", version, about = "Keeps the ledger of a fleet's devices and answers for it")]
@@ -57,6 +57,11 @@ enum Command {
     },
 }
 
+/// What the program understands, for its manual and its completions.
+pub fn grammar() -> clap::Command {
+    Cli::command()
+}
+
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -81,8 +86,7 @@ fn settings(file: &Path) -> anyhow::Result<Settings> {
 }
 
 fn begin(quiet: &str) -> anyhow::Result<tokio::runtime::Runtime> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    journal::begin(quiet);
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
 }
 
@@ -92,6 +96,7 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = shutdown.clone();
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        service::ends();
         stop.cancel();
     });
     Ok(shutdown)
@@ -104,6 +109,8 @@ fn run(config: &Path) -> anyhow::Result<()> {
         let shutdown = stop_on_signal()?;
         let collector = Collector::bind(settings, None, Notes::default()).await?;
         tracing::info!(api = %collector.address()?, "ward-collector begins");
+        let pulses = collector.pulses();
+        tokio::spawn(service::report(vec![("ledger", pulses.ledger), ("api", pulses.api)]));
         collector.run(shutdown).await?;
         tracing::info!("ward-collector has ended");
         Ok(())

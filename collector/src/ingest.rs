@@ -13,6 +13,7 @@ use shared::message::{Answer, Ask, Heartbeat};
 use shared::wire::decode;
 use shared::{Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic};
 use tokio::sync::{mpsc, oneshot};
+use ward_agent::service::Pulse;
 
 use crate::admission::{Admission, admit};
 use crate::availability::spans::Span;
@@ -262,12 +263,13 @@ impl Ingest {
         Ok(())
     }
 
-    /// Works until nobody sends any more.
-    pub fn run(mut self, mut inbox: Inbox) {
+    /// Works until nobody sends any more; `pulse` beats with each group that is done.
+    pub fn run(mut self, mut inbox: Inbox, pulse: &Pulse) {
         self.publish_configs(clock::now());
         while let Some(group) = inbox.take() {
             self.metrics.set("ward_inbox_bytes", "", inbox.waiting_bytes() as f64);
             self.handle(group, clock::now());
+            pulse.beat();
         }
     }
 

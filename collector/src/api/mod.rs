@@ -17,6 +17,7 @@ mod query;
 pub mod server;
 mod socket;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +27,11 @@ use axum::http::header;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use ward_agent::service::Pulse;
 
 use crate::feed::Live;
 use crate::ingest::Outgoing;
@@ -45,6 +48,10 @@ use server::Limits;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Largest body of a request: a thousand holidays.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
+/// How often the API is asked whether it still answers.
+const PROVE_EVERY: Duration = Duration::from_secs(3);
+/// How long it may take over that.
+const PROVE_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the handlers read.
 pub struct Api {
@@ -164,6 +171,29 @@ async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Res
     let labels = format!("route=\"{route}\",status=\"{}\"", response.status().as_u16());
     api.metrics.add("ward_api_requests_total", &labels, 1);
     pages::protect(response)
+}
+
+/// Asks the API for something small again and again, as anybody would; `pulse` beats when it answers.
+pub async fn prove(listens: SocketAddr, pulse: Pulse) {
+    let mut address = listens;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    loop {
+        match tokio::time::timeout(PROVE_LIMIT, ask(address)).await {
+            Ok(Ok(())) => pulse.beat(),
+            Ok(Err(error)) => tracing::warn!(%address, %error, "the API does not answer"),
+            Err(_) => tracing::warn!(%address, "the API has not answered in {} s", PROVE_LIMIT.as_secs()),
+        }
+        tokio::time::sleep(PROVE_EVERY).await;
+    }
+}
+
+async fn ask(address: SocketAddr) -> std::io::Result<()> {
+    let mut connection = TcpStream::connect(address).await?;
+    connection.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    // Any answer is one: what it says is for others to judge.
+    connection.read_u8().await.map(drop)
 }
 
 /// Serves until `shutdown`.

@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use shared::BranchId;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use ward_agent::agent::Pulses;
 use ward_agent::probe::{Icmp, PERMIT_HINT};
 use ward_agent::settings::{Broker, Reporting, Settings as AgentSettings};
 
@@ -171,7 +172,7 @@ async fn live(plan: AgentPlan, script: Arc<Script>, echo: Arc<Echo>, shutdown: C
     let branch = plan.settings.branch.clone();
     let prober = Arc::new(Faulty::new(echo, Arc::clone(&script)));
     let start = |stop: CancellationToken| -> JoinHandle<anyhow::Result<()>> {
-        tokio::spawn(ward_agent::agent::run(plan.settings.clone(), Arc::clone(&prober), stop))
+        tokio::spawn(ward_agent::agent::run(plan.settings.clone(), Arc::clone(&prober), Pulses::default(), stop))
     };
     let mut agent = Some(start(shutdown.clone()));
     loop {
