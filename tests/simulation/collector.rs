@@ -47,7 +47,8 @@ impl Collector {
         let inventory = parse_csv("sim", csv).expect("good");
         Store::open(folder.path()).and_then(|mut s| s.transaction(|db| store::import(db, &inventory))).expect("imported");
         let saboteur = Connection::open(folder.path().join("ward.db")).expect("the file opens");
-        let mut collector = Self { folder, running: None, saboteur, refuses: false, skews: vec![0], skew_at_end: 0, began_behind: None };
+        let mut collector =
+            Self { folder, running: None, saboteur, refuses: false, skews: vec![0], skew_at_end: 0, began_behind: None };
         collector.start(now);
         collector
     }

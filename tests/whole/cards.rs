@@ -148,7 +148,10 @@ fn while_the_link_is_there_outages_write_nothing_to_the_card() {
         }
         let waiting = card.written_bytes() - before;
         // On a machine that has too much to do an ack may come late, and one or the other change is written as well.
-        assert!(written * WORN_LESS <= waiting, "{written} bytes for eight changes that were acknowledged at once, else {waiting}");
+        assert!(
+            written * WORN_LESS <= waiting,
+            "{written} bytes for eight changes that were acknowledged at once, else {waiting}"
+        );
     });
 }
 
