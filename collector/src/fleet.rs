@@ -431,8 +431,8 @@ impl Fleet {
         }
     }
 
-    /// A branch's stream is known up to `through`, and with it every change before `observed`.
-    pub fn observed(&mut self, branch: usize, stream: StreamId, through: u64, observed: Millis, now: Millis) {
+    /// A branch's stream is known up to `through`, and with it every change before `observed`, where that is known.
+    pub fn observed(&mut self, branch: usize, stream: StreamId, through: u64, observed: Option<Millis>, now: Millis) {
         self.changed.insert(branch);
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
@@ -440,7 +440,7 @@ impl Fleet {
         state.has_to_speak = false;
         // Ahead of our clock it was dated by another one: ours was set since.
         let known = state.observed.filter(|known| *known <= now);
-        state.observed = known.max(Some(observed.min(now)));
+        state.observed = known.max(observed.map(|observed| observed.min(now)));
         if state.live_until.is_some_and(|(live, last)| live == stream && through >= last) {
             state.live_until = None;
             state.live_observed = None;
@@ -469,7 +469,7 @@ impl Fleet {
             if state.stream != Some(heartbeat.stream) {
                 return;
             }
-            self.observed(branch, heartbeat.stream, through, observed, now);
+            self.observed(branch, heartbeat.stream, through, Some(observed), now);
             return;
         }
         if heartbeat.states.is_empty() {
@@ -513,6 +513,12 @@ impl Fleet {
         branches.into_iter().for_each(|branch| self.refresh_branch(branch, now, &mut touched));
         touched.devices.sort_unstable();
         touched
+    }
+
+    /// However recent it looks, everybody has to speak first.
+    pub fn clock_was_set_back(&mut self) {
+        self.branches.iter_mut().for_each(|branch| branch.has_to_speak = true);
+        self.changed.extend(0..self.branches.len());
     }
 
     /// As [`Self::refresh`], whatever has changed.
@@ -756,7 +762,7 @@ mod tests {
             let device = fleet.device(&id.parse().expect("an id")).expect("there");
             fleet.change(device, shared::delta::UNOBSERVED, &change(to, 0));
         }
-        fleet.observed(vake, StreamId(1), 3, at(1), at(1));
+        fleet.observed(vake, StreamId(1), 3, Some(at(1)), at(1));
         fleet.refresh(at(1));
         fleet
     }
@@ -793,7 +799,7 @@ mod tests {
         fleet.refresh(at(100));
         // It is heard again, but ten entries are still on their way.
         fleet.heartbeat(0, &heartbeat(101, 13, Vec::new()), 3, at(101));
-        fleet.observed(0, StreamId(1), 5, at(20), at(101));
+        fleet.observed(0, StreamId(1), 5, Some(at(20)), at(101));
         fleet.refresh(at(101));
         assert_eq!(fleet.branches[0].contact, Contact::Silent);
         fleet.heartbeat(0, &heartbeat(102, 13, Vec::new()), 13, at(102));
@@ -812,7 +818,7 @@ mod tests {
         // c stands in another branch: this agent can't speak for it. b was not told: its log state is old.
         assert_eq!(shown(&fleet), "a=down b=unknown(never_observed) c=unknown(never_observed)");
         assert_eq!(fleet.devices[0].view.down_since, Some(at(99)));
-        fleet.observed(0, StreamId(1), 500, at(102), at(102));
+        fleet.observed(0, StreamId(1), 500, Some(at(102)), at(102));
         fleet.refresh(at(102));
         assert_eq!(shown(&fleet), "a=up b=down c=unknown(never_observed)");
     }
@@ -821,7 +827,7 @@ mod tests {
     fn an_agent_that_restarts_keeps_the_start_of_an_open_outage() {
         let mut fleet = heard();
         fleet.begin(0, StreamId(2), "0", at(10));
-        fleet.observed(0, StreamId(2), 1, at(10), at(10));
+        fleet.observed(0, StreamId(2), 1, Some(at(10)), at(10));
         fleet.refresh(at(10));
         assert_eq!(shown(&fleet), "a=unknown(never_observed) b=unknown(never_observed) c=unknown(never_observed)");
         fleet.change(1, shared::delta::UNOBSERVED, &change(Status::Down, 11));
@@ -852,7 +858,7 @@ mod tests {
     fn three_changes_in_five_minutes_are_flapping_and_fewer_than_two_end_it() {
         let mut fleet = heard();
         let flapping = |fleet: &mut Fleet, seconds: i64| {
-            fleet.observed(0, StreamId(1), 3, at(seconds), at(seconds));
+            fleet.observed(0, StreamId(1), 3, Some(at(seconds)), at(seconds));
             fleet.refresh(at(seconds));
             fleet.devices[0].view.is_flapping
         };
@@ -940,7 +946,7 @@ mod tests {
                 fleet.change(*device, from, &change(*to, *seconds));
             }
             Event::Observed { branch, stream, through, seconds, now } => {
-                fleet.observed(*branch, StreamId(*stream), *through, at(*seconds), at(*now));
+                fleet.observed(*branch, StreamId(*stream), *through, Some(at(*seconds)), at(*now));
             }
             Event::Heartbeat { branch, seconds, last, through, device, now } => {
                 let live = |id: &&str| Live { device: id.parse().expect("an id"), status: Status::Down, onset: Uptime(5_000) };
@@ -1011,7 +1017,7 @@ mod tests {
             let device = fleet.device(&id.parse().expect("an id")).expect("there");
             fleet.change(device, shared::delta::UNOBSERVED, &change(to, 12));
         }
-        fleet.observed(vake, StreamId(2), 3, at(15), at(15));
+        fleet.observed(vake, StreamId(2), 3, Some(at(15)), at(15));
         fleet.refresh(at(15));
         let b = fleet.device(&"b".parse().expect("an id")).expect("there");
         assert_eq!(fleet.devices[b].view.status, Status::Down);

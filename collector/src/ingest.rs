@@ -113,6 +113,8 @@ struct Staged {
     entries: u64,
     ack: Option<Ack>,
     received: Millis,
+    /// It speaks of an earlier boot than that of the agent which sends it: it vouches for nothing that is now.
+    is_past: bool,
 }
 
 impl Staged {
@@ -129,6 +131,7 @@ impl Staged {
             entries: 0,
             ack: None,
             received,
+            is_past: false,
         }
     }
 
@@ -223,8 +226,11 @@ impl Ingest {
                 fleet.begin(branch, row.stream, &row.version, row.began);
                 let surely = row.observed.plus(-i64::from(row.error_ms));
                 if fleet.is_present(branch, row.stream) && surely <= now {
-                    fleet.observed(branch, row.stream, row.through, surely, surely);
+                    fleet.observed(branch, row.stream, row.through, Some(surely), surely);
                 }
+            }
+            if rows.iter().any(|row| row.observed > now) {
+                fleet.clock_was_set_back();
             }
         });
         let present: Vec<Option<&StreamRow>> = {
@@ -486,6 +492,7 @@ impl Ingest {
                         undatable(branch, before, (mark + 1, through), missing, &entries, now)
                     }
                 };
+                staged.is_past = batch.sent.is_none();
                 staged.begins = begins;
                 staged.row.through = through;
                 staged.ack = Some(ack(through, false));
@@ -1025,7 +1032,7 @@ fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
     // A date that may be off must not make old states look fresh.
     let surely = work.row.observed.plus(-i64::from(work.row.error_ms));
     if is_present {
-        fleet.observed(work.branch, work.row.stream, work.row.through, surely, now);
+        fleet.observed(work.branch, work.row.stream, work.row.through, (!work.is_past).then_some(surely), now);
     }
 }
 
@@ -1093,7 +1100,9 @@ fn undatable(
     }
     let began = if row.began.is_plausible(now) { row.began } else { now };
     let observed = row.observed.max(began).min(now);
-    let gap = GapRow { stream: 0, first: seqs.0, last: seqs.1, from: observed, to: now, reason: "undatable".to_owned(), dropped };
+    // A gap that the agent tells may reach back over what is known already.
+    let first = entries.first().map_or(seqs.0, |(seq, _)| seqs.0.min(*seq));
+    let gap = GapRow { stream: 0, first, last: seqs.1, from: observed, to: now, reason: "undatable".to_owned(), dropped };
     Staged { gaps: vec![gap], ..Staged::of(branch, StreamRow { began, observed, error_ms: u32::MAX, ..row }, now) }
 }
 
@@ -1102,7 +1111,8 @@ fn is_ahead(batch: &Batch, now: Millis) -> bool {
     moments(batch).any(|at| batch.dating.date(at).0.since(now) > Millis::AHEAD_LIMIT_MS)
 }
 
-/// Every moment that a batch names, but for the spread of its minutes.
+/// Every moment that a batch names, but for the spread of its minutes; when it was sent among them: what is old looks
+/// fresh by a clock that was set back.
 fn moments(batch: &Batch) -> impl Iterator<Item = Uptime> {
     let named = batch.group.deltas.iter().flat_map(|delta| match &delta.body {
         Body::Transition(transition) => [delta.at, transition.onset],
@@ -1110,7 +1120,7 @@ fn moments(batch: &Batch) -> impl Iterator<Item = Uptime> {
         Body::Gap(gap) => [gap.from, gap.to],
         Body::Boot(_) => [delta.at, delta.at],
     });
-    named.chain([batch.observed_through])
+    named.chain([batch.observed_through]).chain(batch.sent)
 }
 
 /// Whether a batch says that it was sent so long ago that no line takes that long: its dates are those of a wrong clock.

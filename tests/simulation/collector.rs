@@ -34,6 +34,10 @@ pub(crate) struct Collector {
     refuses: bool,
     /// How far its clock is off, in ms: every value that it had.
     skews: Vec<i64>,
+    /// The last of them when it ended.
+    skew_at_end: i64,
+    /// When it began with a clock that was set back while it was down.
+    began_behind: Option<i64>,
 }
 
 impl Collector {
@@ -43,7 +47,8 @@ impl Collector {
         let inventory = parse_csv("sim", csv).expect("good");
         Store::open(folder.path()).and_then(|mut s| s.transaction(|db| store::import(db, &inventory))).expect("imported");
         let saboteur = Connection::open(folder.path().join("ward.db")).expect("the file opens");
-        let mut collector = Self { folder, running: None, saboteur, refuses: false, skews: vec![0] };
+        let mut collector =
+            Self { folder, running: None, saboteur, refuses: false, skews: vec![0], skew_at_end: 0, began_behind: None };
         collector.start(now);
         collector
     }
@@ -54,11 +59,13 @@ impl Collector {
         let metrics = Arc::new(Metrics::default());
         let store = self.store();
         let ingest = Ingest::new(store, Arc::clone(&live), metrics, sender, Rollout::default(), Some(1 << 30), self.clock(now));
+        self.began_behind = (self.skew() < self.skew_at_end).then_some(now);
         self.running = Some(Running { ingest: ingest.expect("the ledger is readable"), live, outgoing });
     }
 
     pub(crate) fn kill(&mut self) {
         self.running = None;
+        self.skew_at_end = self.skew();
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -67,7 +74,17 @@ impl Collector {
 
     /// What its clock says.
     pub(crate) fn clock(&self, now: i64) -> Millis {
-        Millis(now + self.skews.last().expect("it has had a clock from the beginning"))
+        Millis(now + self.skew())
+    }
+
+    fn skew(&self) -> i64 {
+        *self.skews.last().expect("it has had a clock from the beginning")
+    }
+
+    /// Whether it has begun less than `ms` ago with a clock that was set back while it was down: by that clock it was down
+    /// for a moment only.
+    pub(crate) fn mistakes_its_absence(&self, ms: i64, now: i64) -> bool {
+        self.began_behind.is_some_and(|began| now - began <= ms)
     }
 
     /// Somebody sets its clock.
@@ -82,7 +99,7 @@ impl Collector {
 
     /// How far behind the furthest that it ever was its clock is now, in ms.
     pub(crate) fn set_back_ms(&self) -> i64 {
-        self.skews().1 - self.skews.last().copied().unwrap_or(0)
+        self.skews().1 - self.skew()
     }
 
     /// Whether its file refuses writes.
@@ -116,6 +133,8 @@ impl Collector {
                 acks.push((branch, ack));
             }
         }
+        // In an order that a seed decides.
+        acks.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         acks
     }
 

@@ -78,5 +78,12 @@ fn a_branch_in_doubt_is_asked_for_its_states_until_it_has_told_them() {
 
 #[test]
 fn what_can_not_be_dated_is_counted_to_the_entry() {
+    run(359);
     run(1174);
+}
+
+#[test]
+fn what_an_earlier_boot_told_says_nothing_of_the_present_by_a_clock_that_was_set_back() {
+    run(346);
+    run(553);
 }

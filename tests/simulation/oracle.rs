@@ -14,6 +14,8 @@ use crate::world::STEP_MS;
 const SLACK_MS: i64 = 2 * STEP_MS;
 /// How long a batch that is dated ahead is still believed, in ms: so much fresher may it look.
 const AHEAD_MS: i64 = shared::Millis::AHEAD_LIMIT_MS;
+/// How long a batch is on its way at most, in ms.
+const WAY_MS: i64 = 3_000;
 /// What was told so long before the end must have arrived, in ms.
 const ARRIVED_MS: i64 = 100_000;
 
@@ -21,8 +23,13 @@ const ARRIVED_MS: i64 = 100_000;
 /// while it is down; and anything at all said of a branch that can't be heard.
 pub(crate) fn check_shown(collector: &Collector, branch: &Branch, cut_ms: i64, now: i64) {
     let Some(fleet) = collector.fleet() else { return };
-    // A clock that was set back makes dates look fresher than they are.
-    let limit_ms = i64::from(SILENT_AFTER_MS) + CONFIRM_MS + SLACK_MS + collector.set_back_ms().min(AHEAD_MS);
+    if collector.mistakes_its_absence(SILENT_AFTER_MS.into(), now) {
+        return;
+    }
+    // A clock that was set back makes dates look fresher than they are, and what is on its way ages meanwhile.
+    let set_back_ms = collector.set_back_ms();
+    let fresher_ms = if set_back_ms > 0 { set_back_ms.min(AHEAD_MS) + WAY_MS } else { 0 };
+    let limit_ms = i64::from(SILENT_AFTER_MS) + CONFIRM_MS + SLACK_MS + fresher_ms;
     let state = &fleet.branches[fleet.branch(&branch.id).expect("in the inventory")];
     for device in &branch.devices {
         let shown = fleet.device(&device.id).map(|at| fleet.devices[at].view.status).expect("in the inventory");

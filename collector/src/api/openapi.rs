@@ -120,6 +120,7 @@ fn device() -> Value {
         ("down_since", or_null(ms())),
         ("last_ok", or_null(ms())),
         ("is_flapping", flag()),
+        ("in_maintenance", flag()),
         ("rtt_ms", or_null(number())),
         ("packet_loss", or_null(number())),
     ])
