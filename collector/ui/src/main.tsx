@@ -13,6 +13,13 @@ const LATER: Record<string, () => Promise<{ default: ComponentType<{ id: string 
   device: () => import("./views/Device"),
   branch: () => import("./views/Branch"),
   fleet: () => import("./views/Fleet"),
+  dashboard: () => import("./views/Dashboard"),
+  map: () => import("./views/Map"),
+  reports: () => import("./views/Reports"),
+  inventory: () => import("./views/Inventory"),
+  users: () => import("./views/Users"),
+  tokens: () => import("./views/Tokens"),
+  audit: () => import("./views/Audit"),
 };
 
 function Page() {

@@ -1,6 +1,6 @@
 /** Which view an address names. Pure. */
 
-export const VIEWS = ["monitor", "fleet"] as const;
+export const VIEWS = ["monitor", "dashboard", "map", "fleet", "reports", "inventory", "users", "tokens", "audit"] as const;
 export type ViewName = (typeof VIEWS)[number];
 
 export type Route = { view: ViewName; params: URLSearchParams } | { view: "device" | "branch"; id: string; params: URLSearchParams };

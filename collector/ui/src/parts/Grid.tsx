@@ -112,13 +112,13 @@ function renderRow(row: Row) {
   }
   return (
     <div class="cards" style={{ gridTemplateColumns: `repeat(${row.columns}, minmax(0, 1fr))` }}>
-      {row.cards.map(({ place, devices }) => <Card key={place.id} place={place} devices={devices} />)}
+      {row.cards.map(({ place, devices }) => <Card key={place.id} place={place} devices={devices} revision={place.revision} />)}
     </div>
   );
 }
 
 /** A branch that looks as before is not drawn again, whatever else changes. */
-function Card({ place, devices }: Cards) {
+function Card({ place, devices, revision }: Cards & { revision: number }) {
   const ids = devices.length === place.devices.length ? "" : devices.map(({ id }) => id).join(" ");
   return useMemo(() => {
     const { branch } = place;
@@ -131,7 +131,7 @@ function Card({ place, devices }: Cards) {
         <div class="cells">{devices.map((device) => <Cell key={device.id} device={device} branchName={branch.name} />)}</div>
       </section>
     );
-  }, [place, place.revision, ids, minute.value, foldMs.value, language.value]);
+  }, [place, revision, ids, minute.value, foldMs.value, language.value]);
 }
 
 function BranchNote({ place }: { place: Place }) {

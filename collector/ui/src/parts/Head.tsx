@@ -17,8 +17,10 @@ export function Head() {
       </div>
       <CountButtons />
       <Views />
-      <LinkState />
-      <Settings />
+      <div class="top-end">
+        <LinkState />
+        <Settings />
+      </div>
     </header>
   );
 }

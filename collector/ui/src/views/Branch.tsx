@@ -61,6 +61,7 @@ function headWords({ branch, counts }: Place): string {
 }
 
 function Devices({ place }: { place: Place }) {
+  void drawn.value;
   const words = t();
   return (
     <section class="panel" aria-label={words.tableLabel}>
@@ -94,6 +95,7 @@ function DeviceRow({ device }: { device: Device }) {
 
 /** Every device's history on one axis, exact from the ledger: what failed together is seen together. */
 function Together({ place }: { place: Place }) {
+  void drawn.value;
   const words = t();
   const named = route.value.params.get("range");
   const range = named && RANGES.includes(named) ? named : DEFAULT_RANGE;

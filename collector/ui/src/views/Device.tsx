@@ -86,6 +86,7 @@ function Facts({ device, branch }: { device: Device; branch: Branch | undefined 
 }
 
 function Siblings({ device }: { device: Device }) {
+  void drawn.value;
   const place = board.placeOf(device);
   if (!place) return null;
   const { counts } = place;

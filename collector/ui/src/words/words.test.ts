@@ -65,6 +65,6 @@ test("an address names a view, a device or a branch, and anything else is the mo
   expect(parseRoute("/devices/a%20b", "?range=7d")).toMatchObject({ view: "device", id: "a b" });
   expect(parseRoute("/branches/vake", "")).toMatchObject({ view: "branch", id: "vake" });
   expect(["/", "/fleet", "/nonsense", "/devices"].map((path) => parseRoute(path, "").view)).toEqual(["monitor", "fleet", "monitor", "monitor"]);
-  expect([viewPath("monitor"), viewPath("fleet")]).toEqual(["/", "/fleet"]);
+  expect([viewPath("monitor"), viewPath("map")]).toEqual(["/", "/map"]);
   expect(parseRoute("/devices/%E0%A4%A", "")).toMatchObject({ view: "device" });
 });
