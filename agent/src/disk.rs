@@ -22,7 +22,10 @@ const RUNS: &str = "runs";
 const RESERVE_BYTES: u64 = 512 * 1024;
 /// The reserve is laid by again only where this many times as much is free.
 const RESERVE_MARGIN: u64 = 4;
-/// sled never gives room back: files that have grown beyond this are made anew once nothing is held.
+/// So many bytes of files are there for each byte that is held, at most: two where groups are only added, six to seven
+/// where old ones are thinned all the time.
+pub const GROWTH: u64 = 8;
+/// sled never gives room back: files that have grown beyond [`GROWTH`], and beyond this, are made anew with what is held.
 const RENEW_BYTES: u64 = 8 * 1024 * 1024;
 /// How often, and how long apart, a lock is asked for that a closed database is about to let go.
 const LOCK_TRIES: u32 = 50;
@@ -34,6 +37,8 @@ pub struct Disk {
     reserve: PathBuf,
     open: Option<Open>,
     flushes: Arc<AtomicU64>,
+    /// Files up to this size are left alone: a renewal that failed, or gained little, isn't tried again at once.
+    renew_above: u64,
 }
 
 struct Open {
@@ -48,7 +53,7 @@ impl Disk {
     /// Uses the folder `buffer` in `state_dir`. A folder that sled can't open is put aside under another name.
     pub fn new(state_dir: &Path) -> Self {
         let (folder, reserve) = (state_dir.join("buffer"), state_dir.join("reserve"));
-        Self { folder, reserve, open: None, flushes: Arc::default() }
+        Self { folder, reserve, open: None, flushes: Arc::default(), renew_above: RENEW_BYTES }
     }
 
     /// Counts how often something was made durable.
@@ -101,21 +106,13 @@ impl Disk {
         true
     }
 
-    /// Begins a new folder that remembers the same runs. The old one stays until the new one is on the disk.
+    /// Begins a new folder with the same content. The old one stays until the new one is on the disk.
     fn renew(&mut self) -> io::Result<()> {
-        let runs = self.with(|open| open.runs.iter().collect::<Result<Vec<_>, _>>().map_err(Into::into))?;
-        self.open = None;
         let [fresh, old] = beside(&self.folder);
         clear_away(&fresh)?;
         fs::create_dir_all(&fresh)?;
-        {
-            let open = open(&fresh)?;
-            for (ordinal, run) in runs {
-                open.runs.insert(ordinal, run)?;
-            }
-            open.db.flush()?;
-            rustix::fs::fdatasync(open.log.as_fd())?;
-        }
+        self.with(|open| copy(open, &fresh)).inspect_err(|_| drop(clear_away(&fresh)))?;
+        self.open = None;
         fs::rename(&self.folder, &old)?;
         fs::rename(&fresh, &self.folder)?;
         if let Some(state_dir) = self.folder.parent() {
@@ -123,6 +120,19 @@ impl Disk {
         }
         clear_away(&old)
     }
+}
+
+/// Writes all that a database holds into a new one in `folder`.
+fn copy(from: &Open, folder: &Path) -> io::Result<()> {
+    let to = open(folder)?;
+    for (trees, key_values) in [(&to.runs, from.runs.iter()), (&to.groups, from.groups.iter())] {
+        for entry in key_values {
+            let (key, value) = entry?;
+            trees.insert(key, value)?;
+        }
+    }
+    to.db.flush()?;
+    Ok(rustix::fs::fdatasync(to.log.as_fd())?)
 }
 
 /// The names of a folder that is being made, and of one that has had its day.
@@ -273,11 +283,19 @@ impl Store for Disk {
     }
 
     fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
-        let has_grown = self.with(|open| {
-            apply(open, writes)?;
-            Ok(open.groups.is_empty() && open.log.metadata()?.len() > RENEW_BYTES)
-        })?;
-        if has_grown { self.renew() } else { Ok(()) }
+        self.with(|open| apply(open, writes))
+    }
+
+    fn trim(&mut self, held_bytes: u64) -> io::Result<()> {
+        let size = self.with(|open| Ok(open.log.metadata()?.len()))?;
+        if size <= self.renew_above.max(held_bytes.saturating_mul(GROWTH)) {
+            return Ok(());
+        }
+        self.renew_above = size + size / 4;
+        self.renew()?;
+        let size = self.with(|open| Ok(open.log.metadata()?.len()))?;
+        self.renew_above = RENEW_BYTES.max(size + size / 2);
+        Ok(())
     }
 
     fn has_room(&mut self) -> bool {
@@ -297,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_have_grown_are_made_anew_once_nothing_is_held() {
+    fn files_that_have_grown_are_made_anew_with_what_is_held() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut disk = Disk::new(folder.path());
         disk.commit(vec![Write::Run(run(3))]).expect("written");
@@ -310,10 +328,13 @@ mod tests {
         let file = folder.path().join("buffer/db");
         let size = || fs::metadata(&file).expect("there").len();
         assert!(size() > RENEW_BYTES);
+        let held = |n: u64| n * (GROUP_LIMIT_BYTES as u64 + 500);
+        disk.trim(held(800)).expect("trimmed");
+        assert!(size() > held(800), "it is full of what is held");
         disk.forget((1..800).map(|seq| Write::Remove(at(seq))).collect()).expect("forgotten");
-        assert!(size() > RENEW_BYTES, "something is held");
-        disk.forget(vec![Write::Remove(at(800))]).expect("forgotten");
-        assert_eq!((disk.positions().expect("read"), disk.runs().expect("read")), (Vec::new(), vec![run(3)]));
+        disk.trim(held(1)).expect("trimmed");
+        assert_eq!((disk.positions().expect("read"), disk.runs().expect("read")), (vec![at(800)], vec![run(3)]));
+        assert_eq!(disk.read(at(800)).expect("read"), Some(vec![800u64 as u8; GROUP_LIMIT_BYTES + 500]));
         assert!(size() < RENEW_BYTES / 4, "{} B", size());
         assert_eq!(beside(&folder.path().join("buffer")).map(|path| path.exists()), [false, false]);
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::budget::Budget;
 use crate::buffer::{Buffer, Level, Position, Store};
 use crate::clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, GROWTH};
 use crate::line::Carried;
 use crate::outbox::{Outbox, Word};
 use crate::patience::Patient;
@@ -89,7 +89,7 @@ impl Keeper {
     ) -> std::io::Result<Self> {
         let disk = Disk::new(state_dir);
         let meter = Meter::new(disk.flushes(), clock::uptime());
-        let buffer = Buffer::open(Patient::new(disk)?, stream, boot, limit_bytes, clock::uptime());
+        let buffer = Buffer::open(Patient::new(disk)?, stream, boot, limit_bytes / GROWTH, clock::uptime());
         let outbox = Outbox::new(branch, buffer);
         let (commands, inbox) = mpsc::channel(COMMANDS_LIMIT);
         let (told, standing) = watch::channel(standing(&outbox, clock::uptime()));

@@ -79,7 +79,7 @@ impl Settings {
             let branch = root.required("branch");
             let state_dir = root.text("state_dir").unwrap_or_else(|| "/var/lib/ward-agent".to_owned());
             let broker = broker(root);
-            let limit_mb = root.table("buffer", |buffer| buffer.whole("limit_mb", 64u32, 1..=4096)).unwrap_or(64);
+            let limit_mb = root.table("buffer", |buffer| buffer.whole("limit_mb", 64u32, 8..=4096)).unwrap_or(64);
             let report = root.table("report", |report| Reporting::read(report, Reporting::DEFAULT));
             let Reporting { heartbeat_ms, qualities_ms: report_ms } = report.unwrap_or(Reporting::DEFAULT);
             let rule = if root.has("probe") { root.table("probe", rule) } else { Some(ProbeRule::default()) };
