@@ -34,9 +34,9 @@ pub struct Reporting {
 }
 
 impl Reporting {
-    /// Under a megabyte a day for seven devices.
+    /// Made for a megabyte a day for seven devices; `tests/bench budget` measures it.
     pub const DEFAULT: Self = Self { heartbeat_ms: 24_000, qualities_ms: 600_000 };
-    /// Under 150 kilobytes a day for seven devices, where each costs money.
+    /// Made for 150 kilobytes a day for seven devices, where each costs money.
     pub const METERED: Self = Self { heartbeat_ms: 280_000, qualities_ms: 3_600_000 };
 
     /// Reads a `[report]` table; what is missing is as in `base`.
