@@ -948,7 +948,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         // sled lets go of its lock a moment after it was dropped.
         let disk = || {
-            let mut disk = Disk::new(folder.path());
+            let mut disk = Disk::new(folder.path(), 64 * 1024 * 1024);
             (0..100)
                 .find(|_| {
                     disk.runs().is_ok() || {
@@ -983,13 +983,13 @@ mod tests {
     #[test]
     fn a_damaged_folder_is_put_aside_and_the_agent_goes_on() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut buffer = open(Disk::new(folder.path()), 1);
+        let mut buffer = open(Disk::new(folder.path(), 64 * 1024 * 1024), 1);
         buffer.append(transition(1), Uptime(1));
         buffer.close(Uptime(1));
         drop(buffer);
         std::fs::remove_file(folder.path().join("buffer/db")).expect("sled's file");
         std::fs::create_dir(folder.path().join("buffer/db")).expect("made");
-        let mut next = open(Disk::new(folder.path()), 2);
+        let mut next = open(Disk::new(folder.path(), 64 * 1024 * 1024), 2);
         next.append(transition(2), Uptime(2));
         next.flush(Uptime(20_000));
         assert!(!next.level().volatile);

@@ -22,11 +22,12 @@ const RUNS: &str = "runs";
 const RESERVE_BYTES: u64 = 512 * 1024;
 /// The reserve is laid by again only where this many times as much is free.
 const RESERVE_MARGIN: u64 = 4;
-/// So many bytes of files are there for each byte that is held, at most: two where groups are only added, six to seven
-/// where old ones are thinned all the time.
-pub const GROWTH: u64 = 8;
-/// sled never gives room back: files that have grown beyond [`GROWTH`], and beyond this, are made anew with what is held.
+/// sled never gives room back: files that have grown beyond this are made anew once little is held.
 const RENEW_BYTES: u64 = 8 * 1024 * 1024;
+/// So many times what is held is little: new files take two to three times as much.
+const GROWTH: u64 = 4;
+/// Groups that are copied in one go.
+const COPIED: usize = 8;
 /// How often, and how long apart, a lock is asked for that a closed database is about to let go.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -37,6 +38,7 @@ pub struct Disk {
     reserve: PathBuf,
     open: Option<Open>,
     flushes: Arc<AtomicU64>,
+    limit_bytes: u64,
     /// Files up to this size are left alone: a renewal that failed, or gained little, isn't tried again at once.
     renew_above: u64,
 }
@@ -50,10 +52,17 @@ struct Open {
 }
 
 impl Disk {
-    /// Uses the folder `buffer` in `state_dir`. A folder that sled can't open is put aside under another name.
-    pub fn new(state_dir: &Path) -> Self {
+    /// How many bytes of groups may be held for files of a size: twice that and some is usual where groups are only added,
+    /// and left by a renewal.
+    pub fn held_limit(limit_bytes: u64) -> u64 {
+        limit_bytes * 2 / 5
+    }
+
+    /// Uses the folder `buffer` in `state_dir`, up to a size in bytes. A folder that sled can't open is put aside under
+    /// another name.
+    pub fn new(state_dir: &Path, limit_bytes: u64) -> Self {
         let (folder, reserve) = (state_dir.join("buffer"), state_dir.join("reserve"));
-        Self { folder, reserve, open: None, flushes: Arc::default(), renew_above: RENEW_BYTES }
+        Self { folder, reserve, open: None, flushes: Arc::default(), limit_bytes, renew_above: 0 }
     }
 
     /// Counts how often something was made durable.
@@ -125,10 +134,16 @@ impl Disk {
 /// Writes all that a database holds into a new one in `folder`.
 fn copy(from: &Open, folder: &Path) -> io::Result<()> {
     let to = open(folder)?;
-    for (trees, key_values) in [(&to.runs, from.runs.iter()), (&to.groups, from.groups.iter())] {
-        for entry in key_values {
-            let (key, value) = entry?;
-            trees.insert(key, value)?;
+    for entry in from.runs.iter() {
+        let (ordinal, run) = entry?;
+        to.runs.insert(ordinal, run)?;
+    }
+    for (n, entry) in from.groups.iter().enumerate() {
+        let (at, group) = entry?;
+        to.groups.insert(at, group)?;
+        // What waits in memory together is written less densely.
+        if n % COPIED == 0 {
+            to.db.flush()?;
         }
     }
     to.db.flush()?;
@@ -288,13 +303,14 @@ impl Store for Disk {
 
     fn trim(&mut self, held_bytes: u64) -> io::Result<()> {
         let size = self.with(|open| Ok(open.log.metadata()?.len()))?;
-        if size <= self.renew_above.max(held_bytes.saturating_mul(GROWTH)) {
+        let is_loose = size > RENEW_BYTES && size > held_bytes.saturating_mul(GROWTH);
+        if size <= self.renew_above || !(is_loose || size > self.limit_bytes) {
             return Ok(());
         }
-        self.renew_above = size + size / 4;
+        self.renew_above = size + size / 8;
         self.renew()?;
         let size = self.with(|open| Ok(open.log.metadata()?.len()))?;
-        self.renew_above = RENEW_BYTES.max(size + size / 2);
+        self.renew_above = size + size / 8;
         Ok(())
     }
 
@@ -305,10 +321,12 @@ impl Store for Disk {
 
 #[cfg(test)]
 mod tests {
-    use shared::{BootId, StreamId};
+    use shared::{Body, BootId, Column, Minute, Qualities, Status, StreamId, Transition, Uptime};
 
     use super::*;
-    use crate::buffer::GROUP_LIMIT_BYTES;
+    use crate::buffer::{Buffer, GROUP_LIMIT_BYTES};
+
+    const LIMIT: u64 = 64 * 1024 * 1024;
 
     fn run(ordinal: u32) -> Run {
         Run { ordinal, stream: StreamId(7), boot: BootId(1), last: 9, clean: false, dating: None }
@@ -317,7 +335,7 @@ mod tests {
     #[test]
     fn files_that_have_grown_are_made_anew_with_what_is_held() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut disk = Disk::new(folder.path());
+        let mut disk = Disk::new(folder.path(), LIMIT);
         disk.commit(vec![Write::Run(run(3))]).expect("written");
         let at = |seq| Position { run: 3, seq };
         for seq in 1..=800 {
@@ -340,23 +358,50 @@ mod tests {
     }
 
     #[test]
+    fn files_stay_within_their_limit_whatever_is_thinned() {
+        const SMALL: u64 = 2 * 1024 * 1024;
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::new(folder.path(), SMALL);
+        let mut buffer = Buffer::open(disk, StreamId(1), BootId(1), Disk::held_limit(SMALL), Uptime(0));
+        let size = || fs::metadata(folder.path().join("buffer/db")).expect("there").len();
+        let mut most = 0;
+        for n in 1..700 {
+            let now = Uptime(n * 900_000);
+            let column = |i: u64| {
+                Column::pack(format!("d{i}").parse().expect("an id"), &[Minute { sent: 30, ..Minute::default() }; 15], 10)
+            };
+            let columns = (0..31).map(column).collect();
+            buffer.append(Body::Qualities(Qualities { first_end: now, unit_us: 10, columns }), now);
+            for i in 0..40 {
+                let device = format!("d{i}").parse().expect("an id");
+                let change = Transition { device, from: Status::Up, to: Status::Down, onset: now, last_ok: None };
+                buffer.append(Body::Transition(change), now);
+            }
+            buffer.flush(now);
+            most = most.max(size());
+        }
+        assert!(buffer.level().bytes > Disk::held_limit(SMALL) * 9 / 10, "{:?}", buffer.level());
+        assert!(most <= SMALL * 3 / 2, "{most} B");
+    }
+
+    #[test]
     fn a_renewal_that_was_interrupted_is_finished_or_forgotten() {
         let state = tempfile::tempdir().expect("a folder");
         let folder = state.path().join("buffer");
         let [fresh, old] = beside(&folder);
-        Disk::new(state.path()).commit(vec![Write::Run(run(3))]).expect("written");
+        Disk::new(state.path(), LIMIT).commit(vec![Write::Run(run(3))]).expect("written");
         fs::create_dir(&fresh).expect("made");
-        assert_eq!(Disk::new(state.path()).runs().expect("read"), [run(3)], "cut before the first rename");
+        assert_eq!(Disk::new(state.path(), LIMIT).runs().expect("read"), [run(3)], "cut before the first rename");
         fs::rename(&folder, &fresh).expect("moved");
         fs::create_dir(&old).expect("made");
-        assert_eq!(Disk::new(state.path()).runs().expect("read"), [run(3)], "cut between the two");
+        assert_eq!(Disk::new(state.path(), LIMIT).runs().expect("read"), [run(3)], "cut between the two");
         assert!(!fresh.exists() && !old.exists());
     }
 
     #[test]
     fn a_reserve_is_laid_by_and_given_up_for_a_full_disk() {
         let state = tempfile::tempdir().expect("a folder");
-        let mut disk = Disk::new(state.path());
+        let mut disk = Disk::new(state.path(), LIMIT);
         disk.commit(vec![Write::Run(run(1))]).expect("written");
         assert!(disk.has_room());
         let reserve = state.path().join("reserve");
