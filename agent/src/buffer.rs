@@ -79,6 +79,10 @@ pub trait Store {
     fn commit(&mut self, writes: Vec<Write>) -> io::Result<()>;
     /// Applies writes that may be undone by a power cut.
     fn forget(&mut self, writes: Vec<Write>) -> io::Result<()>;
+    /// Gives room back that it takes beyond what it holds, where that has become much.
+    fn trim(&mut self, _held_bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Whether there is room for more than the next few writes.
     fn has_room(&mut self) -> bool {
         true
@@ -183,6 +187,8 @@ pub struct Buffer<S> {
     room_at: Uptime,
     /// The oldest group can't be read now: nothing goes out before it.
     is_blocked: bool,
+    /// New groups of a commit that took too long: they may be on the disk all the same, though nobody counts on them.
+    late: Vec<Position>,
 }
 
 impl<S: Store> Buffer<S> {
@@ -217,6 +223,7 @@ impl<S: Store> Buffer<S> {
             retry_at: now,
             room_at: now,
             is_blocked: false,
+            late: Vec::new(),
         };
         buffer.append(Body::Boot(entry), now);
         buffer.append_orphans(orphans, now);
@@ -339,7 +346,7 @@ impl<S: Store> Buffer<S> {
             self.disk_failed("reading the buffer", &error, now);
             return;
         }
-        let mut writes = Vec::new();
+        let mut writes = self.taken_back(u64::MAX);
         let mut stored = Vec::new();
         for group in split(self.memory.iter(), GROUP_LIMIT_BYTES) {
             let at = Position { run: self.run.ordinal, seq: group.first };
@@ -349,14 +356,32 @@ impl<S: Store> Buffer<S> {
         }
         writes.push(Write::Run(self.run.clone()));
         if let Err(error) = self.store.commit(writes) {
+            if error.kind() == io::ErrorKind::TimedOut {
+                self.late.extend(stored.into_iter().map(|(at, _)| at));
+                self.late.dedup();
+            }
             self.disk_failed("writing the buffer", &error, now);
             return;
         }
+        self.late.clear();
         self.disk_took(now);
         stored.into_iter().for_each(|(at, group)| self.disk.insert(at, group));
         self.memory.clear();
         (self.memory_bytes, self.memory_entries) = (0, 0);
         self.enforce_limit(now);
+        self.trim(now);
+    }
+
+    /// Removes what may have been written late, as far as it ends before a number.
+    fn taken_back(&self, through: u64) -> Vec<Write> {
+        let unknown = |at: &&Position| at.seq <= through && !self.disk.groups.contains_key(at);
+        self.late.iter().filter(unknown).map(|at| Write::Remove(*at)).collect()
+    }
+
+    fn trim(&mut self, now: Uptime) {
+        if let Err(error) = self.store.trim(self.disk.bytes) {
+            self.disk_failed("making the buffer smaller", &error, now);
+        }
     }
 
     /// Takes over what earlier runs left, if the disk couldn't be read when this one began. This run comes after them.
@@ -399,6 +424,7 @@ impl<S: Store> Buffer<S> {
         done.iter().for_each(|at| self.disk.remove(*at));
         let mut writes: Vec<Write> = done.into_iter().map(Write::Remove).collect();
         if run == self.run.ordinal {
+            writes.extend(self.taken_back(through));
             while let Some((seq, delta, bytes)) = self.memory.front()
                 && seq + delta.span() - 1 <= through
             {
@@ -408,10 +434,11 @@ impl<S: Store> Buffer<S> {
             }
         }
         writes.extend(self.drained_runs().into_iter().map(Write::ForgetRun));
-        if !writes.is_empty()
-            && let Err(error) = self.store.forget(writes)
-        {
-            self.disk_failed("forgetting what is acknowledged", &error, now);
+        if !writes.is_empty() {
+            match self.store.forget(writes) {
+                Ok(()) => self.trim(now),
+                Err(error) => self.disk_failed("forgetting what is acknowledged", &error, now),
+            }
         }
         let earlier = self.disk.groups.range(..Position { run, seq: 0 }).next();
         earlier.is_none().then_some(end)
@@ -515,7 +542,7 @@ impl<S: Store> Buffer<S> {
                 }
             };
             // Until the disk takes it the limit stays exceeded; the next write tries again.
-            if !self.replace(at, &thinned, now) || !self.merge_gap_with_the_one_before(at, now) {
+            if !self.replace_joined(at, thinned, now) {
                 return;
             }
         }
@@ -530,23 +557,21 @@ impl<S: Store> Buffer<S> {
         })
     }
 
-    /// Joins a group that is only a gap with a gap before it; `false` when the disk fails.
-    fn merge_gap_with_the_one_before(&mut self, at: Position, now: Uptime) -> bool {
-        let Some(before) = self.disk.groups.range(..at).next_back().map(|(at, _)| *at) else { return true };
-        let mut read = |at| self.store.read(at).ok().flatten().and_then(|bytes: Vec<u8>| decode(&bytes));
-        let (Some(mut first), Some(second)) = (read(before), read(at)) else { return true };
-        let gap_only = |group: &Group| matches!(group.deltas.as_slice(), [Delta { body: Body::Gap(_), .. }]);
-        if before.run != at.run || first.last() + 1 != second.first || !gap_only(&second) {
-            return true;
-        }
-        let [.., Delta { body: Body::Gap(_), .. }] = first.deltas.as_slice() else { return true };
-        first.deltas.extend(second.deltas);
-        let merged = thin(first, |_, _| false);
-        let bytes = encode(&merged);
-        let stored = describe(&merged, bytes.len());
+    /// Puts a thinned group in the place of one, together with the group before it where both are small: many small groups
+    /// take a multiple of their bytes. Whether the disk took it.
+    fn replace_joined(&mut self, at: Position, group: Group, now: Uptime) -> bool {
+        let before = self.disk.of_run(at.run).take_while(|(before, _)| **before < at).last().map(|(before, _)| *before);
+        let before = before.and_then(|before| Some((before, decode(&self.store.read(before).ok()??)?)));
+        let Some((before, mut first)) = before.filter(|(_, first)| is_joinable(first, &group)) else {
+            return self.replace(at, &group, now);
+        };
+        first.deltas.extend(group.deltas);
+        let joined = thin(first, |_, _| false);
+        let bytes = encode(&joined);
+        let stored = describe(&joined, bytes.len());
         // Both in one commit: a cut between them would leave numbers twice or not at all.
         if let Err(error) = self.store.commit(vec![Write::Put(before, bytes), Write::Remove(at)]) {
-            self.disk_failed("merging gaps", &error, now);
+            self.disk_failed("joining groups", &error, now);
             return false;
         }
         self.disk.remove(at);
@@ -715,6 +740,14 @@ fn split<'a>(entries: impl Iterator<Item = &'a Numbered>, limit_bytes: usize) ->
     })
 }
 
+/// Whether a group follows another, and they fit into one: both are small, or a gap goes on.
+fn is_joinable(first: &Group, second: &Group) -> bool {
+    let is_gap = |delta: Option<&Delta>| matches!(delta, Some(Delta { body: Body::Gap(_), .. }));
+    let goes_on = is_gap(first.deltas.last()) && second.deltas.len() == 1 && is_gap(second.deltas.first());
+    let bytes = |group| postcard::experimental::serialized_size(group).unwrap_or(usize::MAX);
+    first.last() + 1 == second.first && (goes_on || bytes(first).saturating_add(bytes(second)) <= GROUP_LIMIT_BYTES)
+}
+
 /// Replaces the entries that `drop` names by gaps, and joins gaps that follow one another.
 fn thin(group: Group, mut drop: impl FnMut(&Body, u64) -> bool) -> Group {
     let mut deltas: Vec<Delta> = Vec::new();
@@ -784,15 +817,17 @@ mod tests {
     use shared::{Column, Millis, Minute, Qualities, Status, Transition};
 
     use super::*;
+    use crate::contents::Contents;
     use crate::disk::Disk;
 
     /// What a disk holds, and whether it takes anything.
     #[derive(Default)]
     struct Platter {
-        groups: BTreeMap<Position, Vec<u8>>,
-        runs: BTreeMap<u32, Run>,
+        contents: Contents,
         broken: bool,
         unreadable: bool,
+        /// It does what it is told, and says too late that it has.
+        is_late: bool,
         /// How many commits still succeed.
         commits_left: Option<u32>,
     }
@@ -805,16 +840,16 @@ mod tests {
             if self.0.borrow().broken {
                 return Err(io::ErrorKind::ReadOnlyFilesystem.into());
             }
-            Ok(self.0.borrow().runs.values().cloned().collect())
+            self.0.borrow_mut().contents.runs()
         }
         fn positions(&mut self) -> io::Result<Vec<Position>> {
-            Ok(self.0.borrow().groups.keys().copied().collect())
+            self.0.borrow_mut().contents.positions()
         }
         fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
             if self.0.borrow().unreadable {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            Ok(self.0.borrow().groups.get(&at).cloned())
+            self.0.borrow_mut().contents.read(at)
         }
         fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
             let mut platter = self.0.borrow_mut();
@@ -822,15 +857,8 @@ mod tests {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             platter.commits_left = platter.commits_left.map(|left| left - 1);
-            for write in writes {
-                match write {
-                    Write::Put(at, bytes) => drop(platter.groups.insert(at, bytes)),
-                    Write::Remove(at) => drop(platter.groups.remove(&at)),
-                    Write::Run(run) => drop(platter.runs.insert(run.ordinal, run)),
-                    Write::ForgetRun(ordinal) => drop(platter.runs.remove(&ordinal)),
-                }
-            }
-            Ok(())
+            platter.contents.apply(writes);
+            if platter.is_late { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
         }
         fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
             self.commit(writes)
@@ -892,7 +920,7 @@ mod tests {
         assert_eq!(waiting(&mut buffer), "1:1 btq");
         buffer.ack(StreamId(1), 3, Uptime(600));
         buffer.tick(true, Uptime(2_000));
-        assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().groups.len()), ("", 0));
+        assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().contents.groups.len()), ("", 0));
     }
 
     #[test]
@@ -902,7 +930,7 @@ mod tests {
         buffer.ack(StreamId(1), 1, Uptime(0));
         buffer.append(qualities(1), Uptime(1));
         buffer.tick(false, Uptime(2));
-        assert_eq!(disk.0.borrow().groups.len(), 0, "qualities wait for company");
+        assert_eq!(disk.0.borrow().contents.groups.len(), 0, "qualities wait for company");
         buffer.append(transition(3), Uptime(3));
         buffer.tick(false, Uptime(3));
         drop(buffer);
@@ -920,7 +948,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         // sled lets go of its lock a moment after it was dropped.
         let disk = || {
-            let mut disk = Disk::new(folder.path());
+            let mut disk = Disk::new(folder.path(), 64 * 1024 * 1024);
             (0..100)
                 .find(|_| {
                     disk.runs().is_ok() || {
@@ -955,13 +983,13 @@ mod tests {
     #[test]
     fn a_damaged_folder_is_put_aside_and_the_agent_goes_on() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut buffer = open(Disk::new(folder.path()), 1);
+        let mut buffer = open(Disk::new(folder.path(), 64 * 1024 * 1024), 1);
         buffer.append(transition(1), Uptime(1));
         buffer.close(Uptime(1));
         drop(buffer);
         std::fs::remove_file(folder.path().join("buffer/db")).expect("sled's file");
         std::fs::create_dir(folder.path().join("buffer/db")).expect("made");
-        let mut next = open(Disk::new(folder.path()), 2);
+        let mut next = open(Disk::new(folder.path(), 64 * 1024 * 1024), 2);
         next.append(transition(2), Uptime(2));
         next.flush(Uptime(20_000));
         assert!(!next.level().volatile);
@@ -976,17 +1004,17 @@ mod tests {
             buffer.append(transition(n), Uptime(n));
             buffer.tick(false, Uptime(n));
         }
-        let middle = *disk.0.borrow().groups.keys().nth(1).expect("three groups");
-        disk.0.borrow_mut().groups.get_mut(&middle).expect("there")[3] ^= 1;
+        let middle = *disk.0.borrow().contents.groups.keys().nth(1).expect("three groups");
+        disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[3] ^= 1;
         assert_eq!(waiting(&mut buffer), "1:1 btg1t");
         drop(buffer);
-        disk.0.borrow_mut().groups.get_mut(&middle).expect("there")[0] ^= 1;
+        disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[0] ^= 1;
         assert_eq!(waiting(&mut open(disk.clone(), 2)), "1:1 btg1t, 2:1 b");
         // A group that is gone altogether is a hole between its neighbours.
-        disk.0.borrow_mut().groups.remove(&middle);
+        disk.0.borrow_mut().contents.groups.remove(&middle);
         assert_eq!(waiting(&mut open(disk.clone(), 3)), "1:1 btg1t, 3:1 b");
         // So is what the run is known to have written last.
-        disk.0.borrow_mut().groups.remove(&Position { run: 1, seq: 4 });
+        disk.0.borrow_mut().contents.groups.remove(&Position { run: 1, seq: 4 });
         assert_eq!(waiting(&mut open(disk, 4)), "1:1 btg1g1, 4:1 b");
     }
 
@@ -1004,7 +1032,38 @@ mod tests {
         assert!(buffer.level().volatile, "it is left alone for a while");
         buffer.tick(false, Uptime(10_001));
         assert!(!buffer.level().volatile);
-        assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().groups.len()), ("1:1 bt", 1));
+        assert_eq!((waiting(&mut buffer).as_str(), disk.0.borrow().contents.groups.len()), ("1:1 bt", 1));
+    }
+
+    #[test]
+    fn what_is_written_too_late_is_taken_back() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        disk.0.borrow_mut().is_late = true;
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        assert!(buffer.level().volatile && disk.0.borrow().contents.groups.len() == 1);
+        disk.0.borrow_mut().is_late = false;
+        // The first entry is acknowledged meanwhile, so what is written next begins elsewhere.
+        buffer.ack(StreamId(1), 1, Uptime(2));
+        buffer.append(transition(20_000), Uptime(20_000));
+        buffer.tick(false, Uptime(20_000));
+        assert_eq!(waiting(&mut buffer), "1:2 tt");
+        assert_eq!(disk.0.borrow().contents.groups.len(), 1);
+        drop(buffer);
+        assert_eq!(waiting(&mut open(disk, 2)), "1:2 tt, 2:1 b");
+    }
+
+    #[test]
+    fn what_was_written_too_late_and_is_acknowledged_is_forgotten() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        disk.0.borrow_mut().is_late = true;
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        disk.0.borrow_mut().is_late = false;
+        buffer.ack(StreamId(1), 2, Uptime(2));
+        assert_eq!((disk.0.borrow().contents.groups.len(), waiting(&mut buffer).as_str()), (0, ""));
     }
 
     #[test]
@@ -1051,7 +1110,7 @@ mod tests {
             buffer.append(if n % 10 == 0 { transition(n) } else { qualities(15) }, Uptime(n));
             buffer.flush(Uptime(n));
             told += 1;
-            assert!(disk.0.borrow().groups.values().map(Vec::len).sum::<usize>() <= 1_500 + 200, "after {n}");
+            assert!(disk.0.borrow().contents.groups.values().map(Vec::len).sum::<usize>() <= 1_500 + 200, "after {n}");
         }
         let mut after = Position::default();
         let (mut seq, mut transitions, mut lost, mut kept_minutes) = (1, 0, Dropped::default(), 0);
@@ -1080,8 +1139,8 @@ mod tests {
         let mut buffer = open(disk.clone(), 1);
         buffer.append(transition(1), Uptime(1));
         buffer.tick(false, Uptime(1));
-        let at = *disk.0.borrow().groups.keys().next().expect("a group");
-        disk.0.borrow_mut().groups.get_mut(&at).expect("there")[3] ^= 1;
+        let at = *disk.0.borrow().contents.groups.keys().next().expect("a group");
+        disk.0.borrow_mut().contents.groups.get_mut(&at).expect("there")[3] ^= 1;
         disk.0.borrow_mut().broken = true;
         assert_eq!(waiting(&mut buffer), "1:1 g2");
     }
@@ -1253,7 +1312,7 @@ mod tests {
         buffer.flush(Uptime(3));
         drop(buffer);
         // What `Disk::runs` leaves out: a row that doesn't decode, as after a change of `Run`.
-        disk.0.borrow_mut().runs.clear();
+        disk.0.borrow_mut().contents.runs.clear();
         let mut buffer = open(disk.clone(), 2);
         let told = waiting(&mut buffer);
         assert!(told.contains('g') || told.contains('t'), "two transitions were durable; now: {told}");

@@ -22,8 +22,12 @@ const RUNS: &str = "runs";
 const RESERVE_BYTES: u64 = 512 * 1024;
 /// The reserve is laid by again only where this many times as much is free.
 const RESERVE_MARGIN: u64 = 4;
-/// sled never gives room back: files that have grown beyond this are made anew once nothing is held.
+/// sled never gives room back: files that have grown beyond this are made anew once little is held.
 const RENEW_BYTES: u64 = 8 * 1024 * 1024;
+/// So many times what is held is little: new files take two to three times as much.
+const GROWTH: u64 = 4;
+/// Groups that are copied in one go.
+const COPIED: usize = 8;
 /// How often, and how long apart, a lock is asked for that a closed database is about to let go.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -34,6 +38,9 @@ pub struct Disk {
     reserve: PathBuf,
     open: Option<Open>,
     flushes: Arc<AtomicU64>,
+    limit_bytes: u64,
+    /// Files up to this size are left alone: a renewal that failed, or gained little, isn't tried again at once.
+    renew_above: u64,
 }
 
 struct Open {
@@ -45,10 +52,17 @@ struct Open {
 }
 
 impl Disk {
-    /// Uses the folder `buffer` in `state_dir`. A folder that sled can't open is put aside under another name.
-    pub fn new(state_dir: &Path) -> Self {
+    /// How many bytes of groups may be held for files of a size: twice that and some is usual where groups are only added,
+    /// and left by a renewal.
+    pub fn held_limit(limit_bytes: u64) -> u64 {
+        limit_bytes * 2 / 5
+    }
+
+    /// Uses the folder `buffer` in `state_dir`, up to a size in bytes. A folder that sled can't open is put aside under
+    /// another name.
+    pub fn new(state_dir: &Path, limit_bytes: u64) -> Self {
         let (folder, reserve) = (state_dir.join("buffer"), state_dir.join("reserve"));
-        Self { folder, reserve, open: None, flushes: Arc::default() }
+        Self { folder, reserve, open: None, flushes: Arc::default(), limit_bytes, renew_above: 0 }
     }
 
     /// Counts how often something was made durable.
@@ -101,21 +115,13 @@ impl Disk {
         true
     }
 
-    /// Begins a new folder that remembers the same runs. The old one stays until the new one is on the disk.
+    /// Begins a new folder with the same content. The old one stays until the new one is on the disk.
     fn renew(&mut self) -> io::Result<()> {
-        let runs = self.with(|open| open.runs.iter().collect::<Result<Vec<_>, _>>().map_err(Into::into))?;
-        self.open = None;
         let [fresh, old] = beside(&self.folder);
         clear_away(&fresh)?;
         fs::create_dir_all(&fresh)?;
-        {
-            let open = open(&fresh)?;
-            for (ordinal, run) in runs {
-                open.runs.insert(ordinal, run)?;
-            }
-            open.db.flush()?;
-            rustix::fs::fdatasync(open.log.as_fd())?;
-        }
+        self.with(|open| copy(open, &fresh)).inspect_err(|_| drop(clear_away(&fresh)))?;
+        self.open = None;
         fs::rename(&self.folder, &old)?;
         fs::rename(&fresh, &self.folder)?;
         if let Some(state_dir) = self.folder.parent() {
@@ -123,6 +129,25 @@ impl Disk {
         }
         clear_away(&old)
     }
+}
+
+/// Writes all that a database holds into a new one in `folder`.
+fn copy(from: &Open, folder: &Path) -> io::Result<()> {
+    let to = open(folder)?;
+    for entry in from.runs.iter() {
+        let (ordinal, run) = entry?;
+        to.runs.insert(ordinal, run)?;
+    }
+    for (n, entry) in from.groups.iter().enumerate() {
+        let (at, group) = entry?;
+        to.groups.insert(at, group)?;
+        // What waits in memory together is written less densely.
+        if n % COPIED == 0 {
+            to.db.flush()?;
+        }
+    }
+    to.db.flush()?;
+    Ok(rustix::fs::fdatasync(to.log.as_fd())?)
 }
 
 /// The names of a folder that is being made, and of one that has had its day.
@@ -273,11 +298,20 @@ impl Store for Disk {
     }
 
     fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
-        let has_grown = self.with(|open| {
-            apply(open, writes)?;
-            Ok(open.groups.is_empty() && open.log.metadata()?.len() > RENEW_BYTES)
-        })?;
-        if has_grown { self.renew() } else { Ok(()) }
+        self.with(|open| apply(open, writes))
+    }
+
+    fn trim(&mut self, held_bytes: u64) -> io::Result<()> {
+        let size = self.with(|open| Ok(open.log.metadata()?.len()))?;
+        let is_loose = size > RENEW_BYTES && size > held_bytes.saturating_mul(GROWTH);
+        if size <= self.renew_above || !(is_loose || size > self.limit_bytes) {
+            return Ok(());
+        }
+        self.renew_above = size + size / 8;
+        self.renew()?;
+        let size = self.with(|open| Ok(open.log.metadata()?.len()))?;
+        self.renew_above = size + size / 8;
+        Ok(())
     }
 
     fn has_room(&mut self) -> bool {
@@ -287,19 +321,21 @@ impl Store for Disk {
 
 #[cfg(test)]
 mod tests {
-    use shared::{BootId, StreamId};
+    use shared::{Body, BootId, Column, Minute, Qualities, Status, StreamId, Transition, Uptime};
 
     use super::*;
-    use crate::buffer::GROUP_LIMIT_BYTES;
+    use crate::buffer::{Buffer, GROUP_LIMIT_BYTES};
+
+    const LIMIT: u64 = 64 * 1024 * 1024;
 
     fn run(ordinal: u32) -> Run {
         Run { ordinal, stream: StreamId(7), boot: BootId(1), last: 9, clean: false, dating: None }
     }
 
     #[test]
-    fn files_that_have_grown_are_made_anew_once_nothing_is_held() {
+    fn files_that_have_grown_are_made_anew_with_what_is_held() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut disk = Disk::new(folder.path());
+        let mut disk = Disk::new(folder.path(), LIMIT);
         disk.commit(vec![Write::Run(run(3))]).expect("written");
         let at = |seq| Position { run: 3, seq };
         for seq in 1..=800 {
@@ -310,12 +346,42 @@ mod tests {
         let file = folder.path().join("buffer/db");
         let size = || fs::metadata(&file).expect("there").len();
         assert!(size() > RENEW_BYTES);
+        let held = |n: u64| n * (GROUP_LIMIT_BYTES as u64 + 500);
+        disk.trim(held(800)).expect("trimmed");
+        assert!(size() > held(800), "it is full of what is held");
         disk.forget((1..800).map(|seq| Write::Remove(at(seq))).collect()).expect("forgotten");
-        assert!(size() > RENEW_BYTES, "something is held");
-        disk.forget(vec![Write::Remove(at(800))]).expect("forgotten");
-        assert_eq!((disk.positions().expect("read"), disk.runs().expect("read")), (Vec::new(), vec![run(3)]));
+        disk.trim(held(1)).expect("trimmed");
+        assert_eq!((disk.positions().expect("read"), disk.runs().expect("read")), (vec![at(800)], vec![run(3)]));
+        assert_eq!(disk.read(at(800)).expect("read"), Some(vec![800u64 as u8; GROUP_LIMIT_BYTES + 500]));
         assert!(size() < RENEW_BYTES / 4, "{} B", size());
         assert_eq!(beside(&folder.path().join("buffer")).map(|path| path.exists()), [false, false]);
+    }
+
+    #[test]
+    fn files_stay_within_their_limit_whatever_is_thinned() {
+        const SMALL: u64 = 2 * 1024 * 1024;
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::new(folder.path(), SMALL);
+        let mut buffer = Buffer::open(disk, StreamId(1), BootId(1), Disk::held_limit(SMALL), Uptime(0));
+        let size = || fs::metadata(folder.path().join("buffer/db")).expect("there").len();
+        let mut most = 0;
+        for n in 1..700 {
+            let now = Uptime(n * 900_000);
+            let column = |i: u64| {
+                Column::pack(format!("d{i}").parse().expect("an id"), &[Minute { sent: 30, ..Minute::default() }; 15], 10)
+            };
+            let columns = (0..31).map(column).collect();
+            buffer.append(Body::Qualities(Qualities { first_end: now, unit_us: 10, columns }), now);
+            for i in 0..40 {
+                let device = format!("d{i}").parse().expect("an id");
+                let change = Transition { device, from: Status::Up, to: Status::Down, onset: now, last_ok: None };
+                buffer.append(Body::Transition(change), now);
+            }
+            buffer.flush(now);
+            most = most.max(size());
+        }
+        assert!(buffer.level().bytes > Disk::held_limit(SMALL) * 9 / 10, "{:?}", buffer.level());
+        assert!(most <= SMALL * 3 / 2, "{most} B");
     }
 
     #[test]
@@ -323,19 +389,19 @@ mod tests {
         let state = tempfile::tempdir().expect("a folder");
         let folder = state.path().join("buffer");
         let [fresh, old] = beside(&folder);
-        Disk::new(state.path()).commit(vec![Write::Run(run(3))]).expect("written");
+        Disk::new(state.path(), LIMIT).commit(vec![Write::Run(run(3))]).expect("written");
         fs::create_dir(&fresh).expect("made");
-        assert_eq!(Disk::new(state.path()).runs().expect("read"), [run(3)], "cut before the first rename");
+        assert_eq!(Disk::new(state.path(), LIMIT).runs().expect("read"), [run(3)], "cut before the first rename");
         fs::rename(&folder, &fresh).expect("moved");
         fs::create_dir(&old).expect("made");
-        assert_eq!(Disk::new(state.path()).runs().expect("read"), [run(3)], "cut between the two");
+        assert_eq!(Disk::new(state.path(), LIMIT).runs().expect("read"), [run(3)], "cut between the two");
         assert!(!fresh.exists() && !old.exists());
     }
 
     #[test]
     fn a_reserve_is_laid_by_and_given_up_for_a_full_disk() {
         let state = tempfile::tempdir().expect("a folder");
-        let mut disk = Disk::new(state.path());
+        let mut disk = Disk::new(state.path(), LIMIT);
         disk.commit(vec![Write::Run(run(1))]).expect("written");
         assert!(disk.has_room());
         let reserve = state.path().join("reserve");

@@ -87,9 +87,9 @@ impl Keeper {
         limit_bytes: u64,
         pulse: Pulse,
     ) -> std::io::Result<Self> {
-        let disk = Disk::new(state_dir);
+        let disk = Disk::new(state_dir, limit_bytes);
         let meter = Meter::new(disk.flushes(), clock::uptime());
-        let buffer = Buffer::open(Patient::new(disk)?, stream, boot, limit_bytes, clock::uptime());
+        let buffer = Buffer::open(Patient::new(disk)?, stream, boot, Disk::held_limit(limit_bytes), clock::uptime());
         let outbox = Outbox::new(branch, buffer);
         let (commands, inbox) = mpsc::channel(COMMANDS_LIMIT);
         let (told, standing) = watch::channel(standing(&outbox, clock::uptime()));

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod buffer;
 pub mod clock;
 pub mod command;
+pub mod contents;
 pub mod dating;
 pub mod disk;
 pub mod isolation;

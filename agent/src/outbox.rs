@@ -214,7 +214,6 @@ fn spread(dating: Dating) -> (Millis, Millis) {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::collections::BTreeMap;
     use std::io;
     use std::rc::Rc;
 
@@ -222,11 +221,11 @@ mod tests {
 
     use super::*;
     use crate::buffer::Write;
+    use crate::contents::Contents;
 
     #[derive(Default)]
     struct Card {
-        groups: BTreeMap<Position, Vec<u8>>,
-        runs: BTreeMap<u32, Run>,
+        contents: Contents,
         dead: Rc<Cell<bool>>,
     }
 
@@ -239,27 +238,19 @@ mod tests {
     impl Store for Card {
         fn runs(&mut self) -> io::Result<Vec<Run>> {
             self.ok()?;
-            Ok(self.runs.values().cloned().collect())
+            self.contents.runs()
         }
         fn positions(&mut self) -> io::Result<Vec<Position>> {
             self.ok()?;
-            Ok(self.groups.keys().copied().collect())
+            self.contents.positions()
         }
         fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
             self.ok()?;
-            Ok(self.groups.get(&at).cloned())
+            self.contents.read(at)
         }
         fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
             self.ok()?;
-            for write in writes {
-                match write {
-                    Write::Put(at, bytes) => drop(self.groups.insert(at, bytes)),
-                    Write::Remove(at) => drop(self.groups.remove(&at)),
-                    Write::Run(run) => drop(self.runs.insert(run.ordinal, run)),
-                    Write::ForgetRun(n) => drop(self.runs.remove(&n)),
-                }
-            }
-            Ok(())
+            self.contents.commit(writes)
         }
         fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
             self.commit(writes)

@@ -1,7 +1,7 @@
 //! A store that doesn't keep its caller waiting: a card that hangs is an error after some seconds, as one that fails is.
 //!
 //! The store lives on a thread of its own. While that thread is stuck, every call fails at once; what it was told last
-//! may still be done when the card wakes, which does no harm: a write that is repeated says the same.
+//! may still be done when the card wakes, though its caller was told that it failed.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -97,6 +97,10 @@ impl<S: Store + Send + 'static> Store for Patient<S> {
 
     fn has_room(&mut self) -> bool {
         self.ask(|store| Ok(store.has_room())).unwrap_or(false)
+    }
+
+    fn trim(&mut self, held_bytes: u64) -> io::Result<()> {
+        self.ask(move |store| store.trim(held_bytes))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One task for all targets: waking up is what costs, not the packets. It never waits for the disk or the link.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use shared::delta::unit_us;
 use shared::message::{Answer, Ask, Live, WATCHED_LIMIT, Watched};
 use shared::{Body, Cause, Column, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Status, Transition, Uptime};
 use tokio::sync::{mpsc, watch};
@@ -36,8 +37,6 @@ const BURST_LIMIT: usize = 100;
 const OBSERVED_MS: u64 = 500;
 /// Most entries that wait while the keeper is stuck on its disk.
 const BACKLOG_LIMIT: usize = 10_000;
-/// What one step of a round-trip time is, in µs.
-const UNIT_US: u16 = 10;
 /// Most bytes of one block of qualities, about: on a slow line it must not hold an outage up for long.
 const BLOCK_LIMIT_BYTES: usize = 4_000;
 /// Set in the sequence numbers of probes that only ask whether anybody is there: they lie beside a target's own.
@@ -508,15 +507,18 @@ impl<P: Prober> Watch<P> {
     fn report_qualities(&mut self, now: Uptime) {
         self.reported_at = now;
         let Some(first_end) = self.first_minute.take() else { return };
-        let columns: Vec<Column> = self
-            .slots
-            .iter_mut()
-            .map(|slot| (slot.planned.device.clone(), std::mem::take(&mut slot.minutes)))
-            .filter(|(_, minutes)| minutes.iter().any(|minute| minute.sent > 0))
-            .map(|(device, minutes)| Column::pack(device, &minutes, UNIT_US))
-            .collect();
-        for columns in blocks(columns) {
-            self.backlog.push_back((Body::Qualities(Qualities { first_end, unit_us: UNIT_US, columns }), now));
+        let mut columns: BTreeMap<u16, Vec<Column>> = BTreeMap::new();
+        for slot in &mut self.slots {
+            let minutes = std::mem::take(&mut slot.minutes);
+            if minutes.iter().any(|minute| minute.sent > 0) {
+                let unit_us = unit_us(&minutes);
+                columns.entry(unit_us).or_default().push(Column::pack(slot.planned.device.clone(), &minutes, unit_us));
+            }
+        }
+        for (unit_us, columns) in columns {
+            for columns in blocks(columns) {
+                self.backlog.push_back((Body::Qualities(Qualities { first_end, unit_us, columns }), now));
+            }
         }
     }
 
@@ -750,7 +752,7 @@ mod tests {
     fn a_block_of_qualities_is_small_enough_for_a_slow_line() {
         let column = |i: usize| {
             let minute = Minute { sent: 30, lost: 30, rtt: None };
-            Column::pack(format!("vake-atm-{i}").parse().expect("a valid id"), &vec![minute; 60], UNIT_US)
+            Column::pack(format!("vake-atm-{i}").parse().expect("a valid id"), &vec![minute; 60], 10)
         };
         let columns: Vec<Column> = (0..1_000).map(column).collect();
         let split = blocks(columns.clone());

@@ -31,6 +31,7 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_deltas_total", "counter", "Ledger entries that were taken."),
     ("ward_gaps_total", "counter", "Gaps that were recorded."),
     ("ward_batches_redated_total", "counter", "Batches from ahead of our clock, which their agents date anew."),
+    ("ward_batches_held_total", "counter", "Batches that were not taken because our clock is behind our own ledger."),
     ("ward_agents_contending_total", "counter", "Times that a second agent was found to speak for a branch."),
     ("ward_unknown_devices_total", "counter", "Entries about devices that the inventory doesn't know."),
     ("ward_ledger_errors_total", "counter", "Commits that failed: what they held is sent again."),

@@ -144,6 +144,18 @@ pub enum ColumnError {
     Contradiction,
 }
 
+/// Steps in which round trips are told, in µs.
+const UNITS_US: [u16; 10] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
+
+/// The step, in µs, in which these minutes' round trips are told: the widest that is at most a fiftieth of a usual one. So a
+/// value takes a byte, whether the device stands beside the agent or behind a satellite.
+pub fn unit_us(minutes: &[Minute]) -> u16 {
+    let mut averages: Vec<u32> = minutes.iter().filter_map(|minute| Some(minute.rtt?.avg_us)).collect();
+    averages.sort_unstable();
+    let usual = averages.get(averages.len() / 2).copied().unwrap_or(0);
+    UNITS_US.into_iter().rev().find(|unit| u32::from(*unit) * 50 <= usual).unwrap_or(UNITS_US[0])
+}
+
 impl Column {
     /// Packs a device's minutes. Round trips lose what is finer than `unit_us`.
     pub fn pack(device: DeviceId, minutes: &[Minute], unit_us: u16) -> Self {
@@ -308,6 +320,34 @@ mod tests {
             let rtt = Rtt { min_us: us[0], avg_us: us[1], max_us: us[2], jitter_us: us[3] };
             Minute { sent, lost, rtt: (sent > lost).then_some(rtt) }
         })
+    }
+
+    #[test]
+    fn a_minute_takes_at_most_five_bytes_however_far_the_device_is() {
+        // A fixed sequence that looks random.
+        let mut state = 1u32;
+        let mut upto = |most: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % most
+        };
+        for usual_us in [300, 2_000, 30_000, 600_000] {
+            let mut minute = || {
+                let avg_us = usual_us * 9 / 10 + upto(usual_us / 5);
+                let rtt = Rtt {
+                    min_us: avg_us - upto(usual_us / 2),
+                    avg_us,
+                    max_us: avg_us + upto(usual_us),
+                    jitter_us: upto(usual_us / 3),
+                };
+                Minute { sent: 30, lost: 0, rtt: Some(rtt) }
+            };
+            let minutes: Vec<Minute> = (0..60).map(|_| minute()).collect();
+            let unit = unit_us(&minutes);
+            assert!(u32::from(unit) * 20 <= usual_us.max(200), "{unit} us is too coarse for {usual_us} us");
+            let bytes = postcard::to_stdvec(&Column::pack(device(), &minutes, unit)).expect("serialisable").len();
+            assert!(bytes <= 5 * minutes.len(), "{bytes} B for {} minutes of {usual_us} us", minutes.len());
+        }
+        assert_eq!((unit_us(&[]), unit_us(&[Minute::default()])), (10, 10));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! A disk that forgets what was not made durable when the power goes, and that fills up, fails and heals.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 
@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use shared::StreamId;
 use ward_agent::buffer::{Position, Run, Store, Write};
+use ward_agent::contents::Contents;
 
 /// Most accesses in one step: more, and the agent hangs.
 const ACCESS_LIMIT: u32 = 200_000;
@@ -34,28 +35,9 @@ impl Fault {
     pub(crate) const BAD: [Self; 4] = [Self::Full, Self::ReadOnly, Self::Dead, Self::Flaky];
 }
 
-#[derive(Clone, Default)]
-struct Content {
-    groups: BTreeMap<Position, Vec<u8>>,
-    runs: BTreeMap<u32, Run>,
-}
-
-impl Content {
-    fn apply(&mut self, writes: Vec<Write>) {
-        for write in writes {
-            match write {
-                Write::Put(at, bytes) => drop(self.groups.insert(at, bytes)),
-                Write::Remove(at) => drop(self.groups.remove(&at)),
-                Write::Run(run) => drop(self.runs.insert(run.ordinal, run)),
-                Write::ForgetRun(ordinal) => drop(self.runs.remove(&ordinal)),
-            }
-        }
-    }
-}
-
 struct Platter {
-    durable: Content,
-    now: Content,
+    durable: Contents,
+    now: Contents,
     fault: Fault,
     rng: SmallRng,
     accesses: u32,
@@ -108,8 +90,8 @@ pub(crate) struct Disk(Rc<RefCell<Platter>>);
 impl Disk {
     pub(crate) fn new(seed: u64) -> Self {
         Self(Rc::new(RefCell::new(Platter {
-            durable: Content::default(),
-            now: Content::default(),
+            durable: Contents::default(),
+            now: Contents::default(),
             fault: Fault::None,
             rng: SmallRng::seed_from_u64(seed),
             accesses: 0,
@@ -171,19 +153,19 @@ impl Store for Disk {
     fn runs(&mut self) -> io::Result<Vec<Run>> {
         let mut platter = self.0.borrow_mut();
         platter.read()?;
-        Ok(platter.now.runs.values().cloned().collect())
+        platter.now.runs()
     }
 
     fn positions(&mut self) -> io::Result<Vec<Position>> {
         let mut platter = self.0.borrow_mut();
         platter.read()?;
-        Ok(platter.now.groups.keys().copied().collect())
+        platter.now.positions()
     }
 
     fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
         let mut platter = self.0.borrow_mut();
         platter.read()?;
-        Ok(platter.now.groups.get(&at).cloned())
+        platter.now.read(at)
     }
 
     fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {

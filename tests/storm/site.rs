@@ -1,7 +1,5 @@
 //! One branch: the production outbox of its agent over a store in memory, and the hours that it has to tell of.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -9,7 +7,8 @@ use rand::rngs::SmallRng;
 use shared::delta::{Rtt, UNOBSERVED};
 use shared::message::Live;
 use shared::{Ack, Body, BootId, BranchId, Column, DeviceId, Millis, Minute, Qualities, Status, StreamId, Transition, Uptime};
-use ward_agent::buffer::{Buffer, Position, Run, Store, Write};
+use ward_agent::buffer::Buffer;
+use ward_agent::contents::Contents;
 use ward_agent::outbox::{Outbox, Word};
 
 /// Bytes of an agent's buffer, as its config has it unless told otherwise.
@@ -19,43 +18,6 @@ const BLOCK_MINUTES: i64 = 15;
 /// One outage of a device about so many minutes of its branch.
 const OUTAGE_EVERY_MINUTES: i64 = 90;
 const MINUTE_MS: i64 = 60_000;
-
-/// Groups that live as long as the process.
-#[derive(Default)]
-pub(crate) struct Memory {
-    groups: BTreeMap<Position, Vec<u8>>,
-    runs: BTreeMap<u32, Run>,
-}
-
-impl Store for Memory {
-    fn runs(&mut self) -> io::Result<Vec<Run>> {
-        Ok(self.runs.values().cloned().collect())
-    }
-
-    fn positions(&mut self) -> io::Result<Vec<Position>> {
-        Ok(self.groups.keys().copied().collect())
-    }
-
-    fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.groups.get(&at).cloned())
-    }
-
-    fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
-        for write in writes {
-            match write {
-                Write::Put(at, bytes) => drop(self.groups.insert(at, bytes)),
-                Write::Remove(at) => drop(self.groups.remove(&at)),
-                Write::Run(run) => drop(self.runs.insert(run.ordinal, run)),
-                Write::ForgetRun(ordinal) => drop(self.runs.remove(&ordinal)),
-            }
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
-        self.commit(writes)
-    }
-}
 
 /// What a branch has to tell.
 #[derive(Debug, Clone, Copy, Default)]
@@ -68,7 +30,7 @@ pub(crate) struct Told {
 
 pub(crate) struct Site {
     pub(crate) id: BranchId,
-    pub(crate) outbox: Outbox<Memory>,
+    pub(crate) outbox: Outbox<Contents>,
     /// What it has to tell when it is connected again.
     pub(crate) told: Told,
     word: Word,
@@ -81,7 +43,8 @@ impl Site {
     pub(crate) fn new(number: usize, devices: usize, hours: i64, now: i64, rng: &mut SmallRng) -> Self {
         let id: BranchId = branch_id(number).parse().expect("a valid id");
         let boot_at = now - hours * 60 * MINUTE_MS - rng.random_range(10_000..60_000);
-        let buffer = Buffer::open(Memory::default(), StreamId(rng.random()), BootId(rng.random()), BUFFER_LIMIT_BYTES, Uptime(0));
+        let buffer =
+            Buffer::open(Contents::default(), StreamId(rng.random()), BootId(rng.random()), BUFFER_LIMIT_BYTES, Uptime(0));
         let mut outbox = Outbox::new(id.clone(), buffer);
         let stream = outbox.buffer.run().stream;
         let heard = Ack { stream, through: 0, now: Millis(boot_at + 1_010), echo: Some(Uptime(1_000)), restate: false };
@@ -89,7 +52,7 @@ impl Site {
         let devices: Vec<DeviceId> = (0..devices).map(|d| device_id(number, d).parse().expect("a valid id")).collect();
         let mut states: Vec<(Status, Uptime)> = vec![(UNOBSERVED, Uptime(0)); devices.len()];
         let mut told = Told { entries: 1, deltas: 0 };
-        let mut append = |outbox: &mut Outbox<Memory>, body: Body, at: Uptime, deltas: u64| {
+        let mut append = |outbox: &mut Outbox<Contents>, body: Body, at: Uptime, deltas: u64| {
             outbox.buffer.append(body, at);
             outbox.buffer.observed(at);
             outbox.tick(at);

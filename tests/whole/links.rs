@@ -156,9 +156,13 @@ async fn branch(world: &World<'_>) -> Value {
 /// quarter of an hour.
 fn leave_behind(state_dir: &Path, devices: u8, days: u64) {
     const BLOCK: u64 = 15;
+    /// As an agent chooses it for round trips of 10 ms.
+    const UNIT_US: u16 = 200;
     let mut random = SmallRng::seed_from_u64(1);
     let boot_at = Millis(now_ms()).plus(-i64::try_from((days + 1) * DAY_MS).expect("small"));
-    let mut buffer = Buffer::open(Disk::new(state_dir), StreamId(0x5eed), BootId(0x5eed), 64 << 20, Uptime(0));
+    let disk = Disk::new(state_dir, MONTH_LIMIT_BYTES);
+    let limit_bytes = Disk::held_limit(MONTH_LIMIT_BYTES);
+    let mut buffer = Buffer::open(disk, StreamId(0x5eed), BootId(0x5eed), limit_bytes, Uptime(0));
     buffer.dated(Anchor::exact(boot_at, Uptime(0)), Uptime(0));
     for block in 1..=days * DAY_MS / (BLOCK * MINUTE_MS) {
         let end = Uptime(block * BLOCK * MINUTE_MS);
@@ -170,16 +174,18 @@ fn leave_behind(state_dir: &Path, devices: u8, days: u64) {
         let mut column = |i| {
             let device: DeviceId = device_id(1, i).parse().expect("a valid id");
             let minutes: Vec<Minute> = (0..BLOCK).map(|_| minute()).collect();
-            Column::pack(device, &minutes, 100)
+            Column::pack(device, &minutes, UNIT_US)
         };
         let first_end = Uptime(end.0 - (BLOCK - 1) * MINUTE_MS);
         let columns = (0..devices).map(&mut column).collect();
-        buffer.append(Body::Qualities(Qualities { first_end, unit_us: 100, columns }), end);
+        buffer.append(Body::Qualities(Qualities { first_end, unit_us: UNIT_US, columns }), end);
         buffer.observed(end);
         if block % 100 == 0 {
             buffer.flush(end);
         }
     }
     buffer.close(Uptime(days * DAY_MS));
-    assert!(!buffer.level().volatile && buffer.level().bytes > 1_000_000, "{:?}", buffer.level());
+    let level = buffer.level();
+    assert!(!level.volatile && level.bytes > 1_000_000, "{level:?}");
+    assert_eq!(level.waiting, days * DAY_MS / (BLOCK * MINUTE_MS) + 1, "nothing was thinned: {level:?}");
 }

@@ -14,14 +14,17 @@ mod payload;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use shared::message::{Answer, Ask};
 use shared::{Ack, Heartbeat, Presence};
 
 #[global_allocator]
 static MEMORY: memory::Counting = memory::Counting;
 
 /// Names of the targets and what they do with bytes.
-const TARGETS: [(&str, fn(&[u8])); 13] = [
+const TARGETS: [(&str, fn(&[u8])); 15] = [
     ("ack", payload::round_trip::<Ack>),
+    ("answer", payload::round_trip::<Answer>),
+    ("ask", payload::round_trip::<Ask>),
     ("agent-settings", files::agent_settings),
     ("batch", payload::batch),
     ("collector-settings", files::collector_settings),
