@@ -10,7 +10,7 @@ use crate::api::openapi::describe;
 use crate::collector::Collector;
 use crate::demo::Demo;
 use crate::feed::Notes;
-use crate::inventory::parse_csv;
+use crate::inventory::{Inventory, parse_csv};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, import_with_progress};
 use anyhow::Context;
@@ -55,6 +55,12 @@ enum Command {
         /// API token for scripts; without it the demo makes one.
         #[arg(long)]
         token: Option<String>,
+        /// Another estate than the demo's own: a CSV as for `import`.
+        #[arg(long)]
+        estate: Option<PathBuf>,
+        /// Changes of devices in a second, beside the story's: for measuring.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=2_000))]
+        churn: u32,
     },
     /// Print the API's description in OpenAPI.
     Openapi,
@@ -71,7 +77,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run(&config),
         Command::Check { file } => settings(&file).map(|_| println!("{}: good", file.display())),
         Command::Import { config, file } => import(&config, &file),
-        Command::Demo { listen, token } => demo(listen, token.as_deref()),
+        Command::Demo { listen, token, estate, churn } => demo(listen, token.as_deref(), estate.as_deref(), churn),
         Command::Openapi => {
             println!("{:#}", describe());
             Ok(())
@@ -124,17 +130,19 @@ fn run(config: &Path) -> anyhow::Result<()> {
     })
 }
 
-fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
-    let settings = settings(config)?;
+/// An estate; each mistake in it is named.
+fn inventory(file: &Path) -> anyhow::Result<Inventory> {
     let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let text = shared::settings::text(&file.display().to_string(), bytes)?;
-    let inventory = match parse_csv(&file.display().to_string(), &text) {
-        Ok(inventory) => inventory,
-        Err(errors) => {
-            errors.iter().for_each(|error| eprintln!("{error}"));
-            anyhow::bail!("nothing was imported; mistakes: {}", errors.len());
-        }
-    };
+    parse_csv(&file.display().to_string(), &text).map_err(|errors| {
+        errors.iter().for_each(|error| eprintln!("{error}"));
+        anyhow::anyhow!("nothing was imported; mistakes: {}", errors.len())
+    })
+}
+
+fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
+    let settings = settings(config)?;
+    let inventory = inventory(file)?;
     // A bar on a terminal, plain lines elsewhere.
     let bar = indicatif::ProgressBar::new(inventory.devices.len() as u64);
     if bar.is_hidden() {
@@ -158,15 +166,19 @@ fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn demo(listen: SocketAddr, token: Option<&str>) -> anyhow::Result<()> {
+fn demo(listen: SocketAddr, token: Option<&str>, estate: Option<&Path>, churn: u32) -> anyhow::Result<()> {
     let token = token.map(Token::chosen).transpose()?;
     anyhow::ensure!(
         listen.ip().is_loopback(),
         "{listen} is not on loopback: the demo's token would cross the network in the clear"
     );
+    let inventory = match estate {
+        Some(file) => inventory(file)?,
+        None => crate::demo::estate(),
+    };
     begin("warn,ward_agent=error,ward_collector=warn,rumqttd=off")?.block_on(async {
         let shutdown = stop_on_signal()?;
-        let demo = Demo::prepare(listen, token).await?;
+        let demo = Demo::prepare(listen, token, inventory, churn).await?;
         println!("ward's demo is running. Open this link:\n\n    {}\n", demo.link()?);
         demo.story().iter().for_each(|note| println!("  - {note}"));
         println!("\nCtrl-C ends it.");

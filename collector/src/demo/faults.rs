@@ -20,6 +20,9 @@ const LONG_DEAD_EVERY: usize = 60;
 /// Half a period of the flapping device in ms.
 const FLAP_MS: i64 = 12_000;
 
+/// How long a device of the churn is up, and how long down, in ms.
+const CHURN_MS: i64 = 10_000;
+
 /// How replies are got.
 pub enum Echo {
     /// By ICMP.
@@ -68,6 +71,8 @@ enum Silence {
     During(i64, i64),
     /// On and off within these times.
     Flapping(i64, i64),
+    /// On and off for ever, so many ms ahead of the others.
+    Churning(i64),
 }
 
 /// Who is hit by what.
@@ -80,11 +85,11 @@ pub struct Script {
 }
 
 impl Script {
-    /// A story for an estate that begins now.
+    /// A story for an estate that begins now, and `churn` changes a second beside it, as far as there are devices for them.
     ///
     /// # Errors
     /// When the estate is too small for it.
-    pub fn new(inventory: &Inventory, began: Millis) -> anyhow::Result<Self> {
+    pub fn new(inventory: &Inventory, began: Millis, churn: u32) -> anyhow::Result<Self> {
         let large: Vec<&BranchId> = inventory
             .branches
             .iter()
@@ -100,6 +105,13 @@ impl Script {
         let (unplugged, flapping, in_the_dark) = (last(unplugged)?, last(flapping)?, last(cut)?);
         let mut silences: HashMap<IpAddr, Silence> =
             inventory.devices.iter().skip(7).step_by(LONG_DEAD_EVERY).map(|device| (device.ip, Silence::Always)).collect();
+        // Each of them changes twice in two times CHURN_MS; spread over the estate and over the time.
+        let churning = i64::from(churn) * CHURN_MS / 1_000;
+        let apart =
+            usize::try_from(churning).map_or(1, |churning| inventory.devices.len().checked_div(churning).unwrap_or(1).max(1));
+        for (device, at) in inventory.devices.iter().step_by(apart).zip(0..churning) {
+            silences.insert(device.ip, Silence::Churning(at * 2 * CHURN_MS / churning));
+        }
         silences.insert(unplugged.ip, Silence::During(15_000, 75_000));
         silences.insert(flapping.ip, Silence::Flapping(20_000, 140_000));
         silences.insert(in_the_dark.ip, Silence::During(50_000, 70_000));
@@ -130,6 +142,7 @@ impl Script {
             None => false,
             Some(Silence::Always) => true,
             Some(Silence::During(from, to)) => (*from..*to).contains(&at),
+            Some(Silence::Churning(ahead)) => (now.since(self.began) + ahead) / CHURN_MS % 2 == 0,
             Some(Silence::Flapping(from, to)) => (*from..*to).contains(&at) && (at - from) / FLAP_MS % 2 == 0,
         }
     }
@@ -160,7 +173,7 @@ mod tests {
     #[test]
     fn the_story_hits_one_device_one_branch_and_one_more_and_repeats() {
         let inventory = estate::inventory();
-        let script = Script::new(&inventory, Millis(0)).expect("a large estate");
+        let script = Script::new(&inventory, Millis(0), 0).expect("a large estate");
         let silent = |at| inventory.devices.iter().filter(|device| script.is_silent(device.ip, Millis(at))).count();
         let dead = silent(0);
         assert!((10..=20).contains(&dead), "{dead} long dead");
@@ -173,5 +186,19 @@ mod tests {
         assert_eq!(count(&|id| script.is_cut(id, Millis(95_000))), 0);
         assert_eq!(count(&|id| !script.has_power(id, Millis(70_000))), 1);
         assert_eq!(count(&|id| !script.has_power(id, Millis(125_000))), 0);
+    }
+
+    #[test]
+    fn churn_changes_so_many_devices_a_second() {
+        let inventory = estate::inventory();
+        let script = Script::new(&inventory, Millis(0), 20).expect("a large estate");
+        let silent = |at: i64| -> Vec<bool> {
+            inventory.devices.iter().map(|device| script.is_silent(device.ip, Millis(180_000 + at))).collect()
+        };
+        // At a time at which the story is quiet.
+        let changes: usize = (0..20)
+            .map(|second| silent(second * 1_000).iter().zip(silent(second * 1_000 + 1_000)).filter(|(a, b)| **a != *b).count())
+            .sum();
+        assert!((350..=450).contains(&changes), "{changes} in 20 s");
     }
 }

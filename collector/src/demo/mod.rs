@@ -26,6 +26,7 @@ use crate::inventory::Inventory;
 use crate::rollout;
 use crate::settings::{Api, BrokerChoice, Rollout, Settings};
 use crate::store::{self, Store};
+pub use estate::inventory as estate;
 use faults::{Echo, Faulty, Script};
 use relay::Relay;
 
@@ -56,13 +57,12 @@ struct AgentPlan {
 }
 
 impl Demo {
-    /// Prepares a demo whose API listens at `listen`.
+    /// Prepares a demo of an estate whose API listens at `listen`, with `churn` changes a second beside its story.
     ///
     /// # Errors
-    /// When the port is taken or the folder for its files can't be made.
-    pub async fn prepare(listen: SocketAddr, token: Option<Token>) -> anyhow::Result<Self> {
+    /// When the port is taken, the estate is too small for the story, or the folder for its files can't be made.
+    pub async fn prepare(listen: SocketAddr, token: Option<Token>, inventory: Inventory, churn: u32) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("ward-demo-").tempdir().context("making a folder for the demo")?;
-        let inventory = estate::inventory();
         let mut store = Store::open(folder.path())?;
         store.transaction(|db| store::import(db, &inventory))?;
         drop(store);
@@ -91,7 +91,7 @@ impl Demo {
         };
         let rollout = settings.rollout.clone();
         let token = token.unwrap_or_else(Token::random);
-        let script = Arc::new(Script::new(&inventory, clock::now())?);
+        let script = Arc::new(Script::new(&inventory, clock::now(), churn)?);
         let mut all_notes = script.notes();
         all_notes.extend(notes);
         let collector = Collector::bind(settings, Some(token), Notes { demo: true, simulated, notes: all_notes }).await?;

@@ -22,7 +22,7 @@ export function DeviceTable() {
   return (
     <>
       <p class="faint grid-head" role="status">{isUnfiltered(chosen) ? words.devices(rows.length) : words.shownOf(rows.length, board.counts.total)}</p>
-      <div class="scroll wide-table" tabIndex={0} role="region" aria-labelledby="estate-title">
+      <div class="scroll wide-table" tabIndex={0} role="group" aria-labelledby="estate-title">
         <div class="device-table" role="table" aria-label={words.tableLabel} aria-rowcount={rows.length + 1}>
           <div class="table-head" role="row">
             {DEVICE_COLUMNS.map((column) => (

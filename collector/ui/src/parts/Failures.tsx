@@ -48,7 +48,7 @@ export function Failures() {
         {isFiltered && <span class="faint">{words.filtered}</span>}
       </div>
       {recent.length + old.length === 0 && <p class="none">{nothing(isFiltered)}</p>}
-      <div class="scroll" tabIndex={0} role="region" aria-labelledby="trouble-title">
+      <div class="scroll" tabIndex={0} role="group" aria-labelledby="trouble-title">
         <Virtual rows={rows} keyOf={keyOf} heightOf={heightOf} render={renderRow} label={words.downNow} class="entries" />
       </div>
     </section>

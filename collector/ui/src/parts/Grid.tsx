@@ -54,7 +54,7 @@ export function Grid() {
         {!isUnfiltered(chosen) && <span class="faint" role="status">{t().shownOf(shown, board.counts.total)}</span>}
       </div>
       {shown === 0 && board.counts.total > 0 && <p class="none">{t().noDeviceMatches}</p>}
-      <div class="scroll" tabIndex={0} role="region" aria-labelledby="estate-title" onKeyDown={move}>
+      <div class="scroll" tabIndex={0} role="group" aria-labelledby="estate-title" onKeyDown={move}>
         <div ref={box}>
           {width > 0 && <Virtual rows={rows} keyOf={keyOf} heightOf={heightOf} render={renderRow} role="presentation" />}
         </div>

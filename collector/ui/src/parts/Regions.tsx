@@ -21,7 +21,7 @@ export function Regions() {
   const rows = rowsOf();
   if (rows.length === 0) return <p class="none">{board.counts.total === 0 ? t().noDevices : t().noDeviceMatches}</p>;
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-labelledby="estate-title">
+    <div class="scroll" tabIndex={0} role="group" aria-labelledby="estate-title">
       <div class="regions">{rows.map((row) => <RegionCard key={row.region.id} row={row} />)}</div>
     </div>
   );

@@ -34,7 +34,7 @@ export default function Audit() {
       <Answered answer={answer}>
         {({ next_cursor }) => (
           <>
-            <div class="table-scroll" tabIndex={0} role="region" aria-label={words.views.audit}>
+            <div class="table-scroll" tabIndex={0} role="group" aria-label={words.views.audit}>
               <table>
                 <thead><tr><th scope="col">{words.when}</th><th scope="col">{words.actor}</th><th scope="col">{words.action}</th><th scope="col">{words.target}</th><th scope="col">{words.detail}</th></tr></thead>
                 <tbody>

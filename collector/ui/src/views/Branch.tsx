@@ -66,7 +66,7 @@ function Devices({ place }: { place: Place }) {
   return (
     <section class="panel" aria-label={words.tableLabel}>
       <CountBar counts={place.counts} />
-      <div class="table-scroll" tabIndex={0} role="region" aria-label={words.tableLabel}>
+      <div class="table-scroll" tabIndex={0} role="group" aria-label={words.tableLabel}>
         <table>
           <thead><tr><th scope="col">{words.columns.name}</th><th scope="col">{words.columns.status}</th><th scope="col">{words.columns.since}</th><th scope="col" class="number">{words.forTime}</th><th scope="col">{words.columns.type}</th><th scope="col">{words.columns.ip}</th><th scope="col" class="number">{words.columns.rtt}</th><th scope="col" class="number">{words.columns.loss}</th></tr></thead>
           <tbody>{place.devices.map((device) => <DeviceRow key={device.id} device={device} />)}</tbody>
@@ -217,7 +217,7 @@ function Gaps({ id }: { id: string }) {
       {error && <p class="problem" role="alert">{words.listFailed(error.message)}</p>}
       {value?.gaps.length === 0 && <p class="faint">{words.noGaps}</p>}
       {value && value.gaps.length > 0 && (
-        <div class="table-scroll" tabIndex={0} role="region" aria-label={words.gaps}>
+        <div class="table-scroll" tabIndex={0} role="group" aria-label={words.gaps}>
           <table>
             <thead><tr><th scope="col">{words.from}</th><th scope="col">{words.to}</th><th scope="col">{words.gapReasons}</th><th scope="col" class="number">{words.lostEntries}</th></tr></thead>
             <tbody>

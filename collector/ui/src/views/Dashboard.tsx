@@ -73,7 +73,7 @@ function Division({ by }: { by: By }) {
         {ranges.some(({ isLoading, value }) => isLoading && !value) && <span class="faint" role="status">{words.readingFigures}</span>}
       </div>
       {error && <p class="problem" role="alert">{words.figuresFailed(error.message)}</p>}
-      <div class="table-scroll" tabIndex={0} role="region" aria-label={title}>
+      <div class="table-scroll" tabIndex={0} role="group" aria-label={title}>
         <table>
           <thead>
             <tr>

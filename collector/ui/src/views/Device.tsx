@@ -183,7 +183,7 @@ function Outages({ outages }: { outages: Outage[] }) {
   if (outages.length === 0) return <p class="none">{words.outagesIn(0)}</p>;
   const newest = [...outages].sort((a, b) => b.from_ms - a.from_ms).slice(0, ROWS_LIMIT);
   return (
-    <div class="table-scroll" tabIndex={0} role="region" aria-label={words.outages}>
+    <div class="table-scroll" tabIndex={0} role="group" aria-label={words.outages}>
       <table>
         <caption class="skip">{words.outages}</caption>
         <thead><tr><th scope="col">{words.began}</th><th scope="col">{words.onsetBounds}</th><th scope="col">{words.ended}</th><th scope="col" class="number">{words.lasted}</th><th scope="col" class="number">{words.unobserved}</th></tr></thead>
@@ -218,7 +218,7 @@ function Transitions({ id, range, statusSince }: { id: string; range: string; st
       {error && <p class="problem" role="alert">{words.listFailed(error.message)}</p>}
       {value?.transitions.length === 0 && <Note>{words.noTransitions}</Note>}
       {value && value.transitions.length > 0 && (
-        <div class="table-scroll" tabIndex={0} role="region" aria-label={words.transitions}>
+        <div class="table-scroll" tabIndex={0} role="group" aria-label={words.transitions}>
           <table>
             <thead><tr><th scope="col">{words.when}</th><th scope="col">{words.from}</th><th scope="col">{words.to}</th><th scope="col">{words.evidence}</th></tr></thead>
             <tbody>

@@ -34,7 +34,7 @@ export default function Fleet() {
       </div>
       <FilterForm of="agents" />
       {rows.length === 0 && <p class="none">{board.about === null ? words.waiting : words.noAgentMatches}</p>}
-      <div class="table-scroll" tabIndex={0} role="region" aria-label={words.agents}>
+      <div class="table-scroll" tabIndex={0} role="group" aria-label={words.agents}>
         <table class="fleet">
           <thead>
             <tr>

@@ -75,7 +75,7 @@ function Table({ rows, by, target }: { rows: AvailabilityRow[]; by: string; targ
     words.mttr, words.longest,
   ];
   return (
-    <div class="table-scroll" tabIndex={0} role="region" aria-label={words.reportTitle}>
+    <div class="table-scroll" tabIndex={0} role="group" aria-label={words.reportTitle}>
       <table>
         <thead>
           <tr>

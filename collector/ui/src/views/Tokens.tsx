@@ -50,7 +50,7 @@ export default function Tokens() {
               busy={change.busy}
               submit={add}
             />
-            <div class="table-scroll" tabIndex={0} role="region" aria-label={words.views.tokens}>
+            <div class="table-scroll" tabIndex={0} role="group" aria-label={words.views.tokens}>
               <table>
                 <thead><tr><th scope="col">{words.name}</th><th scope="col">{words.role}</th><th scope="col">{words.region}</th><th scope="col">{words.expires}</th><th scope="col"><span class="skip">{words.remove}</span></th></tr></thead>
                 <tbody>

@@ -42,7 +42,7 @@ export default function Users() {
         {({ users }) => (
           <>
             <RecordForm key={turn} fields={fields(true)} isNew busy={change.busy} submit={add} />
-            <div class="table-scroll" tabIndex={0} role="region" aria-label={words.views.users}>
+            <div class="table-scroll" tabIndex={0} role="group" aria-label={words.views.users}>
               <table>
                 <thead><tr><th scope="col">{words.name}</th><th scope="col">{words.role}</th><th scope="col">{words.region}</th><th scope="col">{words.created}</th><th scope="col">{words.lastLogin}</th><th scope="col"><span class="skip">{words.edit}</span></th></tr></thead>
                 <tbody>
