@@ -86,7 +86,9 @@ pub async fn require_token(State(api): State<Arc<Api>>, request: Request, next: 
     if shown(request.headers()).is_some_and(|token| api.token.is(token)) {
         return next.run(request).await;
     }
-    if request.uri().path() == "/" {
+    // What a browser opens is a page; what the page asks for is not.
+    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if request.uri().path() == "/" || accepted.contains("text/html") {
         return Redirect::to("/login").into_response();
     }
     Problem::unauthorized().into_response()
