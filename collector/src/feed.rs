@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 
 use crate::availability::timelines::Timelines;
 use crate::fleet::{BranchState, Fleet, Touched};
+use crate::replies::Replies;
 use crate::store::{self, Readers, StoreError};
 use crate::surface::{Fields, branch_json, watched_json, write_device};
 
@@ -31,6 +32,8 @@ pub struct Live {
     shown: AtomicU64,
     heard: AtomicU64,
     messages: broadcast::Sender<Utf8Bytes>,
+    /// What agents were asked, for those who wait for the answers.
+    pub answers: Replies,
     /// What the page says of this collector: whether it is a demo, and what is made up.
     pub notes: Notes,
 }
@@ -60,6 +63,7 @@ impl Live {
             shown: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             messages,
+            answers: Replies::default(),
             notes,
         }
     }

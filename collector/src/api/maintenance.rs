@@ -42,7 +42,8 @@ pub async fn hand_over(mut requests: mpsc::Receiver<Request>, commands: inbox::S
     }
 }
 
-async fn edit(api: &Api, edit: Edit) -> Result<i64, Problem> {
+/// Changes something of the schedule, or of an identity, by the ledger's thread.
+pub(super) async fn edit(api: &Api, edit: Edit) -> Result<i64, Problem> {
     let (answer, done) = oneshot::channel();
     let gone = || Problem::unavailable("the collector is ending");
     api.edits.send((edit, answer)).await.map_err(|_| gone())?;

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod auth;
 mod availability;
 mod devices;
+mod diagnostics;
 mod events;
 mod fleet;
 mod health;
@@ -26,7 +27,7 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -127,6 +128,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/devices/{id}/history", get(history::history))
         .route("/api/v1/devices/{id}/transitions", get(events::transitions))
         .route("/api/v1/devices/{id}/outages", get(events::outages))
+        .route("/api/v1/devices/{id}/probe", post(diagnostics::probe))
+        .route("/api/v1/devices/{id}/traceroute", post(diagnostics::traceroute))
+        .route("/api/v1/devices/{id}/identity", get(diagnostics::identity).delete(diagnostics::accept_identity))
+        .route("/api/v1/branches/{id}/discovery", post(diagnostics::discovery))
+        .route("/api/v1/branches/{id}/cuts", get(diagnostics::cuts))
         .route("/api/v1/query", get(prometheus::query).post(prometheus::query))
         .route("/api/v1/query_range", get(prometheus::query_range).post(prometheus::query_range))
         .route("/api/v1/labels", get(prometheus::labels).post(prometheus::labels))

@@ -106,6 +106,10 @@ fn cause() -> Value {
     or_null(words(&["never_observed", "agent_silent", "agent_isolated", "probe_error", "dns_failure", "paused"]))
 }
 
+fn verdict() -> Value {
+    or_null(words(&["device_down", "lan_fault", "agent_isolated", "wan_cut", "power_cut"]))
+}
+
 fn device() -> Value {
     object([
         ("id", text()),
@@ -123,6 +127,22 @@ fn device() -> Value {
         ("in_maintenance", flag()),
         ("rtt_ms", or_null(number())),
         ("packet_loss", or_null(number())),
+        ("flags", list(words(&["degraded_loss", "degraded_latency", "identity_changed"]))),
+        ("verdict", verdict()),
+        ("is_provisional", flag()),
+    ])
+}
+
+fn evidence() -> Value {
+    let outcome = words(&["reply", "timeout", "unreachable", "send_error", "no_address"]);
+    let probe = object([("at_ms", ms()), ("outcome", outcome.clone()), ("rtt_ms", or_null(number()))]);
+    object([
+        ("probes", list(probe)),
+        ("gateway", or_null(outcome)),
+        ("gateway_rtt_ms", or_null(number())),
+        ("neighbours", object([("up", count()), ("down", count()), ("unknown", count())])),
+        ("carrier", or_null(flag())),
+        ("mac", or_null(text())),
     ])
 }
 
@@ -142,6 +162,28 @@ fn agent_says() -> Value {
         ("ticks_missed", count()),
         ("send_errors", count()),
         ("receive_drops", count()),
+        ("stray_replies", count()),
+        (
+            "uplinks",
+            list(object([
+                ("name", text()),
+                ("device_id", text()),
+                ("status", status()),
+                ("since_ms", or_null(ms())),
+                ("is_active", flag()),
+                ("is_backup", flag()),
+            ])),
+        ),
+        (
+            "cut",
+            or_null(object([
+                ("from_ms", ms()),
+                ("to_ms", or_null(ms())),
+                ("verdict", verdict()),
+                ("is_provisional", flag()),
+                ("reason", text()),
+            ])),
+        ),
         ("probe_age_ms", count()),
         ("clock_synchronised", flag()),
         ("clock_ahead_ms", or_null(integer())),
@@ -191,7 +233,8 @@ fn schemas() -> Value {
         "Transition": object([
             ("device_id", text()), ("branch", text()), ("region", text()), ("from_status", status()), ("from_cause", cause()),
             ("status", status()), ("cause", cause()), ("onset", rfc3339()), ("onset_ms", ms()),
-            ("last_ok_ms", or_null(ms())), ("error_ms", count()), ("received_ms", ms()),
+            ("last_ok_ms", or_null(ms())), ("error_ms", count()), ("received_ms", ms()), ("confirmed_ms", or_null(ms())),
+            ("verdict", verdict()), ("reason", text()), ("evidence", or_null(evidence())),
         ]),
         "Gap": object([
             ("from_ms", ms()), ("to_ms", ms()), ("reason", text()), ("first_seq", count()), ("last_seq", count()),
@@ -453,11 +496,23 @@ mod tests {
         let routes: BTreeSet<&str> = routes.filter(|route| route.starts_with("/api/")).collect();
         let described = describe();
         let described: BTreeSet<&str> = described["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
-        // Availability and maintenance are described in docs/api.md only, as yet.
+        // Availability, maintenance and diagnostics are described in docs/api.md only, as yet.
         let undescribed: Vec<_> = routes
             .difference(&described)
             .filter(|route| {
-                !["/availability", "/maintenance", "/reports/", "/service-hours"].iter().any(|part| route.contains(part))
+                ![
+                    "/availability",
+                    "/maintenance",
+                    "/reports/",
+                    "/service-hours",
+                    "/probe",
+                    "/traceroute",
+                    "/discovery",
+                    "/identity",
+                    "/cuts",
+                ]
+                .iter()
+                .any(|part| route.contains(part))
             })
             .collect();
         assert!(undescribed.is_empty(), "{undescribed:?}");

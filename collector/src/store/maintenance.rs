@@ -41,6 +41,8 @@ pub enum Edit {
     RemoveWindow(i64),
     /// Service hours are taken back.
     RemoveHours(i64),
+    /// The box at a device's address is accepted; the device by its number.
+    AcceptIdentity(u32),
 }
 
 /// Why a change of the schedule can't be made.
@@ -93,6 +95,10 @@ pub fn edit(db: &Connection, edit: &Edit, now: Millis) -> Result<Result<i64, Edi
         }
         Edit::RemoveWindow(id) => remove("maintenance", *id),
         Edit::RemoveHours(id) => remove("service_hours", *id),
+        Edit::AcceptIdentity(device) => {
+            let is_accepted = super::evidence::accept_identity(db, *device, now)?;
+            Ok(if is_accepted { Ok(i64::from(*device)) } else { Err(EditError::NotFound) })
+        }
     }
 }
 
@@ -193,7 +199,7 @@ mod tests {
             let store = Store::open(folder.path()).expect("opens");
             let db = store.connection();
             let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("readable");
-            assert_eq!((count("pragma user_version"), count("select count(*) from region")), (2, 1));
+            assert_eq!((count("pragma user_version"), count("select count(*) from region")), (super::super::SCHEMA, 1));
             assert_eq!(count("select count(*) from maintenance") + count("select count(*) from late"), 0);
         }
         // A new file has the same tables.

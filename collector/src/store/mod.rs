@@ -2,6 +2,7 @@
 //! mode; a commit returns when it would survive a power cut.
 
 mod events;
+mod evidence;
 mod inventory;
 mod ledger;
 mod maintenance;
@@ -15,6 +16,7 @@ use std::sync::Mutex;
 use rusqlite::Connection;
 
 pub use events::{EventRow, Whose, events};
+pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
 pub use inventory::Changed;
 pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
@@ -67,7 +69,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 2] = [TABLES, maintenance::TABLES];
+const STEPS: [&str; 3] = [TABLES, maintenance::TABLES, evidence::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
@@ -203,6 +205,7 @@ impl Readers {
 /// Most idle connections that are kept.
 const READERS_LIMIT: usize = 8;
 
+pub use evidence::{add_cut, add_identity, add_proof, changed_identities, cuts, flags, identities, put_flags, verdict_at};
 pub use inventory::{
     config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
 };
