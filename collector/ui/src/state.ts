@@ -76,8 +76,10 @@ export function say(message: object): boolean {
   return link.say(message);
 }
 
+/** To the second: what ticks is drawn once a second, however often there are changes. */
 function serverNow(): number | null {
-  return clock.now(linkState.value === "live" ? performance.now() : (shownAt ?? performance.now()));
+  const at = clock.now(linkState.value === "live" ? performance.now() : (shownAt ?? performance.now()));
+  return at === null ? null : Math.floor(at / TICK_MS) * TICK_MS;
 }
 
 function tick(): void {

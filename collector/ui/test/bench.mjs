@@ -107,13 +107,15 @@ async function keystrokes(page) {
   for (const text of ["router", "atm 1", "switch", "10.2"]) {
     for (const letter of text) {
       await page.focus("input[type=search]");
-      const taken = page.evaluate(() => new Promise((resolve) => {
-        document.querySelector("input[type=search]").addEventListener("input", (event) => {
-          requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now() - event.timeStamp)));
-        }, { once: true, capture: true });
-      }));
+      await page.evaluate(() => {
+        window.stroke = new Promise((resolve) => {
+          document.querySelector("input[type=search]").addEventListener("input", (event) => {
+            requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now() - event.timeStamp)));
+          }, { once: true, capture: true });
+        });
+      });
       await page.keyboard.type(letter);
-      times.push(await taken);
+      times.push(await page.evaluate(() => window.stroke));
     }
     await page.evaluate(() => document.querySelector(".filters button").click());
     await sleep(200);

@@ -24,7 +24,11 @@ export interface Uplink {
 }
 
 /** A branch as the feed tells it. Before its agent has said how it is, its figures are absent. */
-export type BranchTold = Partial<Schemas["Branch"]> & Pick<Schemas["Branch"], "id" | "name"> & { uplinks?: Uplink[]; config_wanted?: number };
+export type BranchTold = Partial<Schemas["Branch"]> & Pick<Schemas["Branch"], "id" | "name"> & {
+  uplinks?: Uplink[];
+  cut?: { from_ms: number; to_ms: number | null; verdict: Verdict | null; is_provisional: boolean; reason: string | null } | null;
+  config_wanted?: number;
+};
 /** A branch with the moment at which the collector described it: of a healthy one it may not speak for minutes. */
 export type Branch = BranchTold & { told_at: number };
 

@@ -32,6 +32,7 @@ export default function BranchView({ id }: { id: string }) {
         <h1>{words.branchName(branch.name)}</h1>
         <span class="big">{headWords(place)}</span>
         {branch.contact === "silent" && <span class="elapsed"><Elapsed since={branch.last_contact} /></span>}
+        <Cut branch={branch} />
         <span><a href={monitorPath({ region: branch.region ?? "" })}>{regionWords(branch.region_name ?? branch.region ?? "")}</a> · {words.devices(total)}</span>
       </header>
       <div class="columns">
@@ -48,6 +49,13 @@ export default function BranchView({ id }: { id: string }) {
       </div>
     </article>
   );
+}
+
+/** Whose fault it is that the branch can't be heard: a guess while it lasts. */
+function Cut({ branch: { cut } }: { branch: Branch }) {
+  const words = t();
+  if (!cut || cut.to_ms !== null || cut.verdict === null) return null;
+  return <span class="warn">{words.verdicts[cut.verdict] ?? cut.verdict}{cut.is_provisional && ` (${words.provisional})`}</span>;
 }
 
 function headWords({ branch, counts }: Place): string {
