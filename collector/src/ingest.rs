@@ -3,7 +3,7 @@
 //!
 //! A batch is weighed, written, and only then shown and acknowledged. What can't be written is neither.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub enum Command {
     Republish,
     /// The inventory was changed by another process.
     Reload,
+    /// These branches were revoked, and no others are: nobody may speak for them.
+    Revoked(BTreeSet<BranchId>),
     /// VictoriaMetrics has this request.
     Sent(i64),
     /// The schedule changes; the answer says whether it did.
@@ -87,6 +89,8 @@ pub struct Ingest {
     progress: HashMap<(BranchId, StreamId), (Millis, u32)>,
     progress_at: Millis,
     refused: HashSet<(String, &'static str)>,
+    /// Branches that nobody may speak for.
+    revoked: BTreeSet<BranchId>,
     sealed_at: Millis,
     /// What is ready to be written, in the order in which it came.
     staged: Vec<Staged>,
@@ -188,6 +192,7 @@ impl Ingest {
             progress: HashMap::new(),
             progress_at: Millis(0),
             refused: HashSet::new(),
+            revoked: BTreeSet::new(),
             sealed_at: Millis(0),
             staged: Vec::new(),
             staged_of: HashMap::new(),
@@ -196,6 +201,7 @@ impl Ingest {
             is_failing: false,
         };
         ingest.queue_bytes = store::outbox_bytes(ingest.store.connection())?;
+        ingest.revoked = store::revoked_branches(ingest.store.connection())?;
         ingest.load_inventory(now)?;
         ingest.load_ledger(now)?;
         Ok(ingest)
@@ -341,6 +347,7 @@ impl Ingest {
                     }
                     self.publish_configs(now);
                 }
+                Command::Revoked(branches) => self.revoked = branches,
                 Command::Sent(id) => self.taken.push(id),
                 Command::Schedule(edit, answer) => {
                     // Whoever asked may have gone.
@@ -357,6 +364,9 @@ impl Ingest {
         let Some(branch) = self.live.fleet().branch(&id) else {
             return self.refuse(topic, "unknown_branch", "the inventory has no such branch");
         };
+        if self.revoked.contains(&id) {
+            return self.refuse(topic, "revoked", "the branch's certificates were revoked");
+        }
         let taken = match lane {
             Lane::Up => decode::<Batch>(bytes).map(|mut batch| {
                 // What follows in the same stream is weighed against what is staged of it. All else has to see the

@@ -1,6 +1,8 @@
 //! The collector's own file: inventory, ledger, minutes, and what waits for VictoriaMetrics. One SQLite database in WAL
 //! mode; a commit returns when it would survive a power cut.
 
+mod backup;
+mod enrolment;
 mod events;
 mod evidence;
 mod inventory;
@@ -15,6 +17,11 @@ use std::sync::Mutex;
 
 use rusqlite::Connection;
 
+pub use backup::backup;
+pub use enrolment::{
+    CertificateRow, CodeRow, add_branch, add_certificate, add_code, certificate_of, certificates, code, drop_codes, forget_ended,
+    has_branch, revoke, revoked_branches, use_code,
+};
 pub use events::{EventRow, Whose, events};
 pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
 pub use inventory::Changed;
@@ -69,7 +76,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 3] = [TABLES, maintenance::TABLES, evidence::TABLES];
+const STEPS: [&str; 4] = [TABLES, maintenance::TABLES, evidence::TABLES, enrolment::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
