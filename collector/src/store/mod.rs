@@ -1,6 +1,8 @@
 //! The collector's own file: inventory, ledger, minutes, and what waits for VictoriaMetrics. One SQLite database in WAL
 //! mode; a commit returns when it would survive a power cut.
 
+mod accounts;
+mod edit;
 mod events;
 mod inventory;
 mod ledger;
@@ -13,9 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rusqlite::Connection;
+use shared::Millis;
 
+pub use accounts::{AccountEdit, AuditRow, accounts, audit};
+pub use edit::{Change, Edit, EditError};
 pub use events::{EventRow, Whose, events};
-pub use inventory::Changed;
+pub use inventory::{Changed, InventoryEdit};
 pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
 pub use outbox::Waiting;
@@ -67,7 +72,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 2] = [TABLES, maintenance::TABLES];
+const STEPS: [&str; 4] = [TABLES, maintenance::TABLES, accounts::TABLES, inventory::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
@@ -157,6 +162,18 @@ impl Store {
         Ok(answer)
     }
 
+    /// Makes a change that somebody asks for: all of it is durable when this returns, or none of it happened.
+    ///
+    /// # Errors
+    /// Why it can't be made.
+    pub fn edit(&mut self, change: &Change, now: Millis) -> Result<i64, EditError> {
+        let begun = self.db.transaction().map_err(StoreError::from)?;
+        // What is refused half-way is undone.
+        let done = edit::edit(&begun, change, now)??;
+        begun.commit().map_err(StoreError::from)?;
+        Ok(done)
+    }
+
     /// The connection, for reading within the writer.
     pub fn connection(&self) -> &Connection {
         &self.db
@@ -209,7 +226,7 @@ pub use inventory::{
 pub use ledger::{
     add_gap, add_transition, changes, covered, gaps, lost_through, open_since, put_stream, recent_changes, streams,
 };
-pub use maintenance::{Edit, EditError, add_late, edit, late, schedule};
+pub use maintenance::{ScheduleEdit, add_late, late, schedule};
 pub use minutes::{add_minutes, minutes, seal};
 pub use outbox::{drop_oldest, outbox_bytes, peek, push, remove};
 pub use timeline::timelines;
