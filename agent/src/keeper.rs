@@ -65,6 +65,13 @@ pub struct Standing {
     pub restatements: u64,
 }
 
+impl Standing {
+    /// A stream of which nothing is known yet.
+    pub fn begun(stream: StreamId) -> Self {
+        Self { stream, last: 0, level: Level::default(), is_behind: false, is_connected: false, dating: None, restatements: 0 }
+    }
+}
+
 /// The running thread.
 pub struct Keeper {
     /// Takes commands.
@@ -75,7 +82,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Opens the buffer in `state_dir` and begins a stream. `pulse` beats with each command that is done.
+    /// Begins a stream over the buffer in `state_dir`. `pulse` beats with each command that is done. Reading what earlier runs
+    /// left may take a card seconds: commands wait for it, probes don't.
     ///
     /// # Errors
     /// When no thread can be started. A disk that fails is no error: the buffer goes on in memory.
@@ -87,14 +95,16 @@ impl Keeper {
         limit_bytes: u64,
         pulse: Pulse,
     ) -> std::io::Result<Self> {
+        let began = clock::uptime();
         let disk = Disk::new(state_dir, limit_bytes);
-        let meter = Meter::new(disk.flushes(), clock::uptime());
-        let buffer = Buffer::open(Patient::new(disk)?, stream, boot, Disk::held_limit(limit_bytes), clock::uptime());
-        let outbox = Outbox::new(branch, buffer);
+        let meter = Meter::new(disk.flushes(), began);
+        let disk = Patient::new(disk)?;
         let (commands, inbox) = mpsc::channel(COMMANDS_LIMIT);
-        let (told, standing) = watch::channel(standing(&outbox, clock::uptime()));
-        let thread =
-            std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keep(outbox, meter, inbox, &told, &pulse))?;
+        let (told, standing) = watch::channel(Standing::begun(stream));
+        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+            let buffer = Buffer::open(disk, stream, boot, Disk::held_limit(limit_bytes), began);
+            keep(Outbox::new(branch, buffer), meter, inbox, &told, &pulse);
+        })?;
         Ok(Self { commands, standing, thread })
     }
 

@@ -659,7 +659,6 @@ mod tests {
     use shared::message::ProbeRule;
 
     use super::*;
-    use crate::buffer::Level;
 
     /// Hands nothing to the network.
     struct Silent;
@@ -684,15 +683,7 @@ mod tests {
         };
         let targets = (0..devices).map(planned).collect();
         let (plan_in, plan) = watch::channel(Arc::new(Plan { version: 1, heartbeat_ms: 24_000, report_ms: 600_000, targets }));
-        let (standing_in, standing) = watch::channel(Standing {
-            stream: StreamId(1),
-            last: 0,
-            level: Level::default(),
-            is_behind: false,
-            is_connected: false,
-            dating: None,
-            restatements: 0,
-        });
+        let (standing_in, standing) = watch::channel(Standing::begun(StreamId(1)));
         let (heard_in, heard) = watch::channel(Uptime(0));
         let (entries, entries_out) = mpsc::channel(100);
         let (tally, tally_out) = watch::channel(Tally::default());

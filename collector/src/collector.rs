@@ -123,7 +123,7 @@ impl Collector {
         let accounts = readers.read(crate::store::accounts)?;
         let code = (accounts.users().len() == 0 && !live.notes.demo).then(secrets::random_code);
         if let Some(code) = &code {
-            tracing::warn!(code, "there is no user yet: who shows this code at /setup becomes the first admin");
+            tracing::warn!(code, "there is no user yet: who shows this code at /login becomes the first admin");
         }
         let gate = Gate::new(&token, accounts, code.as_deref(), Arc::clone(&metrics));
         let zone = (settings.api.time_zone.clone(), crate::schedule::zone(&settings.api.time_zone).context("the time zone")?);

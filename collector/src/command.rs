@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::api::auth::Token;
+use crate::api::openapi::describe;
 use crate::collector::Collector;
 use crate::demo::Demo;
 use crate::feed::Notes;
@@ -55,6 +56,8 @@ enum Command {
         #[arg(long)]
         token: Option<String>,
     },
+    /// Print the API's description in OpenAPI.
+    Openapi,
 }
 
 /// What the program understands, for its manual and its completions.
@@ -69,6 +72,10 @@ pub fn main() -> ExitCode {
         Command::Check { file } => settings(&file).map(|_| println!("{}: good", file.display())),
         Command::Import { config, file } => import(&config, &file),
         Command::Demo { listen, token } => demo(listen, token.as_deref()),
+        Command::Openapi => {
+            println!("{:#}", describe());
+            Ok(())
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -62,6 +62,14 @@ impl Change {
     }
 }
 
+/// The centre's side of all WAN links, for neighbours that need not ask.
+const CENTRE_MAC: &str = "02:00:00:00:00:00";
+
+/// A branch's side of its WAN link.
+fn branch_mac(b: u8) -> String {
+    format!("02:00:00:00:01:{b:02x}")
+}
+
 /// One such world. Its namespaces end with it.
 pub struct Net {
     name: String,
@@ -79,12 +87,18 @@ impl Net {
         let net = Self { name, branches, devices: devices_per_branch };
         let centre = net.centre();
         run("ip", &["netns", "add", &centre], "");
-        let mut links =
-            format!("link set lo up\nlink add br0 type bridge\naddr add {}/16 dev br0\nlink set br0 up\n", Self::CENTRE);
+        // Nobody asks for addresses or routers on a WAN link: it carries what agents cost.
+        let mut links = format!(
+            "link set lo up\nlink add br0 address {CENTRE_MAC} type bridge\nlink set br0 addrgenmode none\n\
+             addr add {}/16 dev br0\nlink set br0 up\n",
+            Self::CENTRE
+        );
         for b in 1..=branches {
             run("ip", &["netns", "add", &net.branch(b)], "");
             run("ip", &["netns", "add", &net.lan(b)], "");
-            let _ = writeln!(links, "link add wan{b} type veth peer name wan netns {}", net.branch(b));
+            let _ = writeln!(links, "link add wan{b} type veth peer name wan address {} netns {}", branch_mac(b), net.branch(b));
+            let _ = writeln!(links, "link set wan{b} addrgenmode none");
+            let _ = writeln!(links, "neigh add 10.77.{b}.2 lladdr {} dev br0 nud permanent", branch_mac(b));
             let _ = writeln!(links, "link set wan{b} master br0 gso_max_segs 1 up");
         }
         run("ip", &["-n", &centre, "-batch", "-"], &links);
@@ -96,8 +110,10 @@ impl Net {
     fn furnish(&self, b: u8) {
         let (branch, lan) = (self.branch(b), self.lan(b));
         let links = format!(
-            "link set lo up\naddr add 10.77.{b}.2/16 dev wan\nlink set wan gso_max_segs 1 up\nlink add lan type veth peer name lan netns {lan}\n\
-             addr add 192.168.{b}.1/24 dev lan\nlink set lan up\n"
+            "link set lo up\naddr add 10.77.{b}.2/16 dev wan\nlink set wan addrgenmode none gso_max_segs 1 up\n\
+             neigh add {centre} lladdr {CENTRE_MAC} dev wan nud permanent\nlink add lan type veth peer name lan netns {lan}\n\
+             addr add 192.168.{b}.1/24 dev lan\nlink set lan up\n",
+            centre = Self::CENTRE
         );
         run("ip", &["-n", &branch, "-batch", "-"], &links);
         let mut addresses = "link set lo up\nlink set lan up\n".to_owned();

@@ -2,13 +2,13 @@
 
 use axum::http::Method;
 
+use super::pages::VIEWS;
 use crate::accounts::Role;
 use crate::accounts::Role::{Admin, RegionalManager, Technician, Viewer};
 
 /// A method and a path as the router knows it, and the least role that may.
 pub const RULES: &[(&str, &str, Role)] = &[
     // What is and was.
-    ("GET", "/", Viewer),
     ("GET", "/ws/updates", Viewer),
     ("GET", "/api/v1/openapi.json", Viewer),
     ("GET", "/api/v1/dashboard/stats", Viewer),
@@ -89,6 +89,10 @@ pub(super) enum Rule {
 pub(super) fn rule(method: &Method, path: &str) -> Rule {
     // A HEAD is a GET whose answer nobody reads.
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    if VIEWS.contains(&path) {
+        // A view is the page, and what it shows is asked for by other routes.
+        return if method == "GET" { Rule::Least(Viewer) } else { Rule::OtherMethods("GET,HEAD".to_owned()) };
+    }
     let of_path = || RULES.iter().filter(|(_, known, _)| *known == path);
     match of_path().find(|(known, ..)| *known == method) {
         Some((.., role)) => Rule::Least(*role),

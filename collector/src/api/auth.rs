@@ -142,7 +142,9 @@ fn caller(api: &Api, headers: &HeaderMap) -> Option<Caller> {
 /// login.
 pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let Some(caller) = caller(&api, request.headers()) else {
-        if request.uri().path() == "/" {
+        // What a browser opens is a page; what the page asks for is not.
+        let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if request.uri().path() == "/" || accepted.contains("text/html") {
             return Redirect::to("/login").into_response();
         }
         return Problem::unauthorized().into_response();

@@ -16,7 +16,7 @@ mod inventory;
 mod login;
 mod logins;
 mod maintenance;
-mod openapi;
+pub mod openapi;
 mod pages;
 pub mod problem;
 mod prometheus;
@@ -125,8 +125,8 @@ fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered
 
 /// All routes. What isn't listed as open needs somebody who may.
 pub fn router(api: Arc<Api>) -> Router {
-    let closed = Router::new()
-        .route("/", get(pages::index))
+    let views = pages::VIEWS.iter().fold(Router::new(), |views, path| views.route(path, get(pages::index)));
+    let closed = views
         .route("/api/v1/openapi.json", get(openapi::document))
         .route("/api/v1/availability", get(availability::availability))
         .route("/api/v1/reports/sla", get(availability::sla))
@@ -175,9 +175,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/login", get(pages::login_page).post(login::login))
         .route("/setup", post(login::setup))
-        .route("/app.js", get(pages::app))
-        .route("/state.js", get(pages::state))
-        .route("/style.css", get(pages::style));
+        .route("/assets/{name}", get(pages::asset));
     open.merge(closed)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(from_fn(answer::form))

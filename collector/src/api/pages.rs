@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{Html, IntoResponse, Response};
 use serde::Deserialize;
 
 use super::Api;
 use super::auth::Peer;
+use super::problem::Problem;
 use super::query::Query;
 
 /// Nothing from elsewhere, nothing inline.
@@ -25,24 +26,68 @@ pub(super) fn protect(mut response: Response) -> Response {
     response
 }
 
-fn file(kind: &'static str, text: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+/// A file of the page, as it was built.
+struct File {
+    path: &'static str,
+    plain: &'static [u8],
+    gzip: &'static [u8],
 }
 
-pub(super) async fn index() -> Response {
-    file("text/html; charset=utf-8", include_str!("../../ui/index.html"))
+/// The page; empty where it was not built before the collector.
+static FILES: &[File] = &include!(concat!(env!("OUT_DIR"), "/page.rs"));
+
+/// Addresses of the page's views.
+pub(super) const VIEWS: [&str; 11] = [
+    "/",
+    "/dashboard",
+    "/map",
+    "/fleet",
+    "/reports",
+    "/inventory",
+    "/users",
+    "/tokens",
+    "/audit",
+    "/devices/{id}",
+    "/branches/{id}",
+];
+
+/// What stands in the page's place where it isn't built.
+const NOT_BUILT: &str = "<!doctype html><html lang=\"en\"><title>ward</title><h1>ward</h1>\
+    <p>This collector was compiled without its page. To build it: <code>collector/ui/build</code> (it needs Node.js and npm), \
+    then compile the collector again.</p><p>The API is at <a href=\"/api/v1/openapi.json\">/api/v1</a>.</p></html>";
+
+fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
+    let file = FILES.iter().find(|file| file.path == path)?;
+    let kind = match path.rsplit('.').next() {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "application/octet-stream",
+    };
+    // A built file's name holds a hash of what is in it.
+    let keep = if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let form = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, keep), (header::VARY, "accept-encoding")];
+    Some(match accepted.split(',').any(|one| one.trim().split(';').next() == Some("gzip")) {
+        true => (form, [(header::CONTENT_ENCODING, "gzip")], file.gzip).into_response(),
+        false => (form, file.plain).into_response(),
+    })
 }
 
-pub(super) async fn app() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../../ui/app.js"))
+fn page(path: &str, headers: &HeaderMap) -> Response {
+    file(path, headers).unwrap_or_else(|| Html(NOT_BUILT).into_response())
 }
 
-pub(super) async fn state() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../../ui/state.js"))
+/// The page. Which view it shows is its own matter.
+pub(super) async fn index(headers: HeaderMap) -> Response {
+    page("index.html", &headers)
 }
 
-pub(super) async fn style() -> Response {
-    file("text/css; charset=utf-8", include_str!("../../ui/style.css"))
+/// Its scripts and styles.
+pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let found = file(&format!("assets/{name}"), &headers);
+    found.unwrap_or_else(|| Problem::not_found("there is no such file of the page").into_response())
 }
 
 #[derive(Deserialize)]
@@ -54,9 +99,14 @@ pub(super) struct Login {
 }
 
 /// The form; or, by a link that holds the token, straight in.
-pub(super) async fn login_page(State(api): State<Arc<Api>>, Peer(peer): Peer, Query(login): Query<Login>) -> Response {
+pub(super) async fn login_page(
+    State(api): State<Arc<Api>>,
+    Peer(peer): Peer,
+    headers: HeaderMap,
+    Query(login): Query<Login>,
+) -> Response {
     match login.token {
         Some(token) => super::login::by_link(&api, peer, token.trim()),
-        None => file("text/html; charset=utf-8", include_str!("../../ui/login.html")),
+        None => page("login.html", &headers),
     }
 }

@@ -1,0 +1,112 @@
+/** The one socket: kept open, and opened anew for a snapshot whenever what is shown may be wrong. */
+import type { Message } from "../api/types";
+import type { Effect } from "./board";
+import { LOST_AFTER_MS, retryDelay } from "./clock";
+
+/** A connection that held this long was a good one: the next retry starts from the shortest wait. */
+const GOOD_CONNECTION_MS = 10_000;
+
+export interface Listener {
+  take(message: Message, local: number): Effect;
+  live(): void;
+  lost(reason: Reason): void;
+  /** The handshake was refused: perhaps nobody is signed in any more. */
+  refused(): void;
+}
+
+/** Why a connection was given up: one of ours, or the server's own words. */
+export type Reason = "" | "unreadable" | "missed" | { said: string };
+
+export class Link {
+  readonly #listener: Listener;
+  #socket: WebSocket | null = null;
+  #retry: ReturnType<typeof setTimeout> | null = null;
+  #attempt = 0;
+  #heardAt = 0;
+  #liveSince: number | null = null;
+  #watchedAt = { local: local(), wall: Date.now() };
+
+  constructor(listener: Listener) {
+    this.#listener = listener;
+  }
+
+  connect(): void {
+    this.#retry = null;
+    this.#heardAt = local();
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(`${scheme}//${location.host}/ws/updates`);
+    let opened = false;
+    socket.onopen = () => (opened = true);
+    socket.onmessage = (event) => socket === this.#socket && this.#hear(String(event.data));
+    socket.onclose = () => {
+      if (socket !== this.#socket) return;
+      // A refused handshake doesn't tell a script its HTTP status, so the API is asked instead.
+      if (!opened) this.#listener.refused();
+      this.#lose("");
+    };
+    this.#socket = socket;
+  }
+
+  retryNow(): void {
+    if (this.#retry === null) return;
+    clearTimeout(this.#retry);
+    this.connect();
+  }
+
+  /** Says something to the server; false while there is nobody to say it to. */
+  say(message: object): boolean {
+    if (this.#liveSince === null || this.#socket?.readyState !== WebSocket.OPEN) return false;
+    this.#socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  /** Finds a connection that died without a word. */
+  watch(): void {
+    const now = { local: local(), wall: Date.now() };
+    const wallAhead = now.wall - this.#watchedAt.wall - (now.local - this.#watchedAt.local);
+    this.#watchedAt = now;
+    if (this.#retry !== null) return;
+    // The monotonic clock may stand still while a laptop sleeps; the wall clock then jumps.
+    const slept = wallAhead > LOST_AFTER_MS;
+    if (slept || now.local - this.#heardAt > LOST_AFTER_MS) this.#lose("");
+  }
+
+  #hear(text: string): void {
+    const at = local();
+    this.#heardAt = at;
+    const message = parsed(text);
+    if (message === null) return this.#lose("unreadable");
+    const outcome = this.#listener.take(message, at);
+    if (outcome.effect === "gap") return this.#lose("missed");
+    if (outcome.effect === "closing") return this.#lose({ said: outcome.reason });
+    if (message.type === "snapshot") {
+      this.#liveSince = at;
+      this.#listener.live();
+    }
+  }
+
+  #lose(reason: Reason): void {
+    const held = this.#liveSince === null ? 0 : local() - this.#liveSince;
+    this.#attempt = held > GOOD_CONNECTION_MS ? 0 : this.#attempt + 1;
+    this.#liveSince = null;
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+    this.#listener.lost(reason);
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.connect(), retryDelay(Math.max(0, this.#attempt - 1), Math.random()));
+  }
+}
+
+function local(): number {
+  return performance.now();
+}
+
+function parsed(text: string): Message | null {
+  try {
+    const message: unknown = JSON.parse(text);
+    return typeof message === "object" && message !== null && "type" in message ? (message as Message) : null;
+  } catch {
+    return null;
+  }
+}

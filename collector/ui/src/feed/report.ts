@@ -1,0 +1,59 @@
+/** Reports: what is asked for, and as CSV. Pure. */
+import type { AvailabilityRow } from "../api/types";
+
+export interface ReportForm {
+  by: string;
+  /** `2026-10`, or empty for `from` and `to`. */
+  month: string;
+  /** Dates of the zone, both included. */
+  from: string;
+  to: string;
+  region: string;
+  target: string;
+}
+
+export function reportForm(params: URLSearchParams, thisMonth: string): ReportForm {
+  const from = params.get("from") ?? "";
+  const to = params.get("to") ?? "";
+  return {
+    by: params.get("by") ?? "branch",
+    month: from && to ? "" : (params.get("month") ?? thisMonth),
+    from,
+    to,
+    region: params.get("region") ?? "",
+    target: params.get("target") ?? "99.9",
+  };
+}
+
+/** The question to the collector; `bounds` are the moments of the dates, in ms. */
+export function reportPath(form: ReportForm, bounds: { from: number; to: number } | null, zone: string, cursor: string | null): string | null {
+  const params = new URLSearchParams({ by: form.by, limit: "1000" });
+  if (zone) params.set("tz", zone);
+  if (form.month) params.set("month", form.month);
+  else if (bounds && bounds.to > bounds.from) {
+    params.set("from", String(bounds.from));
+    params.set("to", String(bounds.to));
+  } else return null;
+  if (form.region) params.set("region", form.region);
+  if (cursor) params.set("cursor", cursor);
+  return `/api/v1/availability?${params.toString()}`;
+}
+
+const CSV_COLUMNS = [
+  "key", "name", "devices", "availability", "at_least", "at_most", "coverage", "up_ms", "down_ms", "unknown_ms", "maintenance_ms", "outages",
+  "mttr_ms", "longest_ms", "state", "revision",
+] as const;
+
+/** RFC 4180, figures as the collector has them. */
+export function csvOf(rows: AvailabilityRow[]): string {
+  const lines = rows.map((row) => CSV_COLUMNS.map((column) => csvField(row[column])).join(","));
+  return [CSV_COLUMNS.join(","), ...lines].join("\r\n") + "\r\n";
+}
+
+export function csvField(value: string | number | null | undefined): string {
+  if (value == null) return "";
+  const text = String(value);
+  // A spreadsheet takes a name that begins so for a formula.
+  const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}

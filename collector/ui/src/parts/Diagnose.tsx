@@ -1,0 +1,77 @@
+/** Questions to a branch's agent that somebody asks by hand: probes now, and the way to a device. */
+import { useState } from "preact/hooks";
+import { Refused, tell } from "../api/ask";
+import { figure, t } from "../words";
+
+/** As many as show whether one lost reply is a habit. */
+const PROBES = 5;
+
+interface Probed {
+  probes: { sequence: number; outcome: string; rtt_ms: number | null }[];
+  explanation?: string | null;
+}
+interface Traced {
+  hops: { ttl: number; address: string | null; rtt_ms: number | null }[];
+  reached: boolean;
+}
+type Result = { probed: Probed } | { traced: Traced } | { error: string } | null;
+
+export function Diagnose({ id }: { id: string }) {
+  const [busy, setBusy] = useState(false);
+  const [result, setResult] = useState<Result>(null);
+  const words = t();
+
+  async function ask(make: () => Promise<Result>) {
+    setBusy(true);
+    setResult(null);
+    setResult(await make().catch((error: unknown) => ({ error: refusalWords(error) })));
+    setBusy(false);
+  }
+  const path = `/api/v1/devices/${encodeURIComponent(id)}`;
+  return (
+    <div>
+      <div class="actions">
+        <button type="button" class="choice" disabled={busy} onClick={() => void ask(async () => ({ probed: await tell<Probed>("POST", `${path}/probe`, { count: PROBES }) }))}>{words.probeNow}</button>
+        <button type="button" class="choice" disabled={busy} onClick={() => void ask(async () => ({ traced: await tell<Traced>("POST", `${path}/traceroute`) }))}>{words.traceroute}</button>
+        <span role="status">{busy && words.asking}</span>
+      </div>
+      {result && <Shown result={result} />}
+    </div>
+  );
+}
+
+/** What a refused change or question is in words. */
+export function refusalWords(error: unknown): string {
+  if (error instanceof Refused && (error.status === 404 || error.status === 405) && /no such path/.test(error.message)) return t().notOffered;
+  if (error instanceof Refused && error.status === 403) return t().forbidden;
+  return t().saveFailed(error instanceof Error ? error.message : String(error));
+}
+
+function Shown({ result }: { result: NonNullable<Result> }) {
+  const words = t();
+  if ("error" in result) return <p class="problem" role="alert">{result.error}</p>;
+  if ("probed" in result) {
+    return (
+      <div class="probe-results" role="status">
+        <ol>
+          {result.probed.probes.map(({ sequence, outcome, rtt_ms }) => (
+            <li key={sequence} class={outcome === "reply" ? "n-up" : "n-down"}>
+              {sequence}: {words.probeOutcome[outcome] ?? outcome} {rtt_ms !== null && `${figure(rtt_ms)} ms`}
+            </li>
+          ))}
+        </ol>
+        {result.probed.explanation && <p>{result.probed.explanation}</p>}
+      </div>
+    );
+  }
+  return (
+    <div class="probe-results" role="status">
+      <ol>
+        {result.traced.hops.map(({ ttl, address, rtt_ms }) => (
+          <li key={ttl}>{ttl}: {address ?? words.hopSilent} {rtt_ms !== null && `${figure(rtt_ms)} ms`}</li>
+        ))}
+      </ol>
+      <p>{result.traced.reached ? words.reached : words.notReached}</p>
+    </div>
+  );
+}

@@ -1,0 +1,55 @@
+/** A bar of statuses over time, and the times under it. */
+import type { Interval } from "../api/types";
+import { statusOf } from "../feed/board";
+import { clipped } from "../feed/history";
+import { format, roundDuration, t } from "../words";
+import { statusWords } from "./bits";
+
+const WIDTH = 1000;
+/** What is down is drawn last and never thinner than this: a short outage must not vanish between two pixels. */
+const THINNEST = 1.5;
+const ORDER = { unknown: 0, up: 1, down: 2 };
+
+interface Props {
+  intervals: Interval[];
+  from: number;
+  to: number;
+  label: string;
+}
+
+export function Timeline({ intervals, from, to, label }: Props) {
+  const x = (time: number) => ((time - from) / (to - from)) * WIDTH;
+  const bars = clipped(intervals, from, to).sort((a, b) => ORDER[statusOf(a)] - ORDER[statusOf(b)]);
+  const down = bars.filter((bar) => statusOf(bar) === "down").reduce((sum, bar) => sum + bar.to_ms - bar.from_ms, 0);
+  return (
+    <svg class="timeline" viewBox={`0 0 ${WIDTH} 10`} preserveAspectRatio="none" role="img" aria-label={`${label}: ${t().status.down} ${roundDuration(down)}`}>
+      {bars.map((bar) => (
+        <rect key={bar.from_ms} class={`bar ${statusOf(bar)}`} x={x(bar.from_ms)} y={0} width={Math.max(THINNEST, x(bar.to_ms) - x(bar.from_ms))} height={10}>
+          <title>{`${statusWords(bar)}, ${format.full(bar.from_ms)} – ${format.full(bar.to_ms)}`}</title>
+        </rect>
+      ))}
+    </svg>
+  );
+}
+
+const MINUTE = 60_000;
+const STEPS = [1, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200, 14_400, 43_200].map((minutes) => minutes * MINUTE);
+
+export function TimeAxis({ from, to }: { from: number; to: number }) {
+  const step = STEPS.find((candidate) => (to - from) / candidate <= 8) ?? 43_200 * MINUTE;
+  const words = to - from > 2 * 86_400_000 ? format.day : format.minute;
+  const ticks = [];
+  // Round times of the quarter hours that zones differ by; days begin where the zone has them, an hour off at most.
+  for (let tick = Math.ceil((from + zoneOffset(from)) / step) * step - zoneOffset(from); tick < to; tick += step) {
+    const at = ((tick - from) / (to - from)) * 100;
+    if (at > 3 && at < 97) ticks.push(<span key={tick} style={{ left: `${at}%` }}>{words(tick)}</span>);
+  }
+  return <div class="axis" aria-hidden="true">{ticks}</div>;
+}
+
+/** By how much the clocks of the zone in force are ahead of UTC. */
+export function zoneOffset(time: number): number {
+  const [year, month, day] = format.dayKey(time).split("-").map(Number);
+  const [hour, minute] = format.minute(time).split(":").map(Number);
+  return Math.round((Date.UTC(year ?? 1970, (month ?? 1) - 1, day ?? 1, hour ?? 0, minute ?? 0) - Math.floor(time / MINUTE) * MINUTE) / MINUTE) * MINUTE;
+}

@@ -1,0 +1,58 @@
+/** Small things that many views show. */
+import type { ComponentChildren } from "preact";
+import type { Device } from "../api/types";
+import { type Counts, statusOf } from "../feed/board";
+import { now } from "../state";
+import { causeWords, duration, t, timeWords, typeWords } from "../words";
+
+/** Never colour alone: a mark tells a status too. */
+export const MARKS = { up: "✓", down: "✕", unknown: "?" } as const;
+
+/** How long something has lasted, second by second by the server's clock. */
+export function Elapsed({ since }: { since: number | null | undefined }) {
+  if (since == null || now.value === null) return null;
+  return <>{duration(now.value - since)}</>;
+}
+
+export function Since({ time }: { time: number | null | undefined }) {
+  // The day decides how a time is written, not the second.
+  return <>{time == null ? t().sinceUnknown : t().since(timeWords(time, now.peek()))}</>;
+}
+
+export function StatusMark({ status }: { status: "up" | "down" | "unknown" }) {
+  return <span class={`status-mark ${status}`} aria-hidden="true">{MARKS[status]}</span>;
+}
+
+export function statusWords(thing: { status?: unknown; cause?: string | null }): string {
+  const status = statusOf(thing);
+  return status === "unknown" ? `${t().status.unknown}: ${causeWords(thing.cause)}` : t().status[status];
+}
+
+/** What stands beside a device's status: flapping, maintenance, degraded, another box. */
+export function flagsOf(device: Device): string[] {
+  const flags = (device.flags ?? []).map((flag) => t().flagWords[flag] ?? flag.replaceAll("_", " "));
+  if (device.in_maintenance) flags.unshift(t().inMaintenance);
+  if (device.is_flapping) flags.unshift(t().flapping);
+  return flags;
+}
+
+export function deviceWords(device: Device, branchName: string): string {
+  return [device.name, statusWords(device), ...flagsOf(device), typeWords(device.device_type), branchName].join(", ");
+}
+
+/** Shares of up, unknown and down. What is down is never too small to be seen. */
+export function CountBar({ counts }: { counts: Counts }) {
+  const part = (name: "down" | "unknown" | "up") =>
+    counts[name] > 0 && <span class={`part ${name}`} style={{ flexGrow: counts[name] }} />;
+  return (
+    <span class="count-bar" aria-hidden="true">
+      {part("down")}
+      {part("unknown")}
+      {part("up")}
+    </span>
+  );
+}
+
+export function Note({ children, role }: { children: ComponentChildren; role?: "status" | "alert" }) {
+  return <p class="none" role={role}>{children}</p>;
+}

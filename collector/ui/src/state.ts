@@ -1,0 +1,228 @@
+/** What the page knows and what somebody chose, as signals: views read them and are drawn anew when they change. */
+import { batch, computed, effect, signal } from "@preact/signals";
+import type { Message, Watched } from "./api/types";
+import { whoAmI, type Me } from "./api/ask";
+import { Board, type Effect, GLOW_MS } from "./feed/board";
+import { Clock } from "./feed/clock";
+import { type Filters, NO_FILTERS, filtersFrom, writeFilters } from "./feed/filters";
+import { Link, type Listener, type Reason } from "./feed/link";
+import { troubles } from "./feed/troubles";
+import { type Route, parseRoute, viewPath } from "./route";
+import { foldMs, language, store, t, theme, zone } from "./words";
+
+const TICK_MS = 1_000;
+/** Browsers limit how often the address may be rewritten; typing would reach that limit. */
+const ADDRESS_DELAY_MS = 250;
+
+export const board = new Board();
+const clock = new Clock();
+
+/** Grows when the board looks different, once a frame at most. Who reads it is drawn again. */
+export const drawn = signal(0);
+export const linkState = signal<"connecting" | "live" | "lost">("connecting");
+export const lostReason = signal<Reason>("");
+/** The server's time. While the connection is lost it stands still, as what happens since is unknown. */
+export const now = signal<number | null>(null);
+/** How old what is shown is while the connection is lost, in ms. */
+export const shownAge = signal(0);
+export const route = signal<Route>(parseRoute(location.pathname, location.search));
+export const filters = signal<Filters>(filtersFrom(route.value.params));
+export const wall = signal(false);
+export const me = signal<Me | null>(null);
+/** The newest word of a watched device, and the server's refusals: for whoever watches. */
+export const watched = signal<{ devices: Watched[]; now: number } | null>(null);
+export const refusal = signal<{ detail: string } | null>(null);
+
+export type Show = "grid" | "regions" | "table";
+export const show = computed<Show>(() => {
+  const named = route.value.params.get("show");
+  return named === "regions" || named === "table" ? named : "grid";
+});
+
+/** Local reading at the last message: how old the picture is. */
+let shownAt: number | null = null;
+let frame: number | null = null;
+let glowTimer: ReturnType<typeof setTimeout> | null = null;
+
+const listener: Listener = {
+  take(message: Message, local: number): Effect {
+    if (typeof message.now === "number") clock.observe(message.now, local);
+    const outcome = board.apply(message);
+    if (outcome.effect === "gap" || outcome.effect === "closing") return outcome;
+    // Until this connection's snapshot has come, the picture is still the one from before it was lost.
+    if (linkState.value === "live" || message.type === "snapshot") shownAt = local;
+    if (outcome.effect === "shown") askFrame();
+    if (message.type === "watched") watched.value = { devices: message.devices, now: message.now };
+    if (message.type === "problem") refusal.value = { detail: String(message.detail) };
+    return outcome;
+  },
+  live() {
+    linkState.value = "live";
+    lostReason.value = "";
+    tick();
+  },
+  lost(reason: Reason) {
+    if (board.about !== null) linkState.value = "lost";
+    lostReason.value = reason;
+    tick();
+  },
+  refused() {
+    void whoAmI().catch(() => null);
+  },
+};
+const link = new Link(listener);
+
+export function say(message: object): boolean {
+  return link.say(message);
+}
+
+function serverNow(): number | null {
+  return clock.now(linkState.value === "live" ? performance.now() : (shownAt ?? performance.now()));
+}
+
+function tick(): void {
+  batch(() => {
+    now.value = serverNow();
+    shownAge.value = linkState.value === "lost" && shownAt !== null ? performance.now() - shownAt : 0;
+  });
+}
+
+function askFrame(): void {
+  if (board.recoveries.size > 0) glowTimer ??= setTimeout(endGlow, GLOW_MS / 10);
+  // A hidden tab has no frames, and nothing that anybody could see.
+  frame ??= requestAnimationFrame(() => {
+    frame = null;
+    batch(() => {
+      now.value = serverNow();
+      drawn.value += 1;
+    });
+  });
+}
+
+function endGlow(): void {
+  glowTimer = null;
+  const at = clock.now(performance.now());
+  if (at !== null && board.endGlow(at)) askFrame();
+  else if (board.recoveries.size > 0) glowTimer = setTimeout(endGlow, GLOW_MS / 10);
+}
+
+/** The minute in which failures are sorted into new and old: a list must not be made anew each second for that. */
+const minute = computed(() => Math.floor((now.value ?? 0) / 60_000));
+
+export const failures = computed(() => {
+  void drawn.value;
+  void minute.value;
+  return troubles(board, filters.value, now.peek() ?? 0, foldMs.value);
+});
+
+// ---- the address ----
+
+let addressTimer: ReturnType<typeof setTimeout> | null = null;
+
+/** Goes to an address of the page, from which the browser's way back leads here. */
+export function go(address: string): void {
+  flushAddress();
+  history.pushState(null, "", address);
+  followAddress();
+  scrollTo(0, 0);
+}
+
+function followAddress(): void {
+  batch(() => {
+    route.value = parseRoute(location.pathname, location.search);
+    if (route.value.view === "monitor" || route.value.view === "fleet") filters.value = filtersFrom(route.value.params);
+  });
+}
+
+export function setFilters(next: Partial<Filters>): void {
+  const changed = { ...filters.value, ...next };
+  // A branch lies in one region, so choosing another region lets go of it.
+  if (next.region !== undefined && next.region !== filters.value.region) changed.branch = next.branch ?? "";
+  filters.value = changed;
+  rewriteAddress();
+}
+
+export function clearFilters(): void {
+  filters.value = NO_FILTERS;
+  rewriteAddress();
+}
+
+/** Changes a parameter of the address; empty takes it away. */
+export function setParam(name: string, value: string): void {
+  const params = new URLSearchParams(route.value.params);
+  if (value) params.set(name, value);
+  else params.delete(name);
+  route.value = { ...route.value, params };
+  rewriteAddress();
+}
+
+function rewriteAddress(): void {
+  if (addressTimer !== null) clearTimeout(addressTimer);
+  addressTimer = setTimeout(flushAddress, ADDRESS_DELAY_MS);
+}
+
+function flushAddress(): void {
+  if (addressTimer === null) return;
+  clearTimeout(addressTimer);
+  addressTimer = null;
+  const { view, params } = route.value;
+  const query = new URLSearchParams(params);
+  if (view === "monitor" || view === "fleet") writeFilters(query, filters.value);
+  history.replaceState(null, "", location.pathname + queryText(query));
+}
+
+/** The monitor with these filters instead of those in force. */
+export function monitorPath(chosen: Partial<Filters>): string {
+  const params = new URLSearchParams();
+  writeFilters(params, { ...NO_FILTERS, ...chosen });
+  return viewPath("monitor") + queryText(params);
+}
+
+function queryText(params: URLSearchParams): string {
+  const text = params.toString();
+  return text === "" ? "" : `?${text}`;
+}
+
+/** Links within the page don't load it anew. With a key held they open elsewhere, as links do. */
+function followLink(event: MouseEvent): void {
+  if (event.defaultPrevented || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  const anchor = event.target instanceof Element ? event.target.closest("a") : null;
+  if (!anchor || anchor.target || anchor.hasAttribute("download") || anchor.origin !== location.origin) return;
+  if (anchor.dataset["outside"] !== undefined || anchor.hash) return;
+  event.preventDefault();
+  go(anchor.pathname + anchor.search);
+}
+
+// ---- the start ----
+
+export function start(): void {
+  link.connect();
+  setInterval(() => {
+    link.watch();
+    tick();
+  }, TICK_MS);
+  addEventListener("online", () => link.retryNow());
+  addEventListener("popstate", followAddress);
+  addEventListener("click", followLink);
+  document.addEventListener("visibilitychange", () => {
+    link.watch();
+    tick();
+  });
+  document.addEventListener("fullscreenchange", () => (wall.value = document.fullscreenElement !== null));
+  void whoAmI().then((known) => (me.value = known)).catch(() => null);
+  effect(() => {
+    document.documentElement.lang = language.value;
+    store("ward.language", language.value);
+  });
+  effect(() => {
+    document.documentElement.dataset["theme"] = theme.value;
+    store("ward.theme", theme.value);
+  });
+  effect(() => store("ward.zone", zone.value));
+  effect(() => store("ward.fold", String(foldMs.value)));
+  effect(() => {
+    void drawn.value;
+    document.documentElement.dataset["link"] = linkState.value;
+    document.title = linkState.value === "live" ? t().titleDown(board.counts.down) : t().titleLost(t().link[linkState.value]);
+  });
+}

@@ -1,0 +1,162 @@
+/** Availability of any time, with its bounds and its state; as a table, a CSV, and on paper. */
+import { useMemo, useState } from "preact/hooks";
+import { ask } from "../api/ask";
+import type { Availability, AvailabilityRow } from "../api/types";
+import { csvOf, reportForm, reportPath } from "../feed/report";
+import { AvailabilityCell } from "../parts/Availability";
+import { Note } from "../parts/bits";
+import { save } from "../parts/save";
+import { useAnswer } from "../parts/useAnswer";
+import { branchPath, devicePath } from "../route";
+import { board, drawn, monitorPath, now, route, setParam } from "../state";
+import { duration, format, midnight, percent, regionWords, t, typeWords, zone } from "../words";
+
+const BYS = ["branch", "region", "type", "device", "all"];
+/** Pages of a CSV: a hundred thousand rows. */
+const PAGES_LIMIT = 100;
+
+export default function Reports() {
+  const words = t();
+  void drawn.value;
+  const at = now.peek();
+  if (at === null) return <Note>{words.waiting}</Note>;
+  return <Report today={format.dayKey(at)} />;
+}
+
+/** `today` is a date of the zone in force. */
+function Report({ today }: { today: string }) {
+  const words = t();
+  const form = reportForm(route.value.params, today.slice(0, 7));
+  // Taken when it is asked for: the end of today's part must not move while somebody reads.
+  const bounds = useMemo(() => (form.month ? null : boundsOf(form.from, form.to)), [form.month, form.from, form.to, zone.value]);
+  const { value, error, isLoading } = useAnswer<Availability>(reportPath(form, bounds, zone.value, null));
+  const [csvError, setCsvError] = useState("");
+  const rows = [...(value?.rows ?? [])].sort((a, b) => (a.availability ?? 101) - (b.availability ?? 101));
+  const target = Number(form.target.replace(",", "."));
+  const missed = rows.filter((row) => row.availability !== null && row.availability < target).length;
+  const saveCsv = () =>
+    void allRows((cursor) => reportPath(form, bounds, zone.value, cursor))
+      .then((all) => save(csvOf(all), `ward-${form.by}-${form.month || `${form.from}-${form.to}`}.csv`))
+      .catch((failed: Error) => setCsvError(failed.message));
+  return (
+    <article class="report">
+      <h1>{words.reportTitle}</h1>
+      <form class="form" onSubmit={(event) => event.preventDefault()}>
+        <label><span>{words.by}</span><select value={form.by} onChange={(event) => setParam("by", event.currentTarget.value)}>{BYS.map((by) => <option key={by} value={by}>{words.bys[by]}</option>)}</select></label>
+        <label><span>{words.month}</span><input type="month" value={form.month} max={today.slice(0, 7)} onChange={(event) => pickMonth(event.currentTarget.value)} /></label>
+        <label><span>{words.from}</span><input type="date" value={form.from} max={today} onChange={(event) => pickDate("from", event.currentTarget.value)} /></label>
+        <label><span>{words.to}</span><input type="date" value={form.to} max={today} onChange={(event) => pickDate("to", event.currentTarget.value)} /></label>
+        <label><span>{words.region}</span><select value={form.region} onChange={(event) => setParam("region", event.currentTarget.value)}><option value="">{words.allRegions}</option>{board.regions().map(({ id, name }) => <option key={id} value={id}>{regionWords(name)}</option>)}</select></label>
+        <label><span>{words.targetPercent}</span><input type="text" inputMode="decimal" size={7} value={form.target} onChange={(event) => setParam("target", event.currentTarget.value)} /></label>
+        <button type="button" class="choice" disabled={!value} onClick={saveCsv}>{words.csv}</button>
+        <button type="button" class="choice" disabled={!value} onClick={() => print()}>{words.print}</button>
+      </form>
+      {(error || csvError) && <p class="problem" role="alert">{words.figuresFailed(error?.message ?? csvError)}</p>}
+      {isLoading && !value && <Note role="status">{words.readingFigures}</Note>}
+      {value && (
+        <>
+          <p>
+            <strong>{words.reportOf(format.full(value.from_ms), format.full(value.to_ms), value.time_zone)}</strong> · {words.states[value.state] ?? value.state}
+            {value.counted_to_ms < value.to_ms && ` · ${words.countedTo(format.full(value.counted_to_ms))}`}
+            {Number.isFinite(target) && ` · ${words.missed(missed, form.target)}`}
+          </p>
+          {rows.length === 0 ? <Note>{words.nothingToShow}</Note> : <Table rows={rows} by={form.by} target={target} />}
+          {value.total > rows.length && <p class="faint">{format.number(rows.length)} / {format.number(value.total)}; {words.csv}: {format.number(value.total)}</p>}
+        </>
+      )}
+    </article>
+  );
+}
+
+function Table({ rows, by, target }: { rows: AvailabilityRow[]; by: string; target: number }) {
+  const words = t();
+  const heads = [
+    words.ofDevices, words.availability, words.bounds, words.coverage, words.outagesCount, words.downTime, words.unknownTime, words.maintenanceTime,
+    words.mttr, words.longest,
+  ];
+  return (
+    <div class="table-scroll" tabIndex={0} role="region" aria-label={words.reportTitle}>
+      <table>
+        <thead>
+          <tr>
+            <th scope="col">{words.bys[by]}</th>
+            {heads.map((head) => <th key={head} scope="col" class="number">{head}</th>)}
+            <th scope="col">{words.state}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((row) => (
+            <tr key={row.key}>
+              <th scope="row"><RowName row={row} by={by} /></th>
+              <td class="number">{format.number(row.devices)}</td>
+              <td class={`number ${row.availability !== null && row.availability < target ? "n-down" : ""}`}><AvailabilityCell row={row} /></td>
+              <td class="number">{row.at_least === null ? "–" : `${percent(row.at_least)} – ${percent(row.at_most)} %`}</td>
+              <td class="number">{row.coverage === null ? "–" : `${percent(row.coverage)} %`}</td>
+              <td class="number">{format.number(row.outages)}</td>
+              <td class="number">{time(row.down_ms)}</td>
+              <td class="number">{time(row.unknown_ms)}</td>
+              <td class="number">{time(row.maintenance_ms)}</td>
+              <td class="number">{row.mttr_ms === null ? "–" : duration(row.mttr_ms)}</td>
+              <td class="number">{row.longest_ms === null ? "–" : time(row.longest_ms)}</td>
+              <td>{words.states[row.state] ?? row.state}{row.revision > 1 && `, ${words.revision(row.revision)}`}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function time(ms: number): string {
+  return ms === 0 ? "0" : duration(ms);
+}
+
+function RowName({ row, by }: { row: AvailabilityRow; by: string }) {
+  switch (by) {
+    case "device":
+      return <a href={devicePath(row.key)}>{row.name}</a>;
+    case "branch":
+      return <a href={branchPath(row.key)}>{row.name}</a>;
+    case "region":
+      return <a href={monitorPath({ region: row.key })}>{regionWords(row.name)}</a>;
+    case "type":
+      return <a href={monitorPath({ type: row.key })}>{typeWords(row.key)}</a>;
+    default:
+      return <>{t().bys["all"]}</>;
+  }
+}
+
+function pickMonth(month: string): void {
+  setParam("from", "");
+  setParam("to", "");
+  setParam("month", month);
+}
+
+function pickDate(which: "from" | "to", date: string): void {
+  const other = which === "from" ? "to" : "from";
+  setParam("month", "");
+  setParam(which, date);
+  if (!route.value.params.get(other)) setParam(other, date);
+}
+
+/** The moments at which the first date begins and the last one ends, in the zone in force; of today, the whole minutes so far. */
+function boundsOf(from: string, to: string): { from: number; to: number } | null {
+  const [first, last] = [Date.parse(`${from}T12:00:00Z`), Date.parse(`${to}T12:00:00Z`)];
+  if (Number.isNaN(first) || Number.isNaN(last)) return null;
+  const end = midnight(last + 86_400_000);
+  return { from: midnight(first), to: Math.min(end, Math.floor((now.peek() ?? end) / 60_000) * 60_000) };
+}
+
+async function allRows(page: (cursor: string | null) => string | null): Promise<AvailabilityRow[]> {
+  const rows: AvailabilityRow[] = [];
+  let cursor: string | null = null;
+  for (let pages = 0; pages < PAGES_LIMIT; pages += 1) {
+    const path = page(cursor);
+    if (path === null) break;
+    const answer: Availability = await ask<Availability>(path);
+    rows.push(...answer.rows);
+    cursor = answer.next_cursor;
+    if (cursor === null) break;
+  }
+  return rows;
+}
