@@ -326,7 +326,9 @@ impl<S: Store> Buffer<S> {
             let age = now.since(delta.at);
             match delta.body {
                 Body::Transition(_) => age >= patience,
-                Body::Qualities(_) | Body::Boot(_) | Body::Gap(_) => age >= QUALITY_WAIT_MS,
+                Body::Qualities(_) | Body::Boot(_) | Body::Gap(_) | Body::Flagged(_) | Body::Identity(_) => {
+                    age >= QUALITY_WAIT_MS
+                }
             }
         });
         if due || self.memory_bytes > MEMORY_LIMIT_BYTES {
@@ -553,7 +555,7 @@ impl<S: Store> Buffer<S> {
         let positions: Vec<Position> = self.disk.groups.keys().copied().collect();
         positions.into_iter().find(|at| {
             let group = self.store.read(*at).ok().flatten().and_then(|bytes| decode(&bytes));
-            group.is_some_and(|group| group.deltas.iter().any(|d| matches!(d.body, Body::Transition(_) | Body::Qualities(_))))
+            group.is_some_and(|group| group.deltas.iter().any(|d| !matches!(d.body, Body::Boot(_) | Body::Gap(_))))
         })
     }
 
@@ -584,7 +586,7 @@ impl<S: Store> Buffer<S> {
         const TARGET_BYTES: usize = VOLATILE_LIMIT_BYTES / 4 * 3;
         let first = self.memory.front().map_or(0, |(seq, ..)| *seq);
         let kinds: [fn(&Body) -> bool; 2] =
-            [|body| matches!(body, Body::Qualities(_)), |body| matches!(body, Body::Transition(_) | Body::Gap(_))];
+            [|body| matches!(body, Body::Qualities(_)), |body| !matches!(body, Body::Qualities(_) | Body::Boot(_))];
         for is_next in kinds {
             let mut excess = self.memory_bytes.saturating_sub(TARGET_BYTES);
             // As many of the oldest of this kind as are too much.
@@ -777,6 +779,8 @@ fn gap_of(body: &Body, at: Uptime) -> Gap {
     let (from, dropped) = match body {
         Body::Gap(gap) => return gap.clone(),
         Body::Transition(transition) => (transition.onset, Dropped { transitions: 1, ..Dropped::default() }),
+        // Told anew with the states, which the collector asks for after lost transitions.
+        Body::Flagged(_) | Body::Identity(_) => (at, Dropped { transitions: 1, ..Dropped::default() }),
         Body::Qualities(q) => {
             (Uptime(q.first_end.0.saturating_sub(60_000)), Dropped { minutes: q.minutes(), ..Dropped::default() })
         }
@@ -874,7 +878,15 @@ mod tests {
     fn transition(at: u64) -> Body {
         let device = "vake-atm-1".parse().expect("a valid id");
         let to = if at.is_multiple_of(2) { Status::Up } else { Status::Down };
-        Body::Transition(Transition { device, from: Status::Up, to, onset: Uptime(at), last_ok: None })
+        Body::Transition(Transition {
+            device,
+            from: Status::Up,
+            to,
+            onset: Uptime(at),
+            last_ok: None,
+            verdict: None,
+            evidence: None,
+        })
     }
 
     fn qualities(minutes: usize) -> Body {
@@ -896,6 +908,7 @@ mod tests {
                     Body::Boot(_) => "b".to_owned(),
                     Body::Transition(_) => "t".to_owned(),
                     Body::Qualities(_) => "q".to_owned(),
+                    Body::Flagged(_) | Body::Identity(_) => "f".to_owned(),
                     Body::Gap(gap) => format!("g{}", gap.span),
                 })
                 .collect();
@@ -1118,7 +1131,7 @@ mod tests {
             assert_eq!(chunk.group.first, seq, "no number is missing or comes twice");
             for delta in &chunk.group.deltas {
                 match &delta.body {
-                    Body::Transition(_) => transitions += 1,
+                    Body::Transition(_) | Body::Flagged(_) | Body::Identity(_) => transitions += 1,
                     Body::Gap(gap) => lost.add(gap.dropped),
                     Body::Qualities(q) => kept_minutes += q.minutes(),
                     Body::Boot(_) => {}

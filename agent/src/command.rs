@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::agent::Pulses;
 use crate::monitor::Outcome;
-use crate::probe::{Icmp, PERMIT_HINT, Prober};
+use crate::probe::{Network, PERMIT_HINT, Prober};
 use crate::settings::Settings;
 use crate::surroundings::{Routes, carrier};
 use crate::{journal, service, status};
@@ -126,11 +126,11 @@ fn probe(address: IpAddr, count: u16, timeout: Duration) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     let outcomes = runtime.block_on(async {
-        let prober = Icmp::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
+        let prober = Network::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
         println!("socket     {}", prober.kind().explanation());
         let mut outcomes = Vec::new();
         for sequence in 1..=count {
-            let outcome = prober.probe(address, sequence, timeout).await;
+            let outcome = prober.probe(&address.into(), timeout).await;
             println!("probe {sequence:<4} {}", words(outcome, timeout));
             outcomes.push(outcome);
             if sequence < count {
@@ -150,6 +150,7 @@ fn words(outcome: Outcome, timeout: Duration) -> String {
         Outcome::Timeout => format!("no answer within {} ms", timeout.as_millis()),
         Outcome::Unreachable => "a router says that it can't be reached".to_owned(),
         Outcome::SendError => "could not be sent: no route, no permission, or nobody there who knows the address".to_owned(),
+        Outcome::NoAddress => "has no address: its name doesn't resolve".to_owned(),
     }
 }
 
@@ -170,7 +171,7 @@ fn run(config: &Path) -> anyhow::Result<()> {
     let settings = settings(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
-        let prober = Icmp::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
+        let prober = Network::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
         tracing::info!(branch = %settings.branch, socket = prober.kind().explanation(), "ward-agent begins");
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

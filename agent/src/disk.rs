@@ -374,7 +374,15 @@ mod tests {
             buffer.append(Body::Qualities(Qualities { first_end: now, unit_us: 10, columns }), now);
             for i in 0..40 {
                 let device = format!("d{i}").parse().expect("an id");
-                let change = Transition { device, from: Status::Up, to: Status::Down, onset: now, last_ok: None };
+                let change = Transition {
+                    device,
+                    from: Status::Up,
+                    to: Status::Down,
+                    onset: now,
+                    last_ok: None,
+                    verdict: None,
+                    evidence: None,
+                };
                 buffer.append(Body::Transition(change), now);
             }
             buffer.flush(now);

@@ -4,7 +4,7 @@
 //! Where one of them answers, the device is down. Where none does, or the agent's own cable is out, nobody can say what
 //! the devices are.
 
-use shared::Uptime;
+use shared::{Uptime, Verdict};
 
 /// So many others have to be silent as well before the agent takes itself for isolated.
 pub const WITNESSES: usize = 2;
@@ -56,6 +56,40 @@ pub fn judge(evidence: &Evidence, onset: Uptime, now: Uptime) -> Finding {
     }
 }
 
+/// What another device has to do with one that is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Other {
+    /// Both hang on the same device, or one on the other.
+    pub is_kin: bool,
+    /// It has answered what was asked since the other fell silent.
+    pub is_heard: bool,
+    /// It fell silent at about the same time, and still is.
+    pub is_silent: bool,
+}
+
+/// So many devices, of which nobody knows what they hang on, have to fall silent together to be no coincidence.
+const TOGETHER: usize = 3;
+
+/// Whose fault it is that a device is down, by what became of the others at that time.
+pub fn blame(others: impl Iterator<Item = Other>) -> Verdict {
+    let (mut kin_silent, mut kin_heard, mut silent, mut heard) = (0, 0, 0, 0);
+    for Other { is_kin, is_heard, is_silent } in others {
+        if is_heard {
+            heard += 1;
+            kin_heard += usize::from(is_kin);
+        } else if is_silent {
+            silent += 1;
+            kin_silent += usize::from(is_kin);
+        }
+    }
+    let is_shared = match kin_silent + kin_heard {
+        // Nothing is known of what it hangs on: many at a time are no coincidence, unless as many go on.
+        0 => silent + 1 >= TOGETHER && silent >= heard,
+        _ => kin_silent > 0 && kin_heard == 0,
+    };
+    if is_shared { Verdict::LanFault } else { Verdict::DeviceDown }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +115,33 @@ mod tests {
         check(Evidence { silent: 2, others: 2, ..Evidence::default() }, 1_500, Finding::Agent);
         check(Evidence { silent: 2, others: 9, is_broker_asked: true, ..Evidence::default() }, 1_500, Finding::Open);
         check(Evidence { silent: 2, others: 9, is_broker_asked: true, ..Evidence::default() }, 4_100, Finding::Agent);
+    }
+
+    /// Others: h is heard, s is silent, ? neither; capitals for those that hang on the same device.
+    fn check_blame(others: &str, expected: Verdict) {
+        let other = |sign: char| Other {
+            is_kin: sign.is_uppercase(),
+            is_heard: sign.eq_ignore_ascii_case(&'h'),
+            is_silent: sign.eq_ignore_ascii_case(&'s'),
+        };
+        assert_eq!(blame(others.chars().map(other)), expected, "{others}");
+    }
+
+    #[test]
+    fn devices_that_fall_silent_together_have_something_in_common() {
+        for (others, expected) in [
+            ("", Verdict::DeviceDown),
+            ("hhh", Verdict::DeviceDown),
+            ("SShh", Verdict::LanFault),
+            ("S?hh", Verdict::LanFault),
+            ("SSHh", Verdict::DeviceDown),
+            ("Hss", Verdict::DeviceDown),
+            ("sh", Verdict::DeviceDown),
+            ("ssh", Verdict::LanFault),
+            ("sshhh", Verdict::DeviceDown),
+        ] {
+            check_blame(others, expected);
+        }
     }
 
     #[test]

@@ -364,6 +364,7 @@ impl Link {
             ticks_missed: tally.ticks_missed,
             send_errors: tally.send_errors,
             receive_drops: tally.receive_drops,
+            stray_replies: tally.stray_replies,
             probe_age_ms: tally.probe_age_ms,
             clock_synchronised,
             clock_ahead_ms: standing.dating.map(|dating| clock::wall().since(dating.date(now).0)),

@@ -2,6 +2,7 @@
 //!
 //! Pure: it is told each outcome and when the probe was sent, and says when the status changed.
 
+use shared::evidence::Seen;
 use shared::message::ProbeRule;
 use shared::{Cause, Status, Uptime};
 
@@ -17,8 +18,22 @@ pub enum Outcome {
     Timeout,
     /// A router or the kernel's neighbour table said that nobody is there.
     Unreachable,
-    /// The probe could not be sent. That says nothing of the device.
+    /// The probe could not be sent, or its answer not be read. That says nothing of the device.
     SendError,
+    /// The device's name doesn't resolve. That says nothing of it either.
+    NoAddress,
+}
+
+impl From<Outcome> for Seen {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Reply { rtt_us } => Self::Reply { rtt_us },
+            Outcome::Timeout => Self::Timeout,
+            Outcome::Unreachable => Self::Unreachable,
+            Outcome::SendError => Self::SendError,
+            Outcome::NoAddress => Self::NoAddress,
+        }
+    }
 }
 
 /// A status that has just changed.
@@ -50,6 +65,7 @@ struct Signs {
     replies: Option<Sign>,
     misses: Option<Sign>,
     errors: Option<Sign>,
+    nameless: Option<Sign>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,8 +101,8 @@ impl Monitor {
 
     /// When the first sign of a change that isn't confirmed yet was sent.
     pub fn pending_since(&self) -> Option<Uptime> {
-        let Signs { replies, misses, errors } = self.signs;
-        [replies, misses, errors].into_iter().flatten().map(|sign| sign.first).min()
+        let Signs { replies, misses, errors, nameless } = self.signs;
+        [replies, misses, errors, nameless].into_iter().flatten().map(|sign| sign.first).min()
     }
 
     /// How long after one probe the next is due, in ms: sooner while a change waits for confirmation.
@@ -100,6 +116,7 @@ impl Monitor {
             Outcome::Reply { .. } => return None,
             Outcome::Timeout | Outcome::Unreachable => (self.signs.misses, Status::Down),
             Outcome::SendError => (self.signs.errors, Status::Unknown(Cause::ProbeError)),
+            Outcome::NoAddress => (self.signs.nameless, Status::Unknown(Cause::DnsFailure)),
         };
         let (first, count) = sign.map_or((sent, 0), |sign| (sign.first, sign.count));
         (self.status != status && count.saturating_add(1) >= rule.fall).then_some(first)
@@ -124,6 +141,10 @@ impl Monitor {
             Outcome::SendError => {
                 self.signs.replies = None;
                 (Status::Unknown(Cause::ProbeError), count(&mut self.signs.errors, sent), rule.fall)
+            }
+            Outcome::NoAddress => {
+                self.signs.replies = None;
+                (Status::Unknown(Cause::DnsFailure), count(&mut self.signs.nameless, sent), rule.fall)
             }
         };
         let change = self.weigh(seen, sign, needed, means);
@@ -178,7 +199,7 @@ impl Monitor {
 mod tests {
     use super::*;
 
-    /// Feeds one outcome a second: r a reply, . a timeout, u unreachable, e a send error.
+    /// Feeds one outcome a second: r a reply, . a timeout, u unreachable, e a send error, n no address.
     fn check(outcomes: &str, expected: &str) {
         let mut monitor = Monitor::new(Uptime(0));
         let mut told = Vec::new();
@@ -188,6 +209,7 @@ mod tests {
                 '.' => Outcome::Timeout,
                 'u' => Outcome::Unreachable,
                 'e' => Outcome::SendError,
+                'n' => Outcome::NoAddress,
                 other => panic!("{other:?} is no outcome"),
             };
             let at = Uptime(second as u64 * 1000);
@@ -227,6 +249,9 @@ mod tests {
         check("rreeer", "up@0 unknown(probe_error)@2/1 up@5");
         check("rreee...", "up@0 unknown(probe_error)@2/1 down@5/1");
         check("eee", "unknown(probe_error)@0");
+        check("rnnr", "up@0");
+        check("rnnn.r", "up@0 unknown(dns_failure)@1/0 up@5");
+        check("r.n.n.", "up@0 down@1/0");
     }
 
     #[test]

@@ -261,7 +261,15 @@ mod tests {
 
     fn down(at: u64) -> Body {
         let device = "vake-atm-1".parse().expect("an id");
-        Body::Transition(Transition { device, from: Status::Up, to: Status::Down, onset: Uptime(at), last_ok: None })
+        Body::Transition(Transition {
+            device,
+            from: Status::Up,
+            to: Status::Down,
+            onset: Uptime(at),
+            last_ok: None,
+            verdict: None,
+            evidence: None,
+        })
     }
 
     fn ack(through: u64, now: u64) -> Ack {
@@ -299,6 +307,8 @@ mod tests {
             device: "vake-atm-1".parse().expect("an id"),
             status: Status::Down,
             onset: Uptime(60_000),
+            verdict: None,
+            flags: shared::Flags::default(),
         }]);
         let heartbeat = outbox.heartbeat(&Word { health: None, states }, Uptime(18_061_000));
         assert!(sent > 0 || !heartbeat.states.is_empty(), "neither batch nor live state in five hours");

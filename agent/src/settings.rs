@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use shared::message::{Config, ProbeRule, Target, check_address};
+use shared::message::{Config, Host, ProbeRule, Target, check_address};
 use shared::settings::{Mistakes, Section, read};
 use shared::{BranchId, DeviceId};
 
-use crate::plan::{INTERVAL_MS, check_rule};
+use crate::manner::Manner;
 
 /// What `agent.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,14 +82,16 @@ impl Settings {
             let limit_mb = root.table("buffer", |buffer| buffer.whole("limit_mb", 64u32, 8..=4096)).unwrap_or(64);
             let report = root.table("report", |report| Reporting::read(report, Reporting::DEFAULT));
             let Reporting { heartbeat_ms, qualities_ms: report_ms } = report.unwrap_or(Reporting::DEFAULT);
-            let rule = if root.has("probe") { root.table("probe", rule) } else { Some(ProbeRule::default()) };
-            let targets = devices(root);
+            let none = Manner::default();
+            let base = if root.has("probe") { root.table("probe", |probe| Manner::of_many(probe, &none)) } else { Some(none) };
+            let (rules, targets) = devices(root, &base.clone().unwrap_or_default());
+            base?;
             Some(Self {
                 branch: branch?,
                 state_dir: state_dir.into(),
                 broker: broker?,
                 buffer_limit_bytes: u64::from(limit_mb) * 1024 * 1024,
-                local: Config { version: 0, heartbeat_ms, report_ms, rules: vec![rule?], targets },
+                local: Config { version: 0, heartbeat_ms, report_ms, rules, targets },
             })
         })
     }
@@ -127,46 +129,41 @@ fn tls(section: &Section<'_>) -> Option<TlsFiles> {
     Some(TlsFiles { ca: ca?, certificate: certificate?, key: key? })
 }
 
-/// Reads a probe rule; what is missing has its default.
-pub fn rule(section: &Section<'_>) -> Option<ProbeRule> {
-    rule_from(section, ProbeRule::default())
-}
-
-/// Reads a probe rule; what is missing is as in `base`.
-pub fn rule_from(section: &Section<'_>, base: ProbeRule) -> Option<ProbeRule> {
-    let interval_ms = section.duration_ms("interval", base.interval_ms, INTERVAL_MS);
-    let timeout_ms = section.duration_ms("timeout", base.timeout_ms, 10..=60_000);
-    let retry_ms = section.duration_ms("retry", base.retry_ms, 100..=60_000);
-    let fall = section.whole("fall", base.fall, 1..=100);
-    let rise = section.whole("rise", base.rise, 1..=100);
-    let rule = ProbeRule { interval_ms: interval_ms?, timeout_ms: timeout_ms?, retry_ms: retry_ms?, fall: fall?, rise: rise? };
-    if let Err(what) = check_rule(&rule) {
-        let key = what.split(' ').next().unwrap_or_default();
-        section.mistake(key, what.split_once(' ').map_or(what, |(_, rest)| rest));
-        return None;
-    }
-    Some(rule)
-}
-
-fn devices(root: &Section<'_>) -> Vec<Target> {
+fn devices(root: &Section<'_>, base: &Manner) -> (Vec<ProbeRule>, Vec<Target>) {
+    let mut rules = vec![base.rule()];
     let mut seen: Vec<Target> = Vec::new();
     root.tables("device", |section| {
         let device = section.required::<DeviceId>("id");
-        let address = section.required::<IpAddr>("address");
-        let (device, address) = (device?, address?);
-        if let Err(what) = check_address(address) {
-            section.mistake("address", format!("{address} {what}"));
+        let address = if section.has("host") { Some(None) } else { section.required::<IpAddr>("address").map(Some) };
+        let manner = Manner::of_one(section, base);
+        let (device, address, manner) = (device?, address?, manner?.over(base));
+        if let Some(Err(what)) = address.map(check_address) {
+            section.mistake("address", format!("{} {what}", address.map_or(String::new(), |address| address.to_string())));
         }
+        let rule = manner.rule();
+        let at = rules.iter().position(|known| *known == rule).unwrap_or_else(|| {
+            rules.push(rule);
+            rules.len() - 1
+        });
+        let host = Host::Address(address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()));
+        let target = manner.target(device.clone(), host, u16::try_from(at).unwrap_or(u16::MAX)).ok()?;
+        let is_same = |other: &&Target| (&other.host, &other.probe, &other.via) == (&target.host, &target.probe, &target.via);
         if seen.iter().any(|other| other.device == device) {
             section.mistake("id", format!("{device} is listed twice"));
-        } else if let Some(other) = seen.iter().find(|other| other.address == address) {
-            section.mistake("address", format!("{address} is already the address of {}", other.device));
+        } else if let Some(other) = seen.iter().find(is_same) {
+            let key = if address.is_some() { "address" } else { "host" };
+            section.mistake(key, format!("{} is already the address of {}", target.host, other.device));
         } else {
-            seen.push(Target { device, address, rule: 0 });
+            seen.push(target);
         }
         Some(())
     });
-    seen
+    for target in &seen {
+        if let Some(parent) = target.parent.as_ref().filter(|parent| !seen.iter().any(|other| other.device == **parent)) {
+            root.mistake("device", format!("{} hangs on {parent}, which is no device here", target.device));
+        }
+    }
+    (rules, seen)
 }
 
 #[cfg(test)]
@@ -213,6 +210,16 @@ host = "127.0.0.1"
             "retry",
             "fall",
             "rise",
+            "packets",
+            "loss",
+            "latency",
+            "kind",
+            "path",
+            "status",
+            "query",
+            "source",
+            "interface",
+            "parent",
             "id",
             "address",
         ];

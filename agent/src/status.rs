@@ -63,6 +63,8 @@ pub struct Report {
     pub send_errors: u64,
     /// See `ticks_missed`.
     pub receive_drops: u64,
+    /// Replies that answer no probe, since the start.
+    pub stray_replies: u64,
     /// Bytes written, times synced, and bytes on the line over the last `over_ms`.
     pub spent: SpentReport,
     /// The devices.
@@ -95,6 +97,10 @@ pub struct DeviceReport {
     pub status: String,
     /// Why nobody can say.
     pub cause: Option<String>,
+    /// Whose fault it is.
+    pub verdict: Option<String>,
+    /// What may be said of it beside that.
+    pub flags: Vec<String>,
     /// For how long it has been so, in ms.
     pub for_ms: u64,
 }
@@ -140,9 +146,11 @@ impl Ends {
         let known = standing.dating.map(|dating| dating.date(now));
         let device = |(planned, live): (&crate::plan::Planned, &shared::Live)| DeviceReport {
             id: planned.device.to_string(),
-            address: planned.address.to_string(),
+            address: planned.host.to_string(),
             status: live.status.as_str().to_owned(),
             cause: live.status.cause().map(|cause| cause.as_str().to_owned()),
+            verdict: live.verdict.map(|verdict| verdict.as_str().to_owned()),
+            flags: live.flags.names().map(str::to_owned).collect(),
             for_ms: now.since(live.onset),
         };
         Report {
@@ -160,6 +168,7 @@ impl Ends {
             ticks_missed: tally.ticks_missed,
             send_errors: tally.send_errors,
             receive_drops: tally.receive_drops,
+            stray_replies: tally.stray_replies,
             spent,
             devices: plan.targets.iter().zip(tally.states.iter()).map(device).collect(),
         }
@@ -224,8 +233,12 @@ pub fn table(report: &Report) -> String {
     for device in devices {
         let status = match &device.cause {
             Some(cause) => format!("{} ({cause})", device.status),
-            None => device.status.clone(),
+            None => match &device.verdict {
+                Some(verdict) => format!("{} ({verdict})", device.status),
+                None => device.status.clone(),
+            },
         };
+        let status = device.flags.iter().fold(status, |text, flag| format!("{text}, {flag}"));
         let _ = writeln!(out, "{:<width$}  {:<24} {status:<26} {}", device.id, device.address, duration(device.for_ms));
     }
     out
@@ -271,11 +284,20 @@ mod tests {
         let (keeper, commands) = mpsc::channel(8);
         let planned = |id: &str, last| Planned {
             device: id.parse().expect("a valid id"),
-            address: [127, 0, 0, last].into(),
+            host: shared::message::Host::Address([127, 0, 0, last].into()),
+            probe: shared::message::Probe::Icmp,
+            via: None,
+            parent: None,
             rule: shared::ProbeRule::default(),
         };
         let targets = vec![planned("vake-atm-1", 1), planned("vake-router-1", 2)];
-        let state = |planned: &Planned, status| Live { device: planned.device.clone(), status, onset: clock::uptime() };
+        let state = |planned: &Planned, status| Live {
+            device: planned.device.clone(),
+            status,
+            onset: clock::uptime(),
+            verdict: (status == Status::Down).then_some(shared::Verdict::LanFault),
+            flags: shared::Flags::default(),
+        };
         let states = Arc::new(vec![state(&targets[0], Status::Up), state(&targets[1], Status::Down)]);
         let plan = Plan { version: 7, heartbeat_ms: 22_000, report_ms: 600_000, targets };
         let standing = Standing {
@@ -339,6 +361,7 @@ mod tests {
             "1 up, 1 down, 0 unknown",
             "give or take 12 ms",
             "4 not sent",
+            "down (lan_fault)",
         ] {
             assert!(table.contains(part), "{part} in\n{table}");
         }

@@ -21,7 +21,7 @@ impl Summary {
     /// Adds one outcome. A probe that couldn't be sent is no observation.
     pub fn add(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::SendError => {}
+            Outcome::SendError | Outcome::NoAddress => {}
             Outcome::Timeout | Outcome::Unreachable => {
                 self.sent = self.sent.saturating_add(1);
                 self.lost = self.lost.saturating_add(1).min(self.sent);

@@ -3,34 +3,43 @@
 //! One task for all targets: waking up is what costs, not the packets. It never waits for the disk or the link.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use shared::delta::unit_us;
-use shared::message::{Answer, Ask, Live, WATCHED_LIMIT, Watched};
-use shared::{Body, Cause, Column, DeviceId, Dropped, Gap, GapReason, Minute, Qualities, Status, Transition, Uptime};
+use futures_util::{FutureExt, StreamExt};
+use shared::delta::{Flagged, Identity, unit_us};
+use shared::evidence::Neighbours as Others;
+use shared::message::{Answer, Ask, Host, Live, WATCHED_LIMIT, Watched};
+use shared::{
+    Body, Cause, Column, DeviceId, Dropped, Evidence, Flags, Gap, GapReason, Mac, Minute, Qualities, Status, Transition, Uptime,
+    Verdict,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::CONFIRMATION_LIMIT_MS;
 use crate::clock;
-use crate::isolation::{Finding, judge};
+use crate::degraded::Degraded;
+use crate::isolation::{Finding, Other, blame, judge};
 use crate::keeper::{Command, Standing};
 use crate::monitor::{Change, Monitor, Outcome};
+use crate::names::Names;
 use crate::plan::{Plan, Planned};
-use crate::probe::Prober;
+use crate::probe::{Asked, Prober};
+use crate::questions::{Questions, Subject};
+use crate::recorder::Recorder;
 use crate::schedule::{Schedule, phase};
 use crate::service::Pulse;
 use crate::summary::Summary;
-use crate::surroundings::{Routes, carrier};
+use crate::surroundings::{Neighbours, Routes, carrier};
 use crate::witness::{ROUND, Witnesses};
 
 /// Time between two looks at the schedule, in ms.
-const TICK_MS: u64 = 10;
+const TICK_MS: u64 = 20;
+/// The same while more is due than goes out in one.
+const BUSY_TICK_MS: u64 = 5;
 /// Most probes sent in one tick: more at once overrun the receive buffer.
 const BURST_LIMIT: usize = 100;
 /// How often the keeper is told how far everything has been observed, in ms.
@@ -39,14 +48,25 @@ const OBSERVED_MS: u64 = 500;
 const BACKLOG_LIMIT: usize = 10_000;
 /// Most bytes of one block of qualities, about: on a slow line it must not hold an outage up for long.
 const BLOCK_LIMIT_BYTES: usize = 4_000;
-/// Set in the sequence numbers of probes that only ask whether anybody is there: they lie beside a target's own.
-const WITNESS_BIT: u16 = 0x8000;
 /// Answers to what was sent so shortly after a silence began tell nothing of whose fault it is, in ms.
 const AFTERMATH_MS: u64 = 300;
 /// A watch of which some target waits for longer than this beyond its interval, in ms, gets on only where probes end.
 const OVERDUE_MS: u64 = 10_000;
 /// Length of a minute in ms.
 const MINUTE_MS: u64 = 60_000;
+
+/// How often the kernel's neighbour table is read, in ms.
+const IDENTITY_MS: u64 = 10_000;
+/// Least time between two words of one device's identity, in ms.
+const IDENTITY_EVERY_MS: u64 = 60_000;
+/// A box that answers again after another did, within this time, contests the address, in ms.
+const CONTESTED_MS: u64 = 300_000;
+/// Transitions in an hour that take their probes along: a device that flaps all day must not fill the line with them.
+const FULL_EVIDENCE: u32 = 300;
+/// Longest pause between two probes of one round, in ms.
+const PACKET_PAUSE_MS: u32 = 200;
+/// How long a probe waits for a name that is being asked for, in ms.
+const NAME_WAIT_MS: u64 = 100;
 
 /// While devices are watched: how often their newest quality is told, in ms.
 const WATCHED_EVERY_MS: u64 = 2_000;
@@ -65,6 +85,8 @@ pub struct Tally {
     pub send_errors: u64,
     /// Replies that the kernel dropped for want of room.
     pub receive_drops: u64,
+    /// Replies that answer no probe.
+    pub stray_replies: u64,
     /// The longest that any target has waited for a probe beyond its interval, in ms.
     pub probe_age_ms: u64,
     /// Every target's newest state.
@@ -95,20 +117,34 @@ pub struct Ends {
 
 struct Slot {
     planned: Planned,
+    asked: Asked,
     monitor: Monitor,
     summary: Summary,
     minutes: Vec<Minute>,
     due: Uptime,
     in_flight: Option<Uptime>,
-    sequence: u16,
     /// When the newest probe was sent, if it was not answered.
     silent_since: Option<Uptime>,
+    /// When the first of those was sent that were not answered without one between them that was.
+    silent_from: Option<Uptime>,
+    /// When the newest probe was sent that was answered.
+    heard: Option<Uptime>,
+    /// Probes of its round that are still to be sent.
+    left_in_round: u8,
+    recorder: Recorder,
+    degraded: Degraded,
+    /// Its status has changed in this minute: the minute's loss is that of an outage.
+    is_unsteady: bool,
+    verdict: Option<Verdict>,
+    /// The box that the kernel has found at its address, and the box before it with its end.
+    mac: Option<Mac>,
+    mac_before: Option<(Mac, Uptime)>,
     watched: Option<Watching>,
 }
 
 /// Who was probed, and what for.
 #[derive(Debug, Clone, Copy)]
-enum Asked {
+enum Purpose {
     /// A target, in its turn.
     Target(usize),
     /// A target, to see whether anybody answers.
@@ -125,7 +161,7 @@ struct Watching {
     summary: Summary,
 }
 
-type Probing = BoxFuture<'static, (u64, Asked, Uptime, Outcome)>;
+type Probing = BoxFuture<'static, (u64, Purpose, Uptime, Outcome)>;
 
 struct Watch<P> {
     prober: Arc<P>,
@@ -147,7 +183,12 @@ struct Watch<P> {
     is_isolated: bool,
     /// When it was last found so.
     isolated_at: Option<Uptime>,
-    round: u16,
+    names: Names,
+    questions: Questions<P>,
+    neighbours: Neighbours,
+    neighbours_at: Uptime,
+    /// What is left of [`FULL_EVIDENCE`], and since when.
+    evidence_left: (u32, Uptime),
     backlog: VecDeque<(Body, Uptime)>,
     tally: Tally,
 }
@@ -167,6 +208,7 @@ pub async fn run<P: Prober>(prober: Arc<P>, ends: Ends, shutdown: CancellationTo
 
 impl<P: Prober> Watch<P> {
     fn new(prober: Arc<P>, ends: Ends, now: Uptime) -> Self {
+        let questions = Questions::new(Arc::clone(&prober), ends.answers.clone());
         let mut watch = Self {
             prober,
             ends,
@@ -185,7 +227,11 @@ impl<P: Prober> Watch<P> {
             routes: Routes::default(),
             is_isolated: false,
             isolated_at: None,
-            round: 0,
+            names: Names::default(),
+            questions,
+            neighbours: Neighbours::default(),
+            neighbours_at: now,
+            evidence_left: (FULL_EVIDENCE, now),
             backlog: VecDeque::new(),
             tally: Tally::default(),
         };
@@ -196,7 +242,11 @@ impl<P: Prober> Watch<P> {
 
     async fn step(&mut self, shutdown: &CancellationToken) {
         let now = clock::uptime();
-        self.send_due(now);
+        let is_busy = self.send_due(now);
+        self.names.ask_due(now);
+        if now.since(self.neighbours_at) >= IDENTITY_MS {
+            self.look_around(now);
+        }
         if self.ends.standing.has_changed().unwrap_or(false) {
             self.align_minute(now);
             self.restate_if_asked(now);
@@ -220,8 +270,9 @@ impl<P: Prober> Watch<P> {
         self.hand_over();
         let wake = self.schedule.next().unwrap_or(now.plus(OBSERVED_MS)).min(self.told_at.plus(OBSERVED_MS));
         let wake = self.watched_at.map_or(wake, |at| at.min(wake));
-        // Whole ticks, so that targets that are due within one share a wake-up.
-        let wait = wake.since(clock::uptime()).div_ceil(TICK_MS).max(1) * TICK_MS;
+        // Whole ticks, so that targets that are due within one share a wake-up, and that with those who read replies.
+        let first = clock::until_tick_ms(if is_busy { BUSY_TICK_MS } else { TICK_MS });
+        let wait = first + wake.since(clock::uptime()).saturating_sub(first).div_ceil(TICK_MS) * TICK_MS;
         tokio::select! {
             () = shutdown.cancelled() => {}
             changed = self.ends.plan.changed() => match changed {
@@ -229,49 +280,82 @@ impl<P: Prober> Watch<P> {
                 // Nobody can send another plan: keep to this one.
                 Err(_) => tokio::time::sleep(Duration::from_millis(wait)).await,
             },
-            Some((generation, asked, sent, outcome)) = self.probing.next(), if !self.probing.is_empty() => {
-                // What was asked under an earlier plan is no answer of this one's targets.
-                if generation == self.generation {
-                    self.hear(asked, sent, outcome);
+            Some(first) = self.probing.next(), if !self.probing.is_empty() => {
+                let mut next = Some(first);
+                // Replies that were read together are judged together.
+                while let Some((generation, purpose, sent, outcome)) = next {
+                    // What was asked under an earlier plan is no answer of this one's targets.
+                    if generation == self.generation {
+                        self.hear(purpose, sent, outcome);
+                    }
+                    next = self.probing.next().now_or_never().flatten();
                 }
             }
+            (name, address) = self.names.answered() => self.names.take(&name, address, clock::uptime()),
             Some(ask) = self.ends.asks.recv() => self.answer(ask, clock::uptime()),
             () = tokio::time::sleep(Duration::from_millis(wait)) => {}
         }
     }
 
-    fn send_due(&mut self, now: Uptime) {
+    /// Sends what is due; whether there is more of it than goes out at once.
+    fn send_due(&mut self, now: Uptime) -> bool {
         for _ in 0..BURST_LIMIT {
-            let Some((index, due)) = self.schedule.take_due(now) else { return };
+            let Some((index, due)) = self.schedule.take_due(now) else { return false };
             let slot = &mut self.slots[index];
+            let known = match &slot.planned.host {
+                Host::Address(_) => None,
+                Host::Name(name) => Some(self.names.get(name)),
+            };
+            if let Some(known) = known {
+                match known.address {
+                    Some(address) => slot.asked.address = address,
+                    None if known.is_failing => {
+                        slot.due = due;
+                        slot.in_flight = Some(now);
+                        let (generation, purpose) = (self.generation, Purpose::Target(index));
+                        self.probing.push(Box::pin(async move { (generation, purpose, now, Outcome::NoAddress) }));
+                        continue;
+                    }
+                    None => {
+                        self.schedule.wait(index, now.plus(NAME_WAIT_MS));
+                        continue;
+                    }
+                }
+            }
             slot.due = due;
             slot.in_flight = Some(now);
-            let (address, timeout_ms) = (slot.planned.address, slot.planned.rule.timeout_ms);
-            slot.sequence = (slot.sequence + 1) & !WITNESS_BIT;
-            let sequence = slot.sequence;
-            self.send(Asked::Target(index), address, sequence, timeout_ms, now);
+            let (asked, timeout_ms) = (slot.asked.clone(), slot.planned.rule.timeout_ms);
+            self.send(Purpose::Target(index), asked, timeout_ms, now);
         }
+        true
     }
 
-    fn send(&mut self, asked: Asked, address: IpAddr, sequence: u16, timeout_ms: u32, now: Uptime) {
+    fn send(&mut self, purpose: Purpose, asked: Asked, timeout_ms: u32, now: Uptime) {
         let timeout = Duration::from_millis(timeout_ms.into());
         let (prober, generation) = (Arc::clone(&self.prober), self.generation);
-        self.probing.push(Box::pin(async move { (generation, asked, now, prober.probe(address, sequence, timeout).await) }));
+        self.probing.push(Box::pin(async move { (generation, purpose, now, prober.probe(&asked, timeout).await) }));
     }
 
-    fn hear(&mut self, asked: Asked, sent: Uptime, outcome: Outcome) {
+    fn hear(&mut self, purpose: Purpose, sent: Uptime, outcome: Outcome) {
         let has_replied = matches!(outcome, Outcome::Reply { .. });
-        match asked {
-            Asked::Gateway => self.witnesses.gateway_told(sent, has_replied),
-            Asked::Target(index) | Asked::Witness(index) => {
-                self.slots[index].silent_since = (!has_replied).then_some(sent);
+        match purpose {
+            Purpose::Gateway => self.witnesses.gateway_told(sent, outcome.into()),
+            Purpose::Target(index) | Purpose::Witness(index) => {
+                let slot = &mut self.slots[index];
+                slot.recorder.add(sent, outcome.into());
+                slot.silent_since = (!has_replied).then_some(sent);
                 if has_replied {
+                    slot.heard = slot.heard.max(Some(sent));
+                    slot.silent_from = None;
                     self.witnesses.replied(index, sent);
+                } else {
+                    slot.silent_from = slot.silent_from.or(Some(sent));
                 }
             }
         }
         let is_back = has_replied && std::mem::take(&mut self.is_isolated);
-        if let Asked::Target(index) = asked {
+        if let Purpose::Target(index) = purpose {
+            let outcome = self.slots[index].meaning(outcome, &self.names);
             self.observe(index, sent, outcome);
         }
         // Last, as a target that was just observed waits for its turn already.
@@ -285,20 +369,103 @@ impl<P: Prober> Watch<P> {
     fn ask_others(&mut self, index: usize, now: Uptime) {
         let Some(from) = self.witnesses.begin_round(self.slots.len(), now) else { return };
         self.routes = Routes::read();
-        self.witnesses.gateway = self.routes.gateway_beside(self.slots[index].planned.address);
-        self.round = self.round.wrapping_add(1);
-        let (sequence, rule) = (self.round | WITNESS_BIT, self.slots[index].planned.rule);
+        self.witnesses.gateway = self.routes.gateway_beside(self.slots[index].asked.address);
+        let timeout_ms = self.slots[index].planned.rule.timeout_ms;
         if let Some(gateway) = self.witnesses.gateway {
-            self.send(Asked::Gateway, gateway, sequence, rule.timeout_ms, now);
+            self.send(Purpose::Gateway, gateway.into(), timeout_ms, now);
         }
         let others = (from..from + self.slots.len()).map(|at| at % self.slots.len());
-        let may_answer = |at: &usize| *at != index && self.slots[*at].monitor.status() != Status::Down;
-        let round: Vec<usize> = others.filter(may_answer).take(ROUND).collect();
+        let may_answer =
+            |at: &usize| *at != index && self.slots[*at].monitor.status() != Status::Down && !self.slots[*at].asked.is_nowhere();
+        let (mut round, rest): (Vec<usize>, Vec<usize>) = others.filter(may_answer).partition(|at| self.are_kin(*at, index));
+        // Those that hang on the same thing tell the most: half of the round is theirs, if there are others.
+        round.truncate(if rest.is_empty() { ROUND } else { ROUND.div_ceil(2) });
+        round.extend(rest.into_iter().take(ROUND - round.len()));
         for witness in round {
-            let planned = &self.slots[witness].planned;
-            let (address, timeout_ms) = (planned.address, planned.rule.timeout_ms);
-            self.send(Asked::Witness(witness), address, sequence, timeout_ms, now);
+            let slot = &self.slots[witness];
+            let (asked, timeout_ms) = (slot.asked.clone(), slot.planned.rule.timeout_ms);
+            self.send(Purpose::Witness(witness), asked, timeout_ms, now);
         }
+    }
+
+    /// Whether two devices hang on the same thing, or one on the other.
+    fn are_kin(&self, one: usize, other: usize) -> bool {
+        let (a, b) = (self.slots[one].planned.parent, self.slots[other].planned.parent);
+        (a.is_some() && a == b) || a == Some(other) || b == Some(one)
+    }
+
+    /// Whose fault it is that a device is down since `onset`.
+    fn blame(&self, index: usize, onset: Uptime) -> Verdict {
+        let rule = self.slots[index].planned.rule;
+        // One that was asked just before this one fell silent at the same time.
+        let together_ms = u64::from(rule.interval_ms) + u64::from(rule.timeout_ms) + 1_000;
+        let earliest = Uptime(onset.0.saturating_sub(together_ms));
+        let others = self.slots.iter().enumerate().filter(|(at, _)| *at != index).map(|(at, slot)| Other {
+            is_kin: self.are_kin(at, index),
+            is_heard: slot.heard.is_some_and(|heard| heard >= onset.plus(AFTERMATH_MS)),
+            is_silent: slot.silent_from.is_some_and(|from| from >= earliest),
+        });
+        blame(others)
+    }
+
+    /// What was seen around a device's transition.
+    fn evidence(&mut self, index: usize, onset: Uptime, now: Uptime) -> Evidence {
+        const HOUR_MS: u64 = 3_600_000;
+        if now.since(self.evidence_left.1) >= HOUR_MS {
+            self.evidence_left = (FULL_EVIDENCE, now);
+        }
+        let is_full = self.evidence_left.0 > 0;
+        self.evidence_left.0 = self.evidence_left.0.saturating_sub(1);
+        if now.since(self.neighbours_at) >= OBSERVED_MS {
+            self.look_around(now);
+        }
+        let slot = &self.slots[index];
+        let mut neighbours = Others::default();
+        for (_, other) in self.slots.iter().enumerate().filter(|(at, _)| *at != index) {
+            let count = match other.monitor.status() {
+                Status::Up if other.silent_from.is_none() => &mut neighbours.up,
+                Status::Up | Status::Down => &mut neighbours.down,
+                Status::Unknown(_) => &mut neighbours.unknown,
+            };
+            *count = count.saturating_add(1);
+        }
+        Evidence {
+            probes: if is_full { slot.recorder.newest(now) } else { Vec::new() },
+            gateway: self.witnesses.gateway_since(Uptime(onset.0.saturating_sub(CONFIRMATION_LIMIT_MS))),
+            neighbours,
+            carrier: self.routes.interface(slot.asked.address).and_then(carrier),
+            mac: self.neighbours.mac(slot.asked.address),
+        }
+    }
+
+    /// Looks at which boxes the kernel has found at the devices' addresses.
+    fn look_around(&mut self, now: Uptime) {
+        self.neighbours = Neighbours::read();
+        self.neighbours_at = now;
+        for slot in &mut self.slots {
+            let Some(mac) = self.neighbours.mac(slot.asked.address).filter(|mac| slot.mac != Some(*mac)) else { continue };
+            // What was found before anything answered may be left from the time before.
+            let is_early = slot.mac_before.is_some_and(|(_, until)| now.since(until) < IDENTITY_EVERY_MS);
+            if slot.heard.is_none() || is_early {
+                continue;
+            }
+            let is_contested = slot.mac_before.is_some_and(|(before, until)| before == mac && now.since(until) < CONTESTED_MS);
+            if let Some(before) = slot.mac {
+                tracing::warn!(device = %slot.planned.device, %before, %mac, is_contested, "another box answers at a device's address");
+                slot.mac_before = Some((before, now));
+            }
+            slot.mac = Some(mac);
+            let identity = Identity { device: slot.planned.device.clone(), mac, is_contested };
+            self.backlog.push_back((Body::Identity(identity), now));
+        }
+    }
+
+    /// Tells what may be said of a device beside its status.
+    fn tell_flags(&mut self, index: usize, flags: Flags, now: Uptime) {
+        let device = self.slots[index].planned.device.clone();
+        let names = flags.names().collect::<Vec<_>>().join(", ");
+        tracing::info!(%device, flags = names, "the flags have changed");
+        self.backlog.push_back((Body::Flagged(Flagged { device, flags, since: now }), now));
     }
 
     /// What a silence that began at `onset` and is long enough to be told means, if that is known.
@@ -309,7 +476,7 @@ impl<P: Prober> Watch<P> {
         }
         let heard = *self.ends.heard.borrow();
         self.witnesses.broker_replied(heard);
-        let address = self.slots[index].planned.address;
+        let address = self.slots[index].asked.address;
         let carrier = self.routes.interface(address).and_then(carrier);
         let evidence = |watch: &Self| {
             // One that is known to be down says nothing by its silence.
@@ -340,16 +507,16 @@ impl<P: Prober> Watch<P> {
     /// one interface is out, that is so of the devices behind it.
     fn isolate(&mut self, index: usize, onset: Uptime, now: Uptime) {
         self.is_isolated = true;
-        let interface = self.routes.interface(self.slots[index].planned.address).filter(|name| carrier(name) == Some(false));
+        let address = self.slots[index].asked.address;
+        let interface = self.routes.interface(address).filter(|name| carrier(name) == Some(false)).map(str::to_owned);
         tracing::warn!(interface, "the agent is isolated: its devices are unknown");
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
-            if interface.is_some() && self.routes.interface(slot.planned.address) != interface {
+            if interface.is_some() && self.routes.interface(slot.asked.address) != interface.as_deref() {
                 continue;
             }
             if let Some(change) = slot.monitor.lose(Cause::AgentIsolated, onset) {
-                let transition = transition(&slot.planned.device, change);
-                self.backlog.push_back((Body::Transition(transition), now));
+                self.note_change(at, change, Some(Verdict::AgentIsolated), now);
             }
         }
         self.tell(now);
@@ -383,27 +550,54 @@ impl<P: Prober> Watch<P> {
             self.tally.send_errors += 1;
         }
         let change = slot.monitor.observe(outcome, sent, &rule, means);
-        if slot.monitor.next_after_ms(&rule) < rule.interval_ms {
-            self.schedule.wait(index, sent.plus(rule.retry_ms.into()).max(now));
+        let after = if slot.monitor.next_after_ms(&rule) < rule.interval_ms {
+            Some(rule.retry_ms)
+        } else if slot.left_in_round > 0 && slot.monitor.pending_since().is_none() {
+            slot.left_in_round -= 1;
+            Some(PACKET_PAUSE_MS.min(rule.interval_ms / u32::from(rule.packets) / 2))
         } else {
-            // Back to the phase, whatever the retries did.
-            self.tally.ticks_missed += now.since(slot.due) / u64::from(rule.interval_ms);
-            self.schedule.wait(index, phase(&slot.planned.device, rule.interval_ms, now.plus(1)));
+            slot.left_in_round = rule.packets.saturating_sub(1);
+            None
+        };
+        match after {
+            Some(after_ms) => self.schedule.wait(index, sent.plus(after_ms.into()).max(now)),
+            None => {
+                // Back to the phase, whatever the retries did.
+                self.tally.ticks_missed += now.since(slot.due) / u64::from(rule.interval_ms);
+                self.schedule.wait(index, phase(&slot.planned.device, rule.interval_ms, now.plus(1)));
+            }
         }
         if let Some(change) = change {
-            self.tell_change(index, change, now);
+            let verdict = match change.to {
+                Status::Down => Some(self.blame(index, change.onset)),
+                Status::Unknown(Cause::AgentIsolated) => Some(Verdict::AgentIsolated),
+                Status::Up | Status::Unknown(_) => None,
+            };
+            self.note_change(index, change, verdict, now);
+            self.tell(now);
+            self.tell_tally();
             if change.to == Status::Unknown(Cause::AgentIsolated) {
                 self.isolate(index, change.onset, now);
             }
         }
     }
 
-    fn tell_change(&mut self, index: usize, change: Change, now: Uptime) {
-        let device = &self.slots[index].planned.device;
-        tracing::info!(%device, from = %change.from, to = %change.to, "the status has changed");
-        self.backlog.push_back((Body::Transition(transition(device, change)), now));
-        self.tell(now);
-        self.tell_tally();
+    /// Notes a change, with whose fault it is and what speaks for that.
+    fn note_change(&mut self, index: usize, change: Change, verdict: Option<Verdict>, now: Uptime) {
+        let evidence = self.evidence(index, change.onset, now);
+        let slot = &mut self.slots[index];
+        slot.verdict = verdict;
+        let device = slot.planned.device.clone();
+        let verdict_text = verdict.map_or("", Verdict::as_str);
+        tracing::info!(%device, from = %change.from, to = %change.to, verdict = verdict_text, "the status has changed");
+        let Change { from, to, onset, last_ok } = change;
+        let transition = Transition { device, from, to, onset, last_ok, verdict, evidence: Some(evidence) };
+        slot.is_unsteady = true;
+        let flags = slot.degraded.reset();
+        self.backlog.push_back((Body::Transition(transition), now));
+        if let Some(flags) = flags {
+            self.tell_flags(index, flags, now);
+        }
     }
 
     /// The collector doesn't have all that was told: it hears every verdict anew.
@@ -420,8 +614,19 @@ impl<P: Prober> Watch<P> {
                 to: slot.monitor.status(),
                 onset: slot.monitor.since(),
                 last_ok: None,
+                verdict: slot.verdict,
+                evidence: None,
             };
             self.backlog.push_back((Body::Transition(transition), now));
+        }
+        for slot in &self.slots {
+            let device = slot.planned.device.clone();
+            let flags = slot.degraded.flags();
+            if flags != Flags::default() {
+                self.backlog.push_back((Body::Flagged(Flagged { device: device.clone(), flags, since: now }), now));
+            }
+            let identity = slot.mac.map(|mac| Identity { device, mac, is_contested: false });
+            self.backlog.extend(identity.map(|identity| (Body::Identity(identity), now)));
         }
     }
 
@@ -433,20 +638,29 @@ impl<P: Prober> Watch<P> {
         self.witnesses.forget();
         self.routes = Routes::read();
         for planned in &plan.targets {
-            let kept = before.remove(&planned.device).filter(|slot| slot.planned.address == planned.address);
+            let kept = before.remove(&planned.device).filter(|slot| slot.planned.is_same_place(planned));
             let due = phase(&planned.device, planned.rule.interval_ms, now);
             let slot = match kept {
-                Some(slot) => Slot { planned: planned.clone(), in_flight: None, due, ..slot },
+                Some(slot) => Slot { planned: planned.clone(), in_flight: None, due, left_in_round: 0, ..slot },
                 None => Slot {
                     planned: planned.clone(),
+                    asked: planned.asked(),
                     monitor: Monitor::new(now),
                     summary: Summary::default(),
                     // Minutes before it was added were not observed.
                     minutes: vec![Minute::default(); self.minutes_held()],
                     due,
                     in_flight: None,
-                    sequence: 0,
                     silent_since: None,
+                    silent_from: None,
+                    heard: None,
+                    left_in_round: 0,
+                    recorder: Recorder::default(),
+                    degraded: Degraded::default(),
+                    is_unsteady: false,
+                    verdict: None,
+                    mac: None,
+                    mac_before: None,
                     watched: None,
                 },
             };
@@ -456,6 +670,12 @@ impl<P: Prober> Watch<P> {
             self.schedule.wait(self.slots.len(), if known { due } else { first });
             self.slots.push(slot);
         }
+        let names = plan.targets.iter().filter_map(|planned| match &planned.host {
+            Host::Name(name) => Some(name.clone()),
+            Host::Address(_) => None,
+        });
+        self.names.set(names);
+        self.names.ask_due(now);
         tracing::info!(version = plan.version, targets = plan.targets.len(), "a plan is in force");
         self.tell_tally();
     }
@@ -489,9 +709,19 @@ impl<P: Prober> Watch<P> {
             return;
         }
         self.first_minute.get_or_insert(self.minute_end);
-        for slot in &mut self.slots {
+        for at in 0..self.slots.len() {
+            let slot = &mut self.slots[at];
             let minute = slot.summary.take();
             slot.minutes.push(minute);
+            let is_unsteady = std::mem::take(&mut slot.is_unsteady);
+            if is_unsteady || slot.monitor.status() != Status::Up {
+                continue;
+            }
+            let rule = slot.planned.rule;
+            if let Some(flags) = slot.degraded.take(&minute, &rule) {
+                self.tell_flags(at, flags, now);
+                self.tell_tally();
+            }
         }
         let next = self.following_minute(now);
         // A minute that would end within seconds is the same one, read by a clock that was corrected.
@@ -540,6 +770,7 @@ impl<P: Prober> Watch<P> {
             self.ends.pulse.beat();
         }
         self.tally.receive_drops = self.prober.receive_drops();
+        self.tally.stray_replies = self.prober.stray_replies();
         self.ends.tally.send_if_modified(|told| {
             // Counts travel with the next heartbeat: nobody has to be woken for them.
             *told = self.tally.clone();
@@ -559,7 +790,32 @@ impl<P: Prober> Watch<P> {
                 }
                 self.watched_at.get_or_insert(now.plus(WATCHED_EVERY_MS));
             }
+            Ask::Probe { id, device, count } => match self.subject(&device, now) {
+                Some(subject) => self.questions.probe(id, subject, count),
+                None => self.questions.no_device(id),
+            },
+            Ask::Route { id, device } => match self.subject(&device, now) {
+                Some(subject) => self.questions.route(id, subject),
+                None => self.questions.no_device(id),
+            },
+            Ask::Discover { id } => {
+                let known = self.slots.iter().map(|slot| slot.asked.address).collect();
+                let never = self.slots.iter().enumerate().filter(|(_, slot)| slot.heard.is_none());
+                let never = never.filter_map(|(at, _)| u16::try_from(at).ok()).collect();
+                self.questions.discover(id, known, never, self.ends.plan.borrow().version);
+            }
         }
+    }
+
+    /// A device that somebody asks about, with what is known around it.
+    fn subject(&mut self, device: &DeviceId, now: Uptime) -> Option<Subject> {
+        let index = self.slots.iter().position(|slot| slot.planned.device == *device)?;
+        self.routes = Routes::read();
+        let evidence = self.evidence(index, now, now);
+        let slot = &self.slots[index];
+        let gateway = self.routes.gateway_beside(slot.asked.address);
+        let (asked, status) = (slot.asked.clone(), slot.monitor.status());
+        Some(Subject { asked, status, gateway, evidence, timeout_ms: slot.planned.rule.timeout_ms })
     }
 
     /// Tells how watched devices have answered since the last time.
@@ -591,6 +847,8 @@ impl<P: Prober> Watch<P> {
             device: slot.planned.device.clone(),
             status: slot.monitor.status(),
             onset: slot.monitor.since(),
+            verdict: slot.verdict,
+            flags: slot.degraded.flags(),
         };
         self.tally.states = Arc::new(self.slots.iter().map(state).collect());
         self.ends.tally.send_replace(self.tally.clone());
@@ -619,7 +877,7 @@ impl<P: Prober> Watch<P> {
         let (from, to) = (lost.first().map_or(Uptime(0), |(_, at)| *at), lost.last().map_or(Uptime(0), |(_, at)| *at));
         for (body, _) in &lost {
             match body {
-                Body::Transition(_) => dropped.transitions += 1,
+                Body::Transition(_) | Body::Flagged(_) | Body::Identity(_) => dropped.transitions += 1,
                 Body::Qualities(q) => dropped.minutes += q.minutes(),
                 Body::Gap(gap) => dropped.add(gap.dropped),
                 Body::Boot(_) => dropped.unreadable += 1,
@@ -631,8 +889,15 @@ impl<P: Prober> Watch<P> {
     }
 }
 
-fn transition(device: &DeviceId, Change { from, to, onset, last_ok }: Change) -> Transition {
-    Transition { device: device.clone(), from, to, onset, last_ok }
+impl Slot {
+    /// What an outcome says of the device: one that doesn't answer where its name last pointed to may stand elsewhere by now,
+    /// as long as that name doesn't resolve.
+    fn meaning(&self, outcome: Outcome, names: &Names) -> Outcome {
+        match (&self.planned.host, outcome) {
+            (Host::Name(name), Outcome::Timeout | Outcome::Unreachable) if names.get(name).is_failing => Outcome::NoAddress,
+            (Host::Name(_) | Host::Address(_), outcome) => outcome,
+        }
+    }
 }
 
 /// Columns in blocks of about [`BLOCK_LIMIT_BYTES`].
@@ -664,22 +929,17 @@ mod tests {
     struct Silent;
 
     impl Prober for Silent {
-        async fn probe(&self, _: IpAddr, _: u16, _: Duration) -> Outcome {
+        async fn probe(&self, _: &Asked, _: Duration) -> Outcome {
             Outcome::Timeout
-        }
-
-        fn receive_drops(&self) -> u64 {
-            0
         }
     }
 
     /// A watch of so many devices on the loopback, and what listens to it.
     fn watch(devices: u8) -> (Watch<Silent>, impl Sized) {
-        let rule = ProbeRule { interval_ms: 2_000, timeout_ms: 1_000, retry_ms: 500, fall: 3, rise: 2 };
-        let planned = |i: u8| Planned {
-            device: format!("vake-atm-{i}").parse().expect("a valid id"),
-            address: [127, 0, 0, i + 1].into(),
-            rule,
+        let rule = ProbeRule { timeout_ms: 1_000, ..ProbeRule::default() };
+        let planned = |i: u8| {
+            let device = format!("vake-atm-{i}").parse().expect("a valid id");
+            Planned::ping(device, [127, 0, 0, i + 1].into(), rule)
         };
         let targets = (0..devices).map(planned).collect();
         let (plan_in, plan) = watch::channel(Arc::new(Plan { version: 1, heartbeat_ms: 24_000, report_ms: 600_000, targets }));
@@ -707,10 +967,10 @@ mod tests {
     #[tokio::test]
     async fn a_target_waits_for_one_turn_after_an_isolation_ends() {
         let reply = Outcome::Reply { rtt_us: 300 };
-        for asked in [Asked::Target(1), Asked::Witness(1), Asked::Gateway] {
+        for asked in [Purpose::Target(1), Purpose::Witness(1), Purpose::Gateway] {
             let (mut watch, _others) = watch(3);
             watch.is_isolated = true;
-            if let Asked::Target(index) = asked {
+            if let Purpose::Target(index) = asked {
                 let rest = turns(&mut watch).len();
                 (0..rest).filter(|at| *at != index).for_each(|at| watch.schedule.wait(at, Uptime(0)));
             }
@@ -725,16 +985,16 @@ mod tests {
         let began = clock::uptime();
         for (n, index) in [0, 1].into_iter().flat_map(|index| [0, 1, 2].map(|n| (n, index))) {
             watch.witnesses.replied(2, began.plus(n + 10_000));
-            watch.hear(Asked::Target(index), began.plus(n), Outcome::Timeout);
+            watch.hear(Purpose::Target(index), began.plus(n), Outcome::Timeout);
         }
         assert_eq!([0, 1, 2].map(|index| watch.slots[index].monitor.status() == Status::Down), [true, true, false]);
         // The two are asked on, and are as silent as before.
         let later = began.plus(60_000);
         for index in [0, 1] {
-            watch.hear(Asked::Target(index), later.plus(1_000), Outcome::Timeout);
+            watch.hear(Purpose::Target(index), later.plus(1_000), Outcome::Timeout);
         }
         for n in 0..3 {
-            watch.hear(Asked::Target(2), later.plus(n), Outcome::Timeout);
+            watch.hear(Purpose::Target(2), later.plus(n), Outcome::Timeout);
         }
         assert_eq!((watch.slots[2].monitor.status(), watch.is_isolated), (Status::Down, false));
     }

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use shared::Uptime;
 
+use shared::evidence::Seen;
+
 use crate::isolation::{Evidence, WITNESSES};
 
 /// Least time between two rounds of asking others, in ms.
@@ -24,6 +26,8 @@ pub struct Witnesses {
     pub gateway: Option<IpAddr>,
     gateway_heard: Option<Uptime>,
     gateway_silent: Option<Uptime>,
+    /// How it answered last, and when it was asked.
+    gateway_seen: Option<(Uptime, Seen)>,
     /// When the newest answered probes of two different targets were sent.
     heard: [Option<(Uptime, usize)>; 2],
     broker_asked: Option<Uptime>,
@@ -47,9 +51,15 @@ impl Witnesses {
         };
     }
 
-    /// The gateway was asked at `sent`; whether it has answered.
-    pub fn gateway_told(&mut self, sent: Uptime, has_replied: bool) {
-        if has_replied { self.gateway_heard = Some(sent) } else { self.gateway_silent = Some(sent) }
+    /// How the gateway answered what was asked since then.
+    pub fn gateway_since(&self, since: Uptime) -> Option<Seen> {
+        self.gateway_seen.filter(|(sent, _)| *sent >= since).map(|(_, seen)| seen)
+    }
+
+    /// The gateway was asked at `sent`, and how it answered.
+    pub fn gateway_told(&mut self, sent: Uptime, seen: Seen) {
+        self.gateway_seen = Some((sent, seen));
+        if seen.rtt_us().is_some() { self.gateway_heard = Some(sent) } else { self.gateway_silent = Some(sent) }
     }
 
     /// The broker has answered what was sent at `sent`.
@@ -131,7 +141,7 @@ mod tests {
     fn only_what_was_asked_since_the_onset_counts() {
         let mut witnesses = Witnesses { gateway: Some([10, 0, 0, 1].into()), ..Witnesses::default() };
         witnesses.replied(1, Uptime(9));
-        witnesses.gateway_told(Uptime(8), true);
+        witnesses.gateway_told(Uptime(8), Seen::Reply { rtt_us: 300 });
         witnesses.broker_replied(Uptime(7));
         let at = |silent: [Option<Uptime>; 2], witnesses: &Witnesses| {
             witnesses.evidence(0, silent.into_iter(), Some(true), Uptime(10), Uptime(20))
@@ -139,7 +149,8 @@ mod tests {
         let nothing = Evidence { carrier: Some(true), others: 3, ..Evidence::default() };
         assert_eq!(at([None, Some(Uptime(9))], &witnesses), nothing);
         assert_eq!(at([Some(Uptime(12)), Some(Uptime(13))], &witnesses), Evidence { silent: 2, ..nothing });
-        witnesses.gateway_told(Uptime(11), false);
+        witnesses.gateway_told(Uptime(11), Seen::Timeout);
+        assert_eq!((witnesses.gateway_since(Uptime(10)), witnesses.gateway_since(Uptime(12))), (Some(Seen::Timeout), None));
         assert_eq!(at([None; 2], &witnesses), Evidence { silent: 1, ..nothing });
         witnesses.broker_replied(Uptime(15));
         assert!(at([None; 2], &witnesses).is_heard);

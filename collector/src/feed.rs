@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 use crate::availability::timelines::Timelines;
 use crate::channel::{Channel, Interest};
 use crate::fleet::{BranchState, Fleet, Touched};
+use crate::replies::Replies;
 use crate::store::{self, Readers, StoreError};
 use crate::surface::{Fields, branch_json, watched_json, write_device};
 
@@ -32,6 +33,8 @@ pub struct Live {
     channels: Mutex<HashMap<Interest, Channel>>,
     shown: AtomicU64,
     heard: AtomicU64,
+    /// What agents were asked, for those who wait for the answers.
+    pub answers: Replies,
     /// What the page says of this collector: whether it is a demo, and what is made up.
     pub notes: Notes,
 }
@@ -57,6 +60,7 @@ impl Live {
             channels: Mutex::default(),
             shown: AtomicU64::new(0),
             heard: AtomicU64::new(0),
+            answers: Replies::default(),
             notes,
         }
     }

@@ -7,14 +7,14 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use shared::message::{Health, Heartbeat, PresenceState};
-use shared::{BranchId, Cause, DeviceId, Millis, Status, StreamId};
+use shared::{BranchId, Cause, DeviceId, Flags, Millis, Status, StreamId, Verdict as Fault};
 
 use crate::availability::spans::Span;
 use crate::inventory::{Branch, Device, Inventory, Region};
 use crate::outage::Change;
 use crate::schedule::{Applicable, Schedule};
 
-/// Changes within [`FLAPPING_MS`] that make a device flapping.
+/// Changes within [`FLAPPING_MS`] that make a device flapping unless the config says otherwise.
 const FLAPPING_BEGINS: usize = 3;
 /// Fewer changes than this within [`FLAPPING_MS`] end it.
 const FLAPPING_ENDS: usize = 2;
@@ -40,6 +40,12 @@ pub struct View {
     pub is_flapping: bool,
     /// It stands in a maintenance window.
     pub in_maintenance: bool,
+    /// What else may be said of it.
+    pub flags: Flags,
+    /// Whose fault its failure is.
+    pub verdict: Option<Fault>,
+    /// That is only a guess until its branch is heard again.
+    pub is_provisional: bool,
 }
 
 /// The newest minute of a device.
@@ -71,6 +77,14 @@ pub struct DeviceState {
     live: Option<Verdict>,
     open_since: Option<Millis>,
     flips: VecDeque<Millis>,
+    /// What its agent said beside its status.
+    flags: Flags,
+    /// Another box answers at its address than before, and nobody has accepted it.
+    is_changed: bool,
+    /// So many changes within [`FLAPPING_MS`] make it flapping.
+    flapping_begins: usize,
+    /// The provider whose line it stands for, if it is one.
+    pub uplink: Option<String>,
     /// Which of [`Fleet::groups`] it belongs to.
     pub group: usize,
     /// Its maintenance windows, as a set.
@@ -82,9 +96,39 @@ struct Verdict {
     status: Status,
     since: Option<Millis>,
     last_ok: Option<Millis>,
+    fault: Option<Fault>,
 }
 
-const NOTHING: Verdict = Verdict { status: Status::Unknown(Cause::NeverObserved), since: None, last_ok: None };
+const NOTHING: Verdict = Verdict { status: Status::Unknown(Cause::NeverObserved), since: None, last_ok: None, fault: None };
+
+/// A time in which a branch can't be heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// What was known of it until then.
+    pub from: Millis,
+    /// When it was heard again.
+    pub to: Option<Millis>,
+    /// Whose fault it is: a guess until it is over.
+    pub verdict: Option<Fault>,
+    /// What speaks for that.
+    pub reason: String,
+    /// The run that spoke until then.
+    stream: Option<StreamId>,
+}
+
+/// What a run of an agent says of the run before, when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Both are of one boot of the machine.
+    pub is_same_boot: bool,
+    /// The run before ended by itself.
+    pub is_clean: bool,
+    /// How far the run before is known to have observed, once all it left behind has come.
+    pub lived_until: Option<Millis>,
+}
+
+/// An agent that lived on for longer than this, in ms, after it was heard last was cut off before anything else happened.
+const LIVED_ON_MS: i64 = 60_000;
 
 /// Whether a branch can be heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +178,12 @@ pub struct BranchState {
     stream: Option<StreamId>,
     began: Option<Millis>,
     gone_at: Option<Millis>,
+    /// Its agent said goodbye.
+    has_stopped: bool,
+    /// What its present run has said of the one before.
+    origin: Option<Origin>,
+    /// The newest time in which it couldn't be heard.
+    cut: Option<Cut>,
     /// It was silent when the clock was set back: only its own word ends that.
     has_to_speak: bool,
     /// When time alone may next change what is shown of it or of its devices.
@@ -160,6 +210,8 @@ pub struct Fleet {
     schedule: Arc<Schedule>,
     /// What may apply to a device, once for all to whom the same does.
     groups: Vec<Applicable>,
+    /// Cuts that have ended and that nobody has written down yet, with their branches.
+    ended: Vec<(usize, Cut)>,
 }
 
 /// When branches count as silent.
@@ -285,6 +337,24 @@ impl Fleet {
         self.apply_schedule();
     }
 
+    /// Tells each device what the config says of it: how many changes make it flapping, and whose line it stands for.
+    pub fn set_manners(&mut self, of: impl Fn(&Device) -> (u8, Option<String>)) {
+        for device in &mut self.devices {
+            let (flapping, uplink) = of(&device.info);
+            (device.flapping_begins, device.uplink) = (usize::from(flapping), uplink);
+        }
+    }
+
+    /// The lines by which a branch reaches its providers, in the order of their devices' ids, and which of them is in use: the
+    /// first that is up.
+    pub fn uplinks(&self, branch: usize) -> (Vec<&DeviceState>, Option<usize>) {
+        let devices = self.branches[branch].devices.iter().map(|at| &self.devices[*at]);
+        let mut uplinks: Vec<&DeviceState> = devices.filter(|device| device.uplink.is_some()).collect();
+        uplinks.sort_by(|a, b| a.info.id.cmp(&b.info.id));
+        let active = uplinks.iter().position(|device| device.view.status == Status::Up);
+        (uplinks, active)
+    }
+
     /// What availability leaves out.
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
@@ -340,8 +410,41 @@ impl Fleet {
         state.began = Some(began);
         version.clone_into(&mut state.version);
         for device in &state.devices {
-            self.devices[*device].verdict = Verdict { since: Some(began), ..NOTHING };
+            let device = &mut self.devices[*device];
+            device.verdict = Verdict { since: Some(began), ..NOTHING };
+            device.flags = Flags::default();
         }
+    }
+
+    /// What the present run of a branch's agent says of the one before.
+    pub fn tell_origin(&mut self, branch: usize, origin: Origin) {
+        self.branches[branch].origin = Some(origin);
+    }
+
+    /// Whose fault a device's newest change is.
+    pub fn blame(&mut self, device: usize, fault: Option<Fault>) {
+        let device = &mut self.devices[device];
+        self.changed.insert(device.branch);
+        device.verdict.fault = fault;
+    }
+
+    /// What else may be said of a device.
+    pub fn flag(&mut self, device: usize, flags: Flags) {
+        let device = &mut self.devices[device];
+        self.changed.insert(device.branch);
+        device.flags = flags;
+    }
+
+    /// Whether another box answers at a device's address than before, and nobody has accepted it.
+    pub fn set_changed(&mut self, device: usize, is_changed: bool) {
+        let device = &mut self.devices[device];
+        self.changed.insert(device.branch);
+        device.is_changed = is_changed;
+    }
+
+    /// Cuts that have ended since this was last asked, with their branches.
+    pub fn take_ended_cuts(&mut self) -> Vec<(usize, Cut)> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Whether a run that began then would be the present one.
@@ -381,7 +484,7 @@ impl Fleet {
     pub fn change(&mut self, device: usize, from: Status, change: &Change) {
         let device = &mut self.devices[device];
         self.changed.insert(device.branch);
-        device.verdict = Verdict { status: change.to, since: Some(change.onset), last_ok: change.last_ok };
+        device.verdict = Verdict { status: change.to, since: Some(change.onset), last_ok: change.last_ok, fault: None };
         match change.to {
             Status::Down => {
                 device.open_since.get_or_insert(change.onset);
@@ -490,7 +593,9 @@ impl Fleet {
         for live in &heartbeat.states {
             if let Some(device) = self.device_of(&live.device, branch) {
                 let since = dating.date(live.onset).0.min(now);
-                self.devices[device].live = Some(Verdict { status: live.status, since: Some(since), last_ok: None });
+                let verdict = Verdict { status: live.status, since: Some(since), last_ok: None, fault: live.verdict };
+                self.devices[device].live = Some(verdict);
+                self.devices[device].flags = live.flags;
             }
         }
     }
@@ -500,10 +605,10 @@ impl Fleet {
         self.changed.insert(branch);
         let known = &mut self.branches[branch];
         match state {
-            PresenceState::Online => known.gone_at = None,
+            PresenceState::Online => (known.gone_at, known.has_stopped) = (None, false),
             // A will that the broker publishes late must not speak of the run after.
             PresenceState::Stopped | PresenceState::Lost if known.stream.is_some_and(|current| current != stream) => {}
-            PresenceState::Stopped => known.gone_at = Some(now.plus(-LOST_GRACE_MS)),
+            PresenceState::Stopped => (known.gone_at, known.has_stopped) = (Some(now.plus(-LOST_GRACE_MS)), true),
             PresenceState::Lost => known.gone_at = Some(known.gone_at.unwrap_or(now)),
         }
     }
@@ -555,6 +660,11 @@ impl Fleet {
         let branch = &mut self.branches[at];
         let contact = branch.contact_at(now);
         if contact != branch.contact || branch.health != branch.told.0 || branch.version != branch.told.1 {
+            if contact != branch.contact
+                && let Some(ended) = branch.turn(contact, now)
+            {
+                self.ended.push((at, ended));
+            }
             branch.contact = contact;
             branch.told = (branch.health.clone(), branch.version.clone());
             touched.branches.push(at);
@@ -603,6 +713,9 @@ impl BranchState {
             stream: None,
             began: None,
             gone_at: None,
+            has_stopped: false,
+            origin: None,
+            cut: None,
             has_to_speak: false,
             due: None,
         }
@@ -616,6 +729,51 @@ impl BranchState {
     /// The newest moment of which the devices' states are known.
     pub fn known_through(&self) -> Option<Millis> {
         self.observed.max(self.live_observed)
+    }
+
+    /// The time in which it can't be heard, or the last such time.
+    pub fn newest_cut(&self) -> Option<&Cut> {
+        self.cut.as_ref()
+    }
+
+    /// It begins or ends to be heard; the cut that ends with that.
+    fn turn(&mut self, contact: Contact, now: Millis) -> Option<Cut> {
+        match contact {
+            Contact::Never => None,
+            Contact::Silent => {
+                let from = self.known_through().unwrap_or(now);
+                // A guess: most often it is the line. An agent that said goodbye was stopped by somebody.
+                let (verdict, reason) = match self.has_stopped {
+                    true => (None, "the agent was stopped"),
+                    false => (
+                        Some(Fault::WanCut),
+                        "nothing is heard of the branch; whether its line or its power is gone is known when it is back",
+                    ),
+                };
+                self.cut = Some(Cut { from, to: None, verdict, reason: reason.to_owned(), stream: self.stream });
+                None
+            }
+            Contact::Connected => {
+                let (stream, origin) = (self.stream, self.origin);
+                let cut = self.cut.as_mut().filter(|cut| cut.to.is_none())?;
+                let lived_on =
+                    origin.and_then(|origin| origin.lived_until).is_some_and(|until| until.since(cut.from) > LIVED_ON_MS);
+                let (verdict, reason) = match origin {
+                    _ if stream == cut.stream => (Some(Fault::WanCut), "the agent went on observing: the line was cut"),
+                    Some(Origin { is_clean: true, .. }) => (None, "the agent was stopped and started again"),
+                    Some(_) if lived_on => {
+                        (Some(Fault::WanCut), "the agent went on observing, and was started anew before the line was back")
+                    }
+                    Some(Origin { is_same_boot: true, .. }) => (None, "the agent's program ended and was started again"),
+                    Some(Origin { is_same_boot: false, .. }) => {
+                        (Some(Fault::PowerCut), "the machine has booted, and the run before ended without a goodbye")
+                    }
+                    None => (None, "the agent doesn't remember the run before"),
+                };
+                (cut.to, cut.verdict, cut.reason) = (Some(now), verdict, reason.to_owned());
+                Some(cut.clone())
+            }
+        }
     }
 
     fn contact_at(&self, now: Millis) -> Contact {
@@ -648,6 +806,9 @@ impl DeviceState {
             last_ok: None,
             is_flapping: false,
             in_maintenance: false,
+            flags: Flags::default(),
+            verdict: None,
+            is_provisional: false,
         };
         Self {
             no,
@@ -660,6 +821,10 @@ impl DeviceState {
             live: None,
             open_since: None,
             flips: VecDeque::new(),
+            flags: Flags::default(),
+            is_changed: false,
+            flapping_begins: FLAPPING_BEGINS,
+            uplink: None,
             group: 0,
             windows: Arc::default(),
         }
@@ -683,7 +848,7 @@ impl DeviceState {
 
     fn view_at(&self, branch: &BranchState, now: Millis) -> View {
         let recent = self.flips.iter().filter(|at| now.since(**at) < FLAPPING_MS).count();
-        let needed = if self.view.is_flapping { FLAPPING_ENDS } else { FLAPPING_BEGINS };
+        let needed = if self.view.is_flapping { FLAPPING_ENDS } else { self.flapping_begins };
         let is_flapping = recent >= needed;
         let in_maintenance = self.is_in_maintenance(now);
         let unknown = |cause, since| View {
@@ -693,21 +858,31 @@ impl DeviceState {
             last_ok: None,
             is_flapping,
             in_maintenance,
+            // Whatever is heard of it, that stays so until somebody has accepted it.
+            flags: Flags::default().with(Flags::IDENTITY_CHANGED, self.is_changed),
+            verdict: None,
+            is_provisional: false,
         };
         match branch.contact {
             Contact::Never => return unknown(Cause::NeverObserved, None),
-            Contact::Silent => return unknown(Cause::AgentSilent, branch.known_through()),
+            Contact::Silent => {
+                let verdict = branch.cut.as_ref().and_then(|cut| cut.verdict);
+                let view = unknown(Cause::AgentSilent, branch.known_through());
+                return View { verdict, is_provisional: verdict.is_some(), ..view };
+            }
             Contact::Connected => {}
         }
         let live = self.live.filter(|_| branch.live_observed > branch.observed);
-        let Verdict { status, since, last_ok } = live.unwrap_or(self.verdict);
+        let Verdict { status, since, last_ok, fault } = live.unwrap_or(self.verdict);
         // The branch's log is behind and the live lane has not told of this device: what the log says is old.
         if live.is_none() && branch.live_observed > branch.observed {
             return unknown(Cause::NeverObserved, branch.observed);
         }
         let down_since = (status == Status::Down).then(|| if live.is_some() { since } else { self.open_since }).flatten();
         let earlier = self.open_since.filter(|_| self.verdict.status == Status::Down && down_since.is_some());
-        View { status, since, down_since: earlier.or(down_since), last_ok, is_flapping, in_maintenance }
+        let down_since = earlier.or(down_since);
+        let flags = self.flags.with(Flags::IDENTITY_CHANGED, self.is_changed);
+        View { status, since, down_since, last_ok, is_flapping, in_maintenance, flags, verdict: fault, is_provisional: false }
     }
 }
 
@@ -821,7 +996,7 @@ mod tests {
     fn a_fresh_down_shows_while_the_log_is_behind() {
         let mut fleet = heard();
         fleet.refresh(at(100));
-        let live = |id: &str, status, onset| Live { device: id.parse().expect("an id"), status, onset: Uptime(onset) };
+        let live = |id: &str, status, onset| Live::of(id.parse().expect("an id"), status, Uptime(onset));
         let states = vec![live("a", Status::Down, 99_000), live("c", Status::Down, 99_000)];
         fleet.heartbeat(0, &heartbeat(101, 500, states), 3, at(101));
         fleet.refresh(at(101));
@@ -959,7 +1134,7 @@ mod tests {
                 fleet.observed(*branch, StreamId(*stream), *through, Some(at(*seconds)), at(*now));
             }
             Event::Heartbeat { branch, seconds, last, through, device, now } => {
-                let live = |id: &&str| Live { device: id.parse().expect("an id"), status: Status::Down, onset: Uptime(5_000) };
+                let live = |id: &&str| Live::of(id.parse().expect("an id"), Status::Down, Uptime(5_000));
                 let states = device.iter().map(live).collect();
                 let seconds = (at(*seconds).0 - T0).max(0) / 1000;
                 fleet.heartbeat(*branch, &heartbeat(seconds, *last, states), *through, at(*now));
@@ -1018,7 +1193,7 @@ mod tests {
     fn the_live_lane_of_an_earlier_run_says_nothing_of_this_one() {
         let mut fleet = heard();
         let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
-        let live = |id: &str, status| Live { device: id.parse().expect("an id"), status, onset: Uptime(10_000) };
+        let live = |id: &str, status| Live::of(id.parse().expect("an id"), status, Uptime(10_000));
         // The first run is far behind, says what all are, and is killed: what it held in memory never comes.
         fleet.heartbeat(vake, &heartbeat(10, 500, vec![live("a", Status::Up), live("b", Status::Up)]), 3, at(10));
         // The next run finds b down, and its log is current.

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use shared::delta::UNOBSERVED;
 use shared::message::{Answer, Ask, Heartbeat};
 use shared::wire::decode;
-use shared::{Ack, Batch, Body, BranchId, Dating, Delta, Lane, Millis, Presence, Status, StreamId, Uptime, topic};
+use shared::{
+    Ack, Batch, Body, BranchId, Dating, Delta, Flags, Lane, Millis, Presence, Status, StreamId, Transition, Uptime, topic,
+};
 use tokio::sync::{mpsc, oneshot};
 use ward_agent::service::Pulse;
 
@@ -20,14 +22,14 @@ use crate::availability::spans::Span;
 use crate::availability::timelines::Facts;
 use crate::clock;
 use crate::feed::Live;
-use crate::fleet::{BranchState, Fleet, Quality};
+use crate::fleet::{BranchState, Cut, Fleet, Origin, Quality};
 use crate::inbox::{self, Inbox};
 use crate::metrics::Metrics;
 use crate::outage::Change;
 use crate::rollout::{self, Order};
 use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
-use crate::store::{self, GapRow, MinuteRow, Recent, Store, StoreError, StreamRow, TransitionRow};
+use crate::store::{self, CutRow, GapRow, IdentityRow, MinuteRow, ProofRow, Recent, Store, StoreError, StreamRow, TransitionRow};
 
 /// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
 const CLOCK_ACK_MS: i64 = 1_800_000;
@@ -109,6 +111,11 @@ struct Staged {
     row: StreamRow,
     begins: bool,
     transitions: Vec<(usize, Status, Change, u64)>,
+    /// What goes with the transitions of these devices and numbers.
+    proofs: Vec<(usize, ProofRow)>,
+    flags: Vec<(usize, Flags, Millis, u64)>,
+    identities: Vec<(usize, IdentityRow)>,
+    origin: Option<Origin>,
     gaps: Vec<GapRow>,
     minutes: Vec<(usize, Vec<MinuteRow>)>,
     samples: Vec<Sample>,
@@ -127,6 +134,10 @@ impl Staged {
             row,
             begins: false,
             transitions: Vec::new(),
+            proofs: Vec::new(),
+            flags: Vec::new(),
+            identities: Vec::new(),
+            origin: None,
             gaps: Vec::new(),
             minutes: Vec::new(),
             samples: Vec::new(),
@@ -196,7 +207,18 @@ impl Ingest {
     fn load_inventory(&mut self, now: Millis) -> Result<(), StoreError> {
         let (inventory, numbers) = store::load_inventory(self.store.connection())?;
         self.inventory_version = store::inventory_version(self.store.connection())?;
-        self.live.replace(now, |fleet| fleet.set_inventory(&inventory, &numbers));
+        let (rollout, changed) = (&self.rollout, store::changed_identities(self.store.connection())?);
+        self.live.replace(now, |fleet| {
+            fleet.set_inventory(&inventory, &numbers);
+            fleet.set_manners(|device| {
+                let manner = rollout.manner_of(&device.id, &device.device_type);
+                (manner.flapping(), manner.uplink)
+            });
+            // A device that is new here, or stands at another address, may have been another box before.
+            for at in 0..fleet.devices.len() {
+                fleet.set_changed(at, changed.contains(&fleet.devices[at].no));
+            }
+        });
         // A device may stand in another branch now.
         self.live.timelines_mut().set_stale();
         Ok(())
@@ -225,6 +247,11 @@ impl Ingest {
                 self.load_inventory(now)?;
                 self.publish_configs(now);
             }
+            store::Edit::AcceptIdentity { no, .. } => self.live.change(now, |fleet| {
+                if let Some(at) = fleet.devices.iter().position(|device| device.no == no) {
+                    fleet.set_changed(at, false);
+                }
+            }),
             // Who may do what is the API's to ask.
             store::Edit::Account(_) => {}
         }
@@ -281,10 +308,24 @@ impl Ingest {
             let is_verdict = is_verdict(&recent, present[branch].map(|row| row.no), lost_through[branch]);
             histories.push((at, recent, store::open_since(db, no)?, is_verdict));
         }
+        let mut faults = Vec::new();
+        for (device, recent, _, is_verdict) in &histories {
+            let Some(last) = recent.last.filter(|_| *is_verdict) else { continue };
+            let no = self.live.fleet().devices[*device].no;
+            faults.push((*device, store::verdict_at(db, no, last)?));
+        }
+        let (flags, changed) = (store::flags(db)?, store::changed_identities(db)?);
         self.live.change(now, |fleet| {
             for (device, recent, open_since, is_verdict) in &histories {
                 fleet.restore(*device, &recent.changes, *open_since, *is_verdict);
             }
+            faults.iter().for_each(|(device, fault)| fleet.blame(*device, *fault));
+            let places: HashMap<u32, usize> = fleet.devices.iter().enumerate().map(|(at, device)| (device.no, at)).collect();
+            for (no, stream, flags) in flags {
+                let place = places.get(&no).filter(|at| present[fleet.devices[**at].branch].is_some_and(|row| row.no == stream));
+                place.into_iter().for_each(|at| fleet.flag(*at, flags));
+            }
+            changed.iter().filter_map(|no| places.get(no)).for_each(|at| fleet.set_changed(*at, true));
         });
         for row in rows {
             if let Ok(branch) = row.branch.parse::<BranchId>() {
@@ -357,8 +398,11 @@ impl Ingest {
                 self.live.prepare(|fleet| fleet.presence(branch, presence.stream, presence.state, now));
                 Ok(None)
             }),
-            Lane::Answer => decode::<Answer>(bytes).map(|Answer::Watched(watched)| {
-                self.live.watched(branch, &watched, now);
+            Lane::Answer => decode::<Answer>(bytes).map(|answer| {
+                match answer {
+                    Answer::Watched(watched) => self.live.watched(branch, &watched, now),
+                    other => self.live.answers.take(id.clone(), other),
+                }
                 Ok(None)
             }),
             Lane::Ack | Lane::Config | Lane::Ask => return,
@@ -570,6 +614,14 @@ impl Ingest {
             Body::Boot(boot) => {
                 staged.row.boot = boot.boot.to_string();
                 boot.version.clone_into(&mut staged.row.version);
+                staged.origin = boot.previous.as_ref().map(|previous| {
+                    let before = self.stream(&batch.branch, previous.stream);
+                    Origin {
+                        is_same_boot: before.is_some_and(|before| before.boot == staged.row.boot),
+                        is_clean: previous.clean,
+                        lived_until: before.map(|before| before.observed),
+                    }
+                });
                 if let Some(previous) = &boot.previous
                     && let Some(before) = self.stream(&batch.branch, previous.stream)
                     && before.through < previous.through
@@ -596,6 +648,8 @@ impl Ingest {
                         Change { onset, to: transition.to, last_ok, error_ms },
                         seq,
                     ));
+                    let at = date(&batch.dating, delta.at, now);
+                    staged.proofs.extend(self.proof(transition, at, seq).map(|proof| (device, proof)));
                 }
                 None => self.metrics.add("ward_unknown_devices_total", "", 1),
             },
@@ -625,6 +679,22 @@ impl Ingest {
                     }
                 }
             }
+            Body::Flagged(flagged) => match self.live.fleet().device_of(&flagged.device, staged.branch) {
+                Some(device) => {
+                    staged.flags.push((device, flagged.flags, date(&batch.dating, flagged.since, now), seq));
+                }
+                None => self.metrics.add("ward_unknown_devices_total", "", 1),
+            },
+            Body::Identity(identity) => {
+                let fleet = self.live.fleet();
+                let Some(device) = fleet.device_of(&identity.device, staged.branch) else {
+                    drop(fleet);
+                    return self.metrics.add("ward_unknown_devices_total", "", 1);
+                };
+                let at = date(&batch.dating, delta.at, now);
+                let (ip, mac, is_contested) = (fleet.devices[device].info.ip, identity.mac, identity.is_contested);
+                staged.identities.push((device, IdentityRow { device: 0, stream: 0, seq, at, ip, mac, is_contested }));
+            }
             Body::Gap(gap) => staged.gaps.push(GapRow {
                 stream: 0,
                 first: seq,
@@ -636,6 +706,17 @@ impl Ingest {
                 dropped: gap.dropped,
             }),
         }
+    }
+
+    /// What goes with a transition, if anything does.
+    fn proof(&self, transition: &Transition, at: Millis, seq: u64) -> Option<ProofRow> {
+        let sound = transition.evidence.as_ref().filter(|evidence| evidence.is_sound());
+        if transition.evidence.is_some() && sound.is_none() {
+            self.metrics.add("ward_payloads_refused_total", "reason=\"evidence\"", 1);
+        }
+        let evidence = sound.and_then(|evidence| postcard::to_stdvec(evidence).ok());
+        let row = ProofRow { device: 0, stream: 0, seq, at, verdict: transition.verdict, evidence };
+        (row.verdict.is_some() || row.evidence.is_some()).then_some(row)
     }
 
     /// Status samples of a branch: at each transition, and at each full minute that is now known to its end.
@@ -843,6 +924,7 @@ impl Ingest {
     fn write(&mut self, staged: &mut [Staged], facts: &[(usize, Facts)], now: Millis) -> Result<(), StoreError> {
         let (live, taken) = (&self.live, &self.taken);
         let (limit_bytes, before) = (self.queue_limit_bytes, self.queue_bytes);
+        let mut changed = Vec::new();
         let (queue_bytes, dropped) = self.store.transaction(|db| {
             let fleet = live.fleet();
             let mut bytes = before;
@@ -872,6 +954,19 @@ impl Ingest {
                     };
                     store::add_transition(db, &row)?;
                 }
+                for (device, proof) in &work.proofs {
+                    let device = fleet.devices[*device].no;
+                    store::add_proof(db, &ProofRow { device, stream: work.row.no, ..proof.clone() })?;
+                }
+                for (device, flags, since, _) in &work.flags {
+                    store::put_flags(db, fleet.devices[*device].no, work.row.no, *flags, *since)?;
+                }
+                for (at, identity) in &work.identities {
+                    let device = fleet.devices[*at].no;
+                    if store::add_identity(db, &IdentityRow { device, stream: work.row.no, ..identity.clone() })? {
+                        changed.push(*at);
+                    }
+                }
                 for gap in &work.gaps {
                     let stream = if gap.stream == 0 { work.row.no } else { gap.stream };
                     store::add_gap(db, &GapRow { stream, ..gap.clone() })?;
@@ -892,6 +987,9 @@ impl Ingest {
             }
             store::drop_oldest(db, bytes, limit_bytes)
         })?;
+        if !changed.is_empty() {
+            live.prepare(|fleet| changed.iter().for_each(|device| fleet.set_changed(*device, true)));
+        }
         self.taken.clear();
         self.queue_bytes = queue_bytes;
         self.metrics.set("ward_remote_write_queue_bytes", "", queue_bytes as f64);
@@ -904,6 +1002,7 @@ impl Ingest {
 
     fn tick(&mut self, now: Millis) {
         self.live.change(now, |_| {});
+        self.write_cuts();
         let fleet = self.live.fleet();
         let counts = fleet.counts();
         for (status, n) in [("up", counts.up), ("down", counts.down), ("unknown", counts.unknown)] {
@@ -924,6 +1023,26 @@ impl Ingest {
         if now.since(self.sealed_at).abs() >= SEAL_EVERY_MS {
             self.seal(now);
         }
+    }
+
+    /// Writes down when and why branches couldn't be heard, once that is known.
+    fn write_cuts(&mut self) {
+        let mut ended: Vec<(usize, Cut)> = Vec::new();
+        self.live.prepare(|fleet| ended = fleet.take_ended_cuts());
+        if ended.is_empty() {
+            return;
+        }
+        let rows: Vec<CutRow> = {
+            let fleet = self.live.fleet();
+            let row = |(branch, cut): &(usize, Cut)| {
+                let (verdict, to) = (cut.verdict?, cut.to?);
+                let branch = fleet.branches[*branch].info.id.to_string();
+                Some(CutRow { branch, from: cut.from, to, verdict, reason: cut.reason.clone() })
+            };
+            ended.iter().filter_map(row).collect()
+        };
+        let written = self.store.transaction(|db| rows.iter().try_for_each(|row| store::add_cut(db, row)));
+        self.has_succeeded(written);
     }
 
     /// Writes down how far quiet streams were observed: what a heartbeat has vouched for is known for good.
@@ -1039,12 +1158,20 @@ fn show(fleet: &mut Fleet, work: &Staged, now: Millis) {
     if work.begins {
         fleet.begin(work.branch, work.row.stream, &work.row.version, work.row.began);
     }
+    if let Some(origin) = work.origin.filter(|_| fleet.is_present(work.branch, work.row.stream)) {
+        fleet.tell_origin(work.branch, origin);
+    }
     let is_present = fleet.is_present(work.branch, work.row.stream);
     if let Some((doubt, _)) = work.doubt().filter(|_| is_present) {
         fleet.doubt(work.branch, doubt);
     }
-    for (device, from, change, _) in work.verdicts().filter(|_| is_present) {
+    for (device, from, change, seq) in work.verdicts().filter(|_| is_present) {
         fleet.change(*device, *from, change);
+        let proof = work.proofs.iter().find(|(of, proof)| of == device && proof.seq == *seq);
+        fleet.blame(*device, proof.and_then(|(_, proof)| proof.verdict));
+    }
+    for (device, flags, ..) in work.flags.iter().filter(|_| is_present) {
+        fleet.flag(*device, *flags);
     }
     for (device, rows) in &work.minutes {
         for row in rows {
@@ -1116,7 +1243,8 @@ fn undatable(
     let mut dropped = shared::Dropped { unreadable, ..shared::Dropped::default() };
     for (_, delta) in entries {
         match &delta.body {
-            Body::Transition(_) => dropped.transitions += 1,
+            // A flag or an identity that is lost is told anew with the states.
+            Body::Transition(_) | Body::Flagged(_) | Body::Identity(_) => dropped.transitions += 1,
             Body::Qualities(qualities) => dropped.minutes += qualities.minutes(),
             Body::Gap(gap) => dropped.add(gap.dropped),
             Body::Boot(_) => {}
@@ -1142,7 +1270,8 @@ fn moments(batch: &Batch) -> impl Iterator<Item = Uptime> {
         Body::Transition(transition) => [delta.at, transition.onset],
         Body::Qualities(qualities) => [delta.at, qualities.first_end],
         Body::Gap(gap) => [gap.from, gap.to],
-        Body::Boot(_) => [delta.at, delta.at],
+        Body::Flagged(flagged) => [delta.at, flagged.since],
+        Body::Boot(_) | Body::Identity(_) => [delta.at, delta.at],
     });
     named.chain([batch.observed_through]).chain(batch.sent)
 }

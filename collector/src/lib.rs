@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod outage;
 pub mod promql;
 pub mod remote_write;
+pub mod replies;
 pub mod rollout;
 pub mod samples;
 pub mod schedule;

@@ -1,26 +1,50 @@
 //! What each agent is told: its devices and how to probe them.
 
-use shared::message::{Config, ProbeRule, Target};
-use shared::{BranchId, Millis, wire};
+use std::collections::HashSet;
+
+use shared::message::{Config, Host, ProbeRule, Target};
+use shared::{BranchId, DeviceId, Millis, wire};
 use ward_agent::settings::Reporting;
 
 use crate::inventory::Device;
 use crate::settings::Rollout;
 
+/// What devices hang on where nothing else is said: the only one of this type in their branch.
+const SWITCH: &str = "switch";
+/// What such devices don't hang on a switch.
+const ROUTER: &str = "router";
+
 /// The config of a branch with these devices.
 pub fn config<'a>(rollout: &Rollout, branch: &BranchId, devices: impl Iterator<Item = &'a Device>) -> Config {
+    let devices: Vec<&Device> = devices.collect();
+    let mut switches = devices.iter().filter(|device| device.device_type == SWITCH);
+    let only_switch = switches.next().filter(|_| switches.next().is_none()).map(|device| &device.id);
+    let ids: HashSet<&DeviceId> = devices.iter().map(|device| &device.id).collect();
     let mut rules: Vec<ProbeRule> = Vec::new();
     let mut targets = Vec::new();
-    for device in devices {
-        let rule = rollout.rules_by_type.get(&device.device_type).copied().unwrap_or(rollout.rule);
+    for device in &devices {
+        let manner = rollout.manner_of(&device.id, &device.device_type);
+        let rule = fitting(manner.rule());
         let at = rules.iter().position(|known| *known == rule).unwrap_or_else(|| {
             rules.push(rule);
             rules.len() - 1
         });
-        targets.push(Target { device: device.id.clone(), address: device.ip, rule: u16::try_from(at).unwrap_or(u16::MAX) });
+        let (id, at) = (device.id.clone(), u16::try_from(at).unwrap_or(u16::MAX));
+        let host = Host::Address(device.ip);
+        let mut target = manner.target(id.clone(), host, at).unwrap_or_else(|_| Target::ping(id, device.ip, at));
+        let on_switch = only_switch.filter(|_| device.device_type != ROUTER && manner.uplink.is_none());
+        // One that was taken out of the inventory, or stands in another branch, is nobody's.
+        let parent = manner.parent().or(on_switch).filter(|parent| **parent != device.id && ids.contains(parent));
+        target.parent = parent.cloned();
+        targets.push(target);
     }
     let Reporting { heartbeat_ms, qualities_ms: report_ms } = rollout.reporting_of(branch);
     Config { version: 0, heartbeat_ms, report_ms, rules, targets }
+}
+
+/// A rule whose times fit together: a device's and its type's may each be good and not go together.
+fn fitting(rule: ProbeRule) -> ProbeRule {
+    ProbeRule { timeout_ms: rule.timeout_ms.min(rule.interval_ms), retry_ms: rule.retry_ms.min(rule.interval_ms), ..rule }
 }
 
 /// Gives a config the version it had when it last was the same, or a new one that is higher than any before.
@@ -79,10 +103,28 @@ mod tests {
     #[test]
     fn a_type_with_a_rule_of_its_own_is_probed_by_it() {
         let slow = ProbeRule { interval_ms: 10_000, ..ProbeRule::default() };
-        let rollout = Rollout { rules_by_type: [("atm".to_owned(), slow)].into(), ..Rollout::default() };
+        let text = "[broker]\nembedded = \"127.0.0.1:1\"\n[probe.type.atm]\ninterval = \"10s\"\n";
+        let rollout = crate::settings::Settings::parse("c", text).expect("good").rollout;
         let config = config(&rollout, &vake(), [device("a", "router"), device("b", "atm"), device("c", "nvr")].iter());
         assert_eq!(config.rules, [ProbeRule::default(), slow]);
         assert_eq!(config.targets.iter().map(|t| t.rule).collect::<Vec<_>>(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn devices_hang_on_the_only_switch_of_their_branch_unless_something_else_is_said() {
+        let text =
+            "[broker]\nembedded = \"127.0.0.1:1\"\n[probe.device.d]\nparent = \"a\"\n[probe.device.e]\nparent = \"gone\"\n";
+        let rollout = crate::settings::Settings::parse("c", text).expect("good").rollout;
+        let parents = |devices: &[Device]| {
+            let config = config(&rollout, &vake(), devices.iter());
+            let parent = |target: &Target| target.parent.as_ref().map_or("-".to_owned(), ToString::to_string);
+            config.targets.iter().map(parent).collect::<Vec<_>>().join(" ")
+        };
+        let mut devices =
+            vec![device("a", "switch"), device("b", "atm"), device("c", "router"), device("d", "atm"), device("e", "atm")];
+        assert_eq!(parents(&devices), "- a - a -", "one that isn't there is none");
+        devices.push(device("f", "switch"));
+        assert_eq!(parents(&devices), "- - - a - -");
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::fleet::Silence;
-use shared::BranchId;
-use shared::message::ProbeRule;
 use shared::settings::{Mistakes, Section, read};
-use ward_agent::settings::{Broker, Reporting, external_broker, rule_from};
+use shared::{BranchId, DeviceId};
+use ward_agent::manner::Manner;
+use ward_agent::settings::{Broker, Reporting, external_broker};
 
 /// What `collector.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,10 +63,12 @@ pub struct Rollout {
     pub reporting: Reporting,
     /// Branches on lines where each kilobyte costs money: their agents speak as [`Reporting::METERED`] says.
     pub metered: BTreeSet<BranchId>,
-    /// How to probe devices whose type has no rule of its own.
-    pub rule: ProbeRule,
-    /// Rules by device type.
-    pub rules_by_type: BTreeMap<String, ProbeRule>,
+    /// How to probe all devices.
+    pub usual: Manner,
+    /// What is otherwise for devices of a type.
+    pub by_type: BTreeMap<String, Manner>,
+    /// What is otherwise for one device.
+    pub by_device: BTreeMap<DeviceId, Manner>,
 }
 
 impl Default for Rollout {
@@ -74,8 +76,9 @@ impl Default for Rollout {
         Self {
             reporting: Reporting::DEFAULT,
             metered: BTreeSet::new(),
-            rule: ProbeRule::default(),
-            rules_by_type: BTreeMap::new(),
+            usual: Manner::default(),
+            by_type: BTreeMap::new(),
+            by_device: BTreeMap::new(),
         }
     }
 }
@@ -86,6 +89,12 @@ pub const SILENT_AFTER_MS: u32 = 30_000;
 pub const METERED_SILENT_AFTER_MS: u32 = 300_000;
 
 impl Rollout {
+    /// How to probe a device of a type.
+    pub fn manner_of(&self, device: &DeviceId, device_type: &str) -> Manner {
+        let of_type = self.by_type.get(device_type).cloned().unwrap_or_default().over(&self.usual);
+        self.by_device.get(device).cloned().unwrap_or_default().over(&of_type)
+    }
+
     /// How often the agent of a branch speaks.
     pub fn reporting_of(&self, branch: &BranchId) -> Reporting {
         if self.metered.contains(branch) { Reporting::METERED } else { self.reporting }
@@ -197,10 +206,18 @@ fn rollout(root: &Section<'_>, silent_after_ms: u32) -> Option<Rollout> {
         return Some(Rollout { reporting, metered, ..Rollout::default() });
     }
     root.table("probe", |probe| {
-        let rule = rule_from(probe, ProbeRule::default());
-        let base = rule.unwrap_or_default();
-        let by_type = probe.entries("type", |name, section| Some((name.to_owned(), rule_from(section, base)?)));
-        Some(Rollout { reporting, metered, rule: rule?, rules_by_type: by_type.into_iter().collect() })
+        let usual = Manner::of_many(probe, &Manner::default());
+        let base = usual.clone().unwrap_or_default();
+        let by_type = probe.entries("type", |name, section| Some((name.to_owned(), Manner::of_many(section, &base)?)));
+        let by_device = probe.entries("device", |name, section| match name.parse::<DeviceId>() {
+            Ok(id) => Some((id, Manner::of_one(section, &base)?)),
+            Err(error) => {
+                section.mistake("id", error.to_string());
+                None
+            }
+        });
+        let (by_type, by_device) = (by_type.into_iter().collect(), by_device.into_iter().collect());
+        Some(Rollout { reporting, metered, usual: usual?, by_type, by_device })
     })
 }
 
@@ -225,7 +242,9 @@ mod tests {
     fn the_shipped_example_is_a_good_config_with_every_key() {
         let text = include_str!("../../systemd/collector.example.toml");
         let settings = Settings::parse("collector.example.toml", text).expect("the example");
-        assert!(settings.victoria_metrics.is_some() && !settings.rollout.rules_by_type.is_empty());
+        assert!(
+            settings.victoria_metrics.is_some() && !settings.rollout.by_type.is_empty() && !settings.rollout.by_device.is_empty()
+        );
         let every = [
             "data_dir",
             "host",
@@ -248,6 +267,18 @@ mod tests {
             "retry",
             "fall",
             "rise",
+            "packets",
+            "loss",
+            "latency",
+            "flapping",
+            "kind",
+            "path",
+            "status",
+            "query",
+            "source",
+            "interface",
+            "parent",
+            "uplink",
             "embedded",
         ];
         let docs = include_str!("../../docs/config.md");

@@ -2,25 +2,25 @@
 
 use serde_json::{Value, json};
 use shared::message::Watched;
-use shared::{Millis, Minute};
+use shared::{Evidence, Millis, Minute};
 
-use crate::fleet::{Counts, Fleet};
+use crate::fleet::{BranchState, Counts, Fleet};
 use crate::outage::{Interval, Outage};
 
 /// What is told of a device, in this order.
 #[rustfmt::skip]
-pub const DEVICE_FIELDS: [&str; 15] = [
+pub const DEVICE_FIELDS: [&str; 18] = [
     "id", "name", "branch", "region", "device_type", "ip", "status", "cause", "since", "down_since", "last_ok",
-    "is_flapping", "in_maintenance", "rtt_ms", "packet_loss",
+    "is_flapping", "in_maintenance", "rtt_ms", "packet_loss", "flags", "verdict", "is_provisional",
 ];
 
 /// Some of [`DEVICE_FIELDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fields(u16);
+pub struct Fields(u32);
 
 impl Fields {
     /// All of them.
-    pub const ALL: Self = Self(u16::MAX);
+    pub const ALL: Self = Self(u32::MAX);
 
     /// Those of a list with commas, or the first that is none.
     ///
@@ -74,6 +74,9 @@ pub fn write_device(out: &mut Vec<u8>, fleet: &Fleet, at: usize, wanted: Fields)
     field(12, &|out| write(out, &view.in_maintenance));
     field(13, &|out| write(out, &quality.and_then(|q| q.rtt_us).map(|us| f64::from(us) / 1000.0)));
     field(14, &|out| write(out, &quality.map(|q| q.loss)));
+    field(15, &|out| write(out, &view.flags.names().collect::<Vec<_>>()));
+    field(16, &|out| write(out, &view.verdict.map(shared::Verdict::as_str)));
+    field(17, &|out| write(out, &view.is_provisional));
     if separator == b'{' {
         out.push(b'{');
     }
@@ -103,12 +106,15 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "devices": branch.devices.len(),
         "agent_version": if branch.version.is_empty() { Value::Null } else { json!(branch.version) },
         "config_version": health.map(|health| health.config),
+        "cut": cut_json(branch),
+        "uplinks": uplinks_json(fleet, at),
         "waiting": health.map(|health| health.waiting),
         "buffer_bytes": health.map(|health| health.buffer_bytes),
         "buffer_volatile": health.map(|health| health.buffer_volatile),
         "ticks_missed": health.map(|health| health.ticks_missed),
         "send_errors": health.map(|health| health.send_errors),
         "receive_drops": health.map(|health| health.receive_drops),
+        "stray_replies": health.map(|health| health.stray_replies),
         "probe_age_ms": health.map(|health| health.probe_age_ms),
         "clock_synchronised": health.map(|health| health.clock_synchronised),
         "clock_ahead_ms": health.and_then(|health| health.clock_ahead_ms),
@@ -119,6 +125,53 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
             "sent_bytes": health.spent.sent_bytes,
             "received_bytes": health.spent.received_bytes,
         })),
+    })
+}
+
+/// A branch's lines to its providers. `is_on_backup` is where another than the first is in use.
+fn uplinks_json(fleet: &Fleet, branch: usize) -> Value {
+    let (uplinks, active) = fleet.uplinks(branch);
+    let uplink = |(at, device): (usize, &&crate::fleet::DeviceState)| {
+        json!({
+            "name": device.uplink,
+            "device_id": device.info.id.as_str(),
+            "status": device.view.status.as_str(),
+            "since_ms": ms(device.view.since),
+            "is_active": active == Some(at),
+            "is_backup": at > 0,
+        })
+    };
+    uplinks.iter().enumerate().map(uplink).collect()
+}
+
+/// The time in which a branch can't be heard, or the last such time; null where there was none since the collector began.
+fn cut_json(branch: &BranchState) -> Value {
+    branch.newest_cut().map_or(Value::Null, |cut| {
+        json!({
+            "from_ms": cut.from.0,
+            "to_ms": ms(cut.to),
+            "verdict": cut.verdict.map(shared::Verdict::as_str),
+            "is_provisional": cut.to.is_none(),
+            "reason": cut.reason,
+        })
+    })
+}
+
+/// What an agent saw around a transition. `at` is when it was sure.
+pub fn evidence_json(evidence: &Evidence, at: Millis) -> Value {
+    let probes = evidence.probes.iter().map(|probe| {
+        let rtt_ms = probe.seen.rtt_us().map(|us| f64::from(us) / 1000.0);
+        json!({ "at_ms": at.plus(-i64::from(probe.ago_ms)).0, "outcome": probe.seen.as_str(), "rtt_ms": rtt_ms })
+    });
+    json!({
+        "probes": probes.collect::<Vec<_>>(),
+        "gateway": evidence.gateway.map(shared::evidence::Seen::as_str),
+        "gateway_rtt_ms": evidence.gateway.and_then(|seen| seen.rtt_us()).map(|us| f64::from(us) / 1000.0),
+        "neighbours": {
+            "up": evidence.neighbours.up, "down": evidence.neighbours.down, "unknown": evidence.neighbours.unknown,
+        },
+        "carrier": evidence.carrier,
+        "mac": evidence.mac.map(|mac| mac.to_string()),
     })
 }
 

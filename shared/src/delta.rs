@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, Cause, DeviceId, Status, StreamId, Uptime};
+use crate::{BootId, Cause, DeviceId, Evidence, Flags, Mac, Status, StreamId, Uptime, Verdict};
 
 /// One entry of a stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ impl Delta {
     pub fn span(&self) -> u64 {
         match &self.body {
             Body::Gap(gap) => gap.span,
-            Body::Boot(_) | Body::Transition(_) | Body::Qualities(_) => 1,
+            Body::Boot(_) | Body::Transition(_) | Body::Qualities(_) | Body::Flagged(_) | Body::Identity(_) => 1,
         }
     }
 }
@@ -34,6 +34,10 @@ pub enum Body {
     Qualities(Qualities),
     /// Entries that could not be kept.
     Gap(Gap),
+    /// What may be said of a device beside its status changed.
+    Flagged(Flagged),
+    /// Which box answers at a device's address.
+    Identity(Identity),
 }
 
 /// A run of the agent began.
@@ -71,6 +75,32 @@ pub struct Transition {
     pub onset: Uptime,
     /// The last reply before a down, which bounds the onset from the other side.
     pub last_ok: Option<Uptime>,
+    /// Whose fault it is, of a failure.
+    pub verdict: Option<Verdict>,
+    /// What speaks for it. A state that is told anew has none.
+    pub evidence: Option<Evidence>,
+}
+
+/// What may be said of a device beside its status, from `since` on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flagged {
+    /// The device.
+    pub device: DeviceId,
+    /// What may be said of it; all that isn't set is over.
+    pub flags: Flags,
+    /// From when on.
+    pub since: Uptime,
+}
+
+/// Which box answers at a device's address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The device.
+    pub device: DeviceId,
+    /// The link-layer address that the kernel knows for it.
+    pub mac: Mac,
+    /// Two boxes answer by turns.
+    pub is_contested: bool,
 }
 
 /// How well devices answered over some minutes that follow one another.

@@ -3,6 +3,7 @@
 //! Everything here is data and pure functions: no clock is read, no socket or file is opened.
 
 pub mod delta;
+pub mod evidence;
 pub mod ids;
 pub mod message;
 pub mod settings;
@@ -12,6 +13,7 @@ pub mod topic;
 pub mod wire;
 
 pub use delta::{Body, Column, Delta, Dropped, Gap, GapReason, Minute, Qualities, Transition};
+pub use evidence::{Evidence, Flags, Mac, Verdict};
 pub use ids::{BootId, BranchId, DeviceId, StreamId};
 pub use message::{Ack, Batch, Config, Group, Heartbeat, Live, Presence, ProbeRule, Target};
 pub use status::{Cause, Status};

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BranchId, Dating, Delta, DeviceId, Millis, Minute, Status, StreamId, Uptime};
+use crate::evidence::Evidence;
+use crate::{BranchId, Dating, Delta, DeviceId, Flags, Mac, Millis, Minute, Status, StreamId, Uptime, Verdict};
 
 /// Greatest sequence number: at a thousand entries a second a run would take nine thousand years to get there.
 pub const SEQ_LIMIT: u64 = 1 << 48;
@@ -92,6 +93,8 @@ pub struct Health {
     pub send_errors: u64,
     /// Echo replies that the kernel dropped since the start for want of room.
     pub receive_drops: u64,
+    /// Echo replies since the start that answer no probe: too late, twice, or not what was sent.
+    pub stray_replies: u64,
     /// The longest time in ms that any target has been waiting for a probe beyond its interval.
     pub probe_age_ms: u64,
     /// Whether something like NTP vouches for the machine's clock.
@@ -136,6 +139,17 @@ pub struct Live {
     pub status: Status,
     /// When that began.
     pub onset: Uptime,
+    /// Whose fault it is, of a failure.
+    pub verdict: Option<Verdict>,
+    /// What may be said of it beside that.
+    pub flags: Flags,
+}
+
+impl Live {
+    /// A state without anything beside it.
+    pub fn of(device: DeviceId, status: Status, onset: Uptime) -> Self {
+        Self { device, status, onset, verdict: None, flags: Flags::default() }
+    }
 }
 
 /// Topic `ack`: how far a stream is on the collector's disk, and what time it is there.
@@ -183,16 +197,114 @@ pub enum Ask {
         /// For how long from now on, in ms.
         for_ms: u32,
     },
+    /// A few probes of a device at once, beside its own.
+    Probe {
+        /// Names the question.
+        id: u64,
+        /// The device.
+        device: DeviceId,
+        /// How many, at most [`PROBES_LIMIT`].
+        count: u8,
+    },
+    /// By which routers a device is reached.
+    Route {
+        /// Names the question.
+        id: u64,
+        /// The device.
+        device: DeviceId,
+    },
+    /// What answers in the branch's own networks.
+    Discover {
+        /// Names the question.
+        id: u64,
+    },
 }
 
 /// Most devices that are watched in one branch at a time.
 pub const WATCHED_LIMIT: usize = 64;
+/// Most probes of one [`Ask::Probe`].
+pub const PROBES_LIMIT: u8 = 10;
+/// Most hops of one [`Answer::Route`].
+pub const HOPS_LIMIT: usize = 30;
+/// Most addresses in one [`Answer::Discovered`].
+pub const FOUND_LIMIT: usize = 400;
 
 /// Topic `answer`: what was asked for. Not stored, may be lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// How watched devices answered of late.
     Watched(Vec<Watched>),
+    /// What became of probes that somebody asked for, with what was seen around them.
+    Probed {
+        /// Of the question.
+        id: u64,
+        /// What the device is, by the agent's own probes.
+        status: Status,
+        /// The probes and what surrounds them.
+        evidence: Evidence,
+    },
+    /// The way to a device.
+    Route {
+        /// Of the question.
+        id: u64,
+        /// One by one, at most [`HOPS_LIMIT`].
+        hops: Vec<Hop>,
+        /// Whether the last of them is the device.
+        is_reached: bool,
+    },
+    /// What answers in the branch's own networks.
+    Discovered {
+        /// Of the question.
+        id: u64,
+        /// How many addresses were asked.
+        asked: u32,
+        /// Addresses that answer and are no device's, at most [`FOUND_LIMIT`].
+        unknown: Vec<Found>,
+        /// Devices that have not answered since the agent began, by their place in its config.
+        never: Vec<u16>,
+        /// The config whose places these are.
+        config: u64,
+    },
+    /// It can't be answered.
+    Refused {
+        /// Of the question.
+        id: u64,
+        /// Why.
+        why: Refused,
+    },
+}
+
+/// Why a question can't be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refused {
+    /// The agent has no such device.
+    NoDevice,
+    /// It answers another question of that kind.
+    Busy,
+    /// The machine doesn't permit it.
+    NotPermitted,
+    /// The device's name doesn't resolve.
+    NoAddress,
+}
+
+/// One router on the way, or the device itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// How many hops a packet may take to get there.
+    pub ttl: u8,
+    /// Who said so, if anybody did.
+    pub address: Option<IpAddr>,
+    /// After how many µs.
+    pub rtt_us: Option<u32>,
+}
+
+/// An address that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The address.
+    pub address: IpAddr,
+    /// What the kernel's neighbour table has for it.
+    pub mac: Option<Mac>,
 }
 
 /// How a device answered over the last seconds.
@@ -227,9 +339,84 @@ pub struct Target {
     /// The device.
     pub device: DeviceId,
     /// Where it is.
-    pub address: IpAddr,
+    pub host: Host,
+    /// What it is asked.
+    pub probe: Probe,
+    /// By which way, where the machine's own choice isn't meant.
+    pub via: Option<Via>,
+    /// The device that it hangs on, such as a switch.
+    pub parent: Option<DeviceId>,
     /// Index into [`Config::rules`].
     pub rule: u16,
+}
+
+impl Target {
+    /// A device that is pinged at an address.
+    pub fn ping(device: DeviceId, address: IpAddr, rule: u16) -> Self {
+        Self { device, host: Host::Address(address), probe: Probe::Icmp, via: None, parent: None, rule }
+    }
+}
+
+/// Where a device is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Host {
+    /// At an address.
+    Address(IpAddr),
+    /// Where a name points to, at most [`NAME_LIMIT_BYTES`].
+    Name(String),
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Longest host name in bytes.
+pub const NAME_LIMIT_BYTES: usize = 253;
+/// Longest path of an HTTP probe in bytes.
+pub const PATH_LIMIT_BYTES: usize = 512;
+
+/// What a device is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Probe {
+    /// An ICMP echo.
+    Icmp,
+    /// Whether it takes a TCP connection.
+    Tcp {
+        /// The port.
+        port: u16,
+    },
+    /// Which status it answers an HTTP request with.
+    Http {
+        /// With TLS; any certificate will do, as the question is whether it answers.
+        is_tls: bool,
+        /// The port.
+        port: u16,
+        /// The path, at most [`PATH_LIMIT_BYTES`].
+        path: String,
+        /// The least and the greatest status that counts as an answer.
+        status: (u16, u16),
+    },
+    /// Whether it answers a question for a name.
+    Dns {
+        /// The port.
+        port: u16,
+        /// The name, at most [`NAME_LIMIT_BYTES`].
+        name: String,
+    },
+}
+
+/// A way out of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Via {
+    /// From this address of the machine's own.
+    Source(IpAddr),
+    /// Out of this interface, at most 15 bytes.
+    Interface(String),
 }
 
 /// Whether an address can be that of one device.
@@ -258,10 +445,25 @@ pub struct ProbeRule {
     pub fall: u8,
     /// Replies in a row before a device counts as up again.
     pub rise: u8,
+    /// Probes in each round, 1 to 20.
+    pub packets: u8,
+    /// Loss in percent of a minute's probes from which on a device is degraded; 0: never.
+    pub loss_percent: u8,
+    /// Mean round trip of a minute in ms from which on a device is degraded; 0: never.
+    pub latency_ms: u32,
 }
 
 impl Default for ProbeRule {
     fn default() -> Self {
-        Self { interval_ms: 2_000, timeout_ms: 500, retry_ms: 500, fall: 3, rise: 2 }
+        Self {
+            interval_ms: 2_000,
+            timeout_ms: 450,
+            retry_ms: 500,
+            fall: 3,
+            rise: 2,
+            packets: 1,
+            loss_percent: 10,
+            latency_ms: 200,
+        }
     }
 }

@@ -155,9 +155,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::delta::{Boot, Previous, Rtt};
-    use crate::message::{Health, PresenceState, Spent, Watched};
+    use crate::delta::{Boot, Flagged, Identity, Previous, Rtt};
+    use crate::evidence::{Neighbours, Seen, Trace};
+    use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Via, Watched};
     use crate::*;
+
+    fn evidence() -> Evidence {
+        let trace = |ago_ms, seen| Trace { ago_ms, seen };
+        Evidence {
+            probes: vec![trace(3_000, Seen::Reply { rtt_us: 410 }), trace(1_000, Seen::Timeout), trace(500, Seen::Timeout)],
+            gateway: Some(Seen::Reply { rtt_us: 700 }),
+            neighbours: Neighbours { up: 4, down: 2, unknown: 0 },
+            carrier: Some(true),
+            mac: Some(Mac([2, 0, 0x5e, 0x10, 0, 1])),
+        }
+    }
 
     fn batch() -> Batch {
         let device: DeviceId = "vake-atm-1".parse().expect("a valid id");
@@ -177,11 +189,13 @@ mod tests {
                 to: Status::Down,
                 onset: Uptime(60_000),
                 last_ok: Some(Uptime(58_000)),
+                verdict: Some(Verdict::LanFault),
+                evidence: Some(evidence()),
             }),
             Body::Qualities(Qualities {
                 first_end: Uptime(60_000),
                 unit_us: 10,
-                columns: vec![Column::pack(device, &minutes, 10)],
+                columns: vec![Column::pack(device.clone(), &minutes, 10)],
             }),
             Body::Gap(Gap {
                 span: 3,
@@ -190,6 +204,8 @@ mod tests {
                 reason: GapReason::BufferFull,
                 dropped: Dropped { transitions: 0, minutes: 300, unreadable: 0 },
             }),
+            Body::Flagged(Flagged { device: device.clone(), flags: Flags::DEGRADED_LOSS, since: Uptime(60_000) }),
+            Body::Identity(Identity { device, mac: Mac([2, 0, 0x5e, 0x10, 0, 1]), is_contested: false }),
         ];
         Batch {
             branch: "vake".parse().expect("a valid id"),
@@ -217,7 +233,13 @@ mod tests {
                 spent: Spent { over_ms: 86_400_000, disk_bytes: 9, flushes: 1, sent_bytes: 700_000, received_bytes: 300_000 },
                 ..Health::default()
             }),
-            states: vec![Live { device: "d".parse().expect("a valid id"), status: Status::Up, onset: Uptime(2) }],
+            states: vec![Live {
+                device: "d".parse().expect("a valid id"),
+                status: Status::Up,
+                onset: Uptime(2),
+                verdict: None,
+                flags: Flags::DEGRADED_LATENCY,
+            }],
         }
     }
 
@@ -227,7 +249,16 @@ mod tests {
             heartbeat_ms: 20_000,
             report_ms: 60_000,
             rules: vec![ProbeRule::default()],
-            targets: vec![Target { device: "d".parse().expect("a valid id"), address: [127, 0, 0, 1].into(), rule: 0 }],
+            targets: vec![
+                Target::ping("d".parse().expect("a valid id"), [127, 0, 0, 1].into(), 0),
+                Target {
+                    host: Host::Name("atm.example".into()),
+                    probe: Probe::Http { is_tls: true, port: 443, path: "/".into(), status: (200, 399) },
+                    via: Some(Via::Source([127, 0, 0, 2].into())),
+                    parent: Some("d".parse().expect("a valid id")),
+                    ..Target::ping("e".parse().expect("a valid id"), [127, 0, 0, 1].into(), 0)
+                },
+            ],
         }
     }
 
@@ -261,12 +292,29 @@ mod tests {
         let quality = Minute { sent: 2, lost: 1, rtt: Some(rtt) };
         let answer = Answer::Watched(vec![Watched { device, span_ms: 4_000, quality }]);
         check_golden(&answer, include_str!("../golden/v1-answer.hex"));
+        let asks = [
+            Ask::Probe { id: 7, device: "d".parse().expect("a valid id"), count: 3 },
+            Ask::Route { id: 8, device: "d".parse().expect("a valid id") },
+            Ask::Discover { id: 9 },
+        ];
+        let hop = Hop { ttl: 1, address: Some([127, 0, 0, 1].into()), rtt_us: Some(300) };
+        let found = Found { address: [127, 0, 0, 9].into(), mac: None };
+        let answers = [
+            Answer::Probed { id: 7, status: Status::Up, evidence: evidence() },
+            Answer::Route { id: 8, hops: vec![hop], is_reached: true },
+            Answer::Discovered { id: 9, asked: 254, unknown: vec![found], never: vec![0], config: 2 },
+            Answer::Refused { id: 7, why: Refused::Busy },
+        ];
+        let (asked, answered) = (include_str!("../golden/v1-asks.hex"), include_str!("../golden/v1-answers.hex"));
+        assert_eq!((asked.lines().count(), answered.lines().count()), (asks.len(), answers.len()));
+        asks.iter().zip(asked.lines()).for_each(|(ask, golden)| check_golden(ask, golden));
+        answers.iter().zip(answered.lines()).for_each(|(answer, golden)| check_golden(answer, golden));
     }
 
     #[test]
     fn a_gap_stands_for_as_many_numbers_as_it_replaces() {
         let group = batch().group;
-        assert_eq!((group.span(), group.last()), (6, 6));
+        assert_eq!((group.span(), group.last()), (8, 8));
     }
 
     #[test]

@@ -169,6 +169,14 @@ impl Net {
         self.set(&self.lan(b), "delete", "inet lab silent", &self.address(b, i).to_string())
     }
 
+    /// Puts other boxes at the addresses of a branch's devices: their MAC is another, and the agent's kernel notices at once.
+    pub fn swap_boxes(&self, b: u8, mac: &str) -> Change {
+        Change::of(|| {
+            run("ip", &["-n", &self.lan(b), "link", "set", "lan", "address", mac], "");
+            run("ip", &["-n", &self.branch(b), "neigh", "flush", "dev", "lan"], "");
+        })
+    }
+
     /// Pulls the cable between a branch's agent and its devices: the agent's interface loses its carrier.
     pub fn lan_cut(&self, b: u8) -> Change {
         Change::of(|| drop(run("ip", &["-n", &self.lan(b), "link", "set", "lan", "down"], "")))

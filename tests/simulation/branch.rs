@@ -194,7 +194,8 @@ impl Branch {
         let Device { id, verdict, since, judged_at, .. } = &self.devices[device];
         let what = What::Change { device: id.clone(), to: *verdict, onset: *since, is_anew: *judged_at < now };
         let onset = self.uptime(*since);
-        let transition = Transition { device: id.clone(), from, to: *verdict, onset, last_ok: None };
+        let transition =
+            Transition { device: id.clone(), from, to: *verdict, onset, last_ok: None, verdict: None, evidence: None };
         self.append(Body::Transition(transition), what, now);
     }
 
@@ -232,7 +233,7 @@ impl Branch {
 
     /// What a heartbeat tells of the devices.
     pub(crate) fn word(&self) -> Word {
-        let live = |d: &Device| Live { device: d.id.clone(), status: d.verdict, onset: self.uptime(d.since) };
+        let live = |d: &Device| Live::of(d.id.clone(), d.verdict, self.uptime(d.since));
         Word { states: Arc::new(self.devices.iter().map(live).collect()), ..Word::default() }
     }
 

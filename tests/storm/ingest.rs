@@ -167,7 +167,7 @@ fn take(fleet: &mut Fleet, batch: &Batch, now: Millis, out: &mut Vec<Sample>) {
                     }
                 }
             }
-            Body::Gap(_) => {}
+            Body::Gap(_) | Body::Flagged(_) | Body::Identity(_) => {}
         }
     }
     fleet.observed(branch, batch.stream, through, Some(date(batch.observed_through)), now);

@@ -62,7 +62,15 @@ impl Site {
         let change = |states: &mut [(Status, Uptime)], d: usize, to: Status, at: Uptime| {
             let onset = Uptime(at.0 - 1_500);
             let from = std::mem::replace(&mut states[d], (to, onset)).0;
-            Body::Transition(Transition { device: devices[d].clone(), from, to, onset, last_ok: None })
+            Body::Transition(Transition {
+                device: devices[d].clone(),
+                from,
+                to,
+                onset,
+                last_ok: None,
+                verdict: None,
+                evidence: None,
+            })
         };
         for d in 0..devices.len() {
             let body = change(&mut states, d, Status::Up, Uptime(3_000));
@@ -91,11 +99,7 @@ impl Site {
             let body = change(&mut states, 0, Status::Down, at);
             append(&mut outbox, body, at, 1);
         }
-        let live = devices.iter().zip(&states).map(|(device, (status, onset))| Live {
-            device: device.clone(),
-            status: *status,
-            onset: *onset,
-        });
+        let live = devices.iter().zip(&states).map(|(device, (status, onset))| Live::of(device.clone(), *status, *onset));
         let word = Word { states: Arc::new(live.collect()), ..Word::default() };
         Self { id, outbox, told, word, boot_at }
     }

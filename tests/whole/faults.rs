@@ -248,7 +248,7 @@ fn forged(branch: &str, device: &str) -> Batch {
     let device: DeviceId = device.parse().expect("a valid id");
     let at = Uptime(3_600_000);
     let boot = Boot { boot: BootId(9), version: "0.0.0".to_owned(), previous: None };
-    let down = Transition { device, from: Status::Up, to: Status::Down, onset: at, last_ok: None };
+    let down = Transition { device, from: Status::Up, to: Status::Down, onset: at, last_ok: None, verdict: None, evidence: None };
     let deltas = [Body::Boot(boot), Body::Transition(down)].map(|body| Delta { at, body }).into();
     Batch {
         branch: branch_of(branch),

@@ -4,6 +4,7 @@ mod api;
 mod cards;
 mod clocks;
 mod demo;
+mod edge;
 mod faults;
 mod input;
 mod instruments;

@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::query::{Query, Range, cursor, page, range};
 use super::{Api, up_to_date};
 use crate::store::{EventRow, Whose};
-use crate::surface::outage_json;
+use crate::surface::{evidence_json, outage_json};
 use crate::{clock, outage, store};
 
 /// The time of all devices' events unless somebody asks for another, in ms.
@@ -110,6 +110,10 @@ fn event_json(row: &EventRow) -> Value {
         "last_ok_ms": row.last_ok.map(|at| at.0),
         "error_ms": row.error_ms,
         "received_ms": row.received.0,
+        "confirmed_ms": row.confirmed.map(|at| at.0),
+        "verdict": row.verdict.map(shared::Verdict::as_str),
+        "reason": shared::evidence::reason(row.to, row.verdict, row.evidence.as_ref()),
+        "evidence": row.evidence.as_ref().map(|evidence| evidence_json(evidence, row.confirmed.unwrap_or(row.onset))),
     })
 }
 

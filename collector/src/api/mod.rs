@@ -6,6 +6,7 @@ pub mod auth;
 mod availability;
 mod body;
 mod devices;
+mod diagnostics;
 pub mod edits;
 mod events;
 mod fleet;
@@ -160,6 +161,11 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/devices/{id}/history", get(history::history))
         .route("/api/v1/devices/{id}/transitions", get(events::transitions))
         .route("/api/v1/devices/{id}/outages", get(events::outages))
+        .route("/api/v1/devices/{id}/probe", post(diagnostics::probe))
+        .route("/api/v1/devices/{id}/traceroute", post(diagnostics::traceroute))
+        .route("/api/v1/devices/{id}/identity", get(diagnostics::identity).delete(diagnostics::accept_identity))
+        .route("/api/v1/branches/{id}/discovery", post(diagnostics::discovery))
+        .route("/api/v1/branches/{id}/cuts", get(diagnostics::cuts))
         .route("/api/v1/query", get(prometheus::query).post(prometheus::query))
         .route("/api/v1/query_range", get(prometheus::query_range).post(prometheus::query_range))
         .route("/api/v1/labels", get(prometheus::labels).post(prometheus::labels))

@@ -1,5 +1,6 @@
 //! The API's description in OpenAPI 3.1. Tests hold each route, parameter and answer of a real collector against it.
 
+mod diagnostics;
 mod inventory;
 mod past;
 mod people;
@@ -110,6 +111,10 @@ fn cause() -> Value {
     or_null(words(&["never_observed", "agent_silent", "agent_isolated", "probe_error", "dns_failure", "paused"]))
 }
 
+fn verdict() -> Value {
+    or_null(words(&["device_down", "lan_fault", "agent_isolated", "wan_cut", "power_cut"]))
+}
+
 fn device() -> Value {
     object([
         ("id", text()),
@@ -127,6 +132,22 @@ fn device() -> Value {
         ("in_maintenance", flag()),
         ("rtt_ms", or_null(number())),
         ("packet_loss", or_null(number())),
+        ("flags", list(words(&["degraded_loss", "degraded_latency", "identity_changed"]))),
+        ("verdict", verdict()),
+        ("is_provisional", flag()),
+    ])
+}
+
+fn evidence() -> Value {
+    let outcome = words(&["reply", "timeout", "unreachable", "send_error", "no_address"]);
+    let probe = object([("at_ms", ms()), ("outcome", outcome.clone()), ("rtt_ms", or_null(number()))]);
+    object([
+        ("probes", list(probe)),
+        ("gateway", or_null(outcome)),
+        ("gateway_rtt_ms", or_null(number())),
+        ("neighbours", object([("up", count()), ("down", count()), ("unknown", count())])),
+        ("carrier", or_null(flag())),
+        ("mac", or_null(text())),
     ])
 }
 
@@ -146,6 +167,28 @@ fn agent_says() -> Value {
         ("ticks_missed", or_null(count())),
         ("send_errors", or_null(count())),
         ("receive_drops", or_null(count())),
+        ("stray_replies", or_null(count())),
+        (
+            "uplinks",
+            list(object([
+                ("name", text()),
+                ("device_id", text()),
+                ("status", status()),
+                ("since_ms", or_null(ms())),
+                ("is_active", flag()),
+                ("is_backup", flag()),
+            ])),
+        ),
+        (
+            "cut",
+            or_null(object([
+                ("from_ms", ms()),
+                ("to_ms", or_null(ms())),
+                ("verdict", verdict()),
+                ("is_provisional", flag()),
+                ("reason", text()),
+            ])),
+        ),
         ("probe_age_ms", or_null(count())),
         ("clock_synchronised", or_null(flag())),
         ("clock_ahead_ms", or_null(integer())),
@@ -196,7 +239,8 @@ fn schemas() -> Value {
         "Transition": object([
             ("device_id", text()), ("branch", text()), ("region", text()), ("from_status", status()), ("from_cause", cause()),
             ("status", status()), ("cause", cause()), ("onset", rfc3339()), ("onset_ms", ms()),
-            ("last_ok_ms", or_null(ms())), ("error_ms", count()), ("received_ms", ms()),
+            ("last_ok_ms", or_null(ms())), ("error_ms", count()), ("received_ms", ms()), ("confirmed_ms", or_null(ms())),
+            ("verdict", verdict()), ("reason", text()), ("evidence", or_null(evidence())),
         ]),
         "Gap": object([
             ("from_ms", ms()), ("to_ms", ms()), ("reason", text()), ("first_seq", count()), ("last_seq", count()),
@@ -475,7 +519,7 @@ pub fn describe() -> Value {
             "description": "What the devices of a fleet are and were. Times are integer UTC ms, and RFC 3339 where they are text.",
         },
         "security": [{ "token": [] }],
-        "paths": all(all(inventory::join(paths()), past::paths()), people::paths()),
+        "paths": all(all(all(inventory::join(paths()), past::paths()), people::paths()), diagnostics::paths()),
         "components": {
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
             "schemas": all(all(all(schemas(), past::schemas()), people::schemas()), inventory::schemas()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use shared::{BranchId, Millis};
 use ward_agent::monitor::Outcome;
-use ward_agent::probe::{Icmp, Prober, Simulated};
+use ward_agent::probe::{Asked, Network, Prober, Simulated};
 
 use crate::clock;
 use crate::inventory::{Device, Inventory};
@@ -23,9 +23,9 @@ const FLAP_MS: i64 = 12_000;
 /// How replies are got.
 pub enum Echo {
     /// By ICMP.
-    Real(Icmp),
+    Real(Network),
     /// They are made up.
-    Simulated,
+    Simulated(Simulated),
 }
 
 /// An echo that the script keeps some replies from.
@@ -42,21 +42,21 @@ impl Faulty {
 }
 
 impl Prober for Faulty {
-    async fn probe(&self, address: IpAddr, sequence: u16, timeout: Duration) -> Outcome {
-        if self.script.is_silent(address, clock::now()) {
+    async fn probe(&self, asked: &Asked, timeout: Duration) -> Outcome {
+        if self.script.is_silent(asked.address, clock::now()) {
             tokio::time::sleep(timeout).await;
             return Outcome::Timeout;
         }
         match self.echo.as_ref() {
-            Echo::Real(icmp) => icmp.probe(address, sequence, timeout).await,
-            Echo::Simulated => Simulated.probe(address, sequence, timeout).await,
+            Echo::Real(network) => network.probe(asked, timeout).await,
+            Echo::Simulated(simulated) => simulated.probe(asked, timeout).await,
         }
     }
 
     fn receive_drops(&self) -> u64 {
         match self.echo.as_ref() {
-            Echo::Real(icmp) => icmp.receive_drops(),
-            Echo::Simulated => Simulated.receive_drops(),
+            Echo::Real(network) => network.receive_drops(),
+            Echo::Simulated(simulated) => simulated.receive_drops(),
         }
     }
 }

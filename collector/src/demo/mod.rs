@@ -15,7 +15,7 @@ use shared::BranchId;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use ward_agent::agent::Pulses;
-use ward_agent::probe::{Icmp, PERMIT_HINT};
+use ward_agent::probe::{Network, PERMIT_HINT, Simulated};
 use ward_agent::settings::{Broker, Reporting, Settings as AgentSettings};
 
 use crate::api::auth::Token;
@@ -66,7 +66,7 @@ impl Demo {
         let mut store = Store::open(folder.path())?;
         store.transaction(|db| store::import(db, &inventory))?;
         drop(store);
-        let (echo, notes) = match Icmp::open() {
+        let (echo, notes) = match Network::open() {
             Ok(icmp) => {
                 tracing::info!(socket = icmp.kind().explanation(), "probing by ICMP");
                 (Echo::Real(icmp), Vec::new())
@@ -74,12 +74,12 @@ impl Demo {
             Err(error) => {
                 tracing::warn!(%error, "ICMP is not permitted: replies are simulated; to permit it: {PERMIT_HINT}");
                 (
-                    Echo::Simulated,
+                    Echo::Simulated(Simulated::default()),
                     vec![format!("ICMP is not permitted here, so replies are simulated. To permit it: {PERMIT_HINT}")],
                 )
             }
         };
-        let simulated = matches!(echo, Echo::Simulated);
+        let simulated = matches!(echo, Echo::Simulated(_));
         let broker = free_port()?;
         let settings = Settings {
             data_dir: folder.path().to_owned(),

@@ -2,10 +2,11 @@
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use shared::Millis;
+use shared::{DeviceId, Millis};
 
 use super::StoreError;
 use super::accounts::{self, AccountEdit};
+use super::evidence;
 use super::inventory::{self, InventoryEdit};
 use super::maintenance::{self, ScheduleEdit};
 use crate::accounts::Reach;
@@ -19,6 +20,13 @@ pub enum Edit {
     Account(AccountEdit),
     /// What there is.
     Inventory(InventoryEdit),
+    /// The box at a device's address is accepted.
+    AcceptIdentity {
+        /// The device's number.
+        no: u32,
+        /// Its id.
+        device: DeviceId,
+    },
 }
 
 /// A change, and who makes it.
@@ -54,6 +62,10 @@ pub(super) fn edit(db: &Connection, change: &Change, now: Millis) -> Result<Resu
         Edit::Schedule(edit) => maintenance::edit(db, edit, now)?,
         Edit::Account(edit) => accounts::edit(db, edit, now)?,
         Edit::Inventory(edit) => inventory::edit(db, edit, now)?,
+        Edit::AcceptIdentity { no, .. } => match evidence::accept_identity(db, *no, now)? {
+            true => Ok(i64::from(*no)),
+            false => Err(EditError::NotFound),
+        },
     };
     if let Ok(id) = &done {
         let (action, target, detail) = words(&change.edit, *id);
@@ -102,6 +114,7 @@ fn words(edit: &Edit, id: i64) -> (&'static str, String, Value) {
         Edit::Account(AccountEdit::Begin(session)) => ("login", session.user.clone(), json!({})),
         Edit::Account(AccountEdit::End(_)) => ("logout", String::new(), json!({})),
         Edit::Inventory(edit) => inventory::words(edit),
+        Edit::AcceptIdentity { device, .. } => ("identity.accept", device.to_string(), json!({})),
     }
 }
 

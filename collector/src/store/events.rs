@@ -2,9 +2,10 @@
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
-use shared::{Millis, Status};
+use shared::{Evidence, Millis, Status, Verdict};
 
 use super::StoreError;
+use super::evidence::verdict;
 use super::ledger::status;
 use crate::accounts::Reach;
 
@@ -31,6 +32,12 @@ pub struct EventRow {
     pub error_ms: u32,
     /// When it arrived.
     pub received: Millis,
+    /// When the agent was sure, where it said so.
+    pub confirmed: Option<Millis>,
+    /// Whose fault it is, of a failure.
+    pub verdict: Option<Verdict>,
+    /// What speaks for it.
+    pub evidence: Option<Evidence>,
 }
 
 /// Of which devices.
@@ -55,8 +62,9 @@ pub fn events(
     limit: usize,
 ) -> Result<Vec<EventRow>, StoreError> {
     let mut sql = "select t.onset_ms, t.device, t.stream, t.seq, d.id, d.branch, b.region, t.from_status, t.to_status,
-         t.last_ok_ms, t.error_ms, t.received_ms
+         t.last_ok_ms, t.error_ms, t.received_ms, e.verdict, e.evidence, e.at_ms
          from device d join branch b on b.id = d.branch join transition t on t.device = d.no
+         left join evidence e on e.device = t.device and e.stream = t.stream and e.seq = t.seq
          where t.onset_ms >= ? and t.onset_ms < ?"
         .to_owned();
     let mut values = vec![Value::from(from.0), Value::from(to.0)];
@@ -99,6 +107,10 @@ pub fn events(
             last_ok: row.get::<_, Option<i64>>(9)?.map(Millis),
             error_ms: row.get(10)?,
             received: Millis(row.get(11)?),
+            verdict: row.get::<_, Option<i64>>(12)?.map(verdict).transpose()?,
+            confirmed: row.get::<_, Option<i64>>(14)?.map(Millis),
+            // One that a later version wrote is not shown rather than guessed at.
+            evidence: row.get::<_, Option<Vec<u8>>>(13)?.and_then(|bytes| postcard::from_bytes(&bytes).ok()),
         });
     }
     Ok(out)

@@ -4,6 +4,7 @@
 mod accounts;
 mod edit;
 mod events;
+mod evidence;
 mod inventory;
 mod ledger;
 mod maintenance;
@@ -20,6 +21,7 @@ use shared::Millis;
 pub use accounts::{AccountEdit, AuditRow, accounts, audit};
 pub use edit::{Change, Edit, EditError};
 pub use events::{EventRow, Whose, events};
+pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
 pub use inventory::{Changed, InventoryEdit};
 pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
@@ -72,7 +74,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 4] = [TABLES, maintenance::TABLES, accounts::TABLES, inventory::TABLES];
+const STEPS: [&str; 5] = [TABLES, maintenance::TABLES, evidence::TABLES, accounts::TABLES, inventory::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
@@ -220,6 +222,7 @@ impl Readers {
 /// Most idle connections that are kept.
 const READERS_LIMIT: usize = 8;
 
+pub use evidence::{add_cut, add_identity, add_proof, changed_identities, cuts, flags, identities, put_flags, verdict_at};
 pub use inventory::{
     config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
 };

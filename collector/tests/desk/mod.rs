@@ -108,7 +108,15 @@ pub(crate) fn boot(stream: u64) -> Body {
 
 pub(crate) fn change(device: &str, to: Status, onset: u64) -> Body {
     let device: DeviceId = device.parse().expect("an id");
-    Body::Transition(Transition { device, from: shared::delta::UNOBSERVED, to, onset: Uptime(onset), last_ok: None })
+    Body::Transition(Transition {
+        device,
+        from: shared::delta::UNOBSERVED,
+        to,
+        onset: Uptime(onset),
+        last_ok: None,
+        verdict: None,
+        evidence: None,
+    })
 }
 
 pub(crate) fn gap(span: u64, from: u64, to: u64, transitions: u64) -> Body {
