@@ -16,7 +16,7 @@ use crate::probe::Prober;
 use crate::service::Pulse;
 use crate::settings::Settings;
 use crate::watch::Tally;
-use crate::{clock, link, status, watch};
+use crate::{clock, link, renewal, status, trial, watch};
 
 /// How the stages that systemd has an eye on show that they get on. The link is none of them: a line may be cut for weeks.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +53,7 @@ pub async fn run<P: Prober>(
     let keeper = Keeper::start(settings.branch.clone(), state_dir, stream, boot, limit_bytes, pulses.keeper)?;
 
     let (plan, plan_seen) = channel::channel(Arc::new(first));
+    let (wanted, wanted_seen) = channel::channel(None);
     let (tally, tally_seen) = channel::channel(Tally::default());
     let (asks, asked) = mpsc::channel(link::ASKS_LIMIT);
     let (answers, answered) = mpsc::channel(link::ASKS_LIMIT);
@@ -69,11 +70,13 @@ pub async fn run<P: Prober>(
         heard: heard_seen,
         pulse: pulses.watch,
     };
+    let trial_ends = trial::Ends { wanted: wanted_seen, plan, tally: tally_seen.clone(), again_every: trial::AGAIN_EVERY };
     let link_ends = link::Ends {
         keeper: keeper.commands.clone(),
         standing: keeper.standing.clone(),
         tally: tally_seen,
-        plan,
+        plan: watch_ends.plan.clone(),
+        wanted,
         asks,
         answers: answered,
         proofs: proofs_wanted,
@@ -90,6 +93,11 @@ pub async fn run<P: Prober>(
     };
     let mut asides = JoinSet::new();
     asides.spawn(status::serve(settings.state_dir.clone(), status_ends));
+    asides.spawn(trial::run(Arc::clone(&prober), trial_ends, settings.state_dir.clone()));
+
+    if let Some(enrolment) = settings.enrolment.clone() {
+        asides.spawn(renewal::run(enrolment, settings.state_dir.clone(), keeper.standing.clone()));
+    }
 
     // The link listens to a token of its own, so that it can still send what the watch hands over at the end.
     let link_shutdown = CancellationToken::new();

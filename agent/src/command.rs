@@ -12,9 +12,10 @@ use crate::monitor::Outcome;
 use crate::probe::{Network, PERMIT_HINT, Prober};
 use crate::settings::Settings;
 use crate::surroundings::{Routes, carrier};
-use crate::{journal, service, status};
+use crate::{enrol, journal, service, status};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use shared::enrolment::JoinCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,23 @@ enum Command {
         #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..=60_000))]
         timeout: u64,
     },
+    /// Make this machine a branch's box: with a code that `ward-collector branch add` has printed.
+    Join {
+        /// The code; asked for if it isn't given. It works once.
+        code: Option<String>,
+        /// The config file that is written.
+        #[arg(long, default_value = "/etc/ward/agent.toml")]
+        config: PathBuf,
+        /// Where the agent keeps its key, its certificate and its buffer.
+        #[arg(long, default_value = "/var/lib/ward-agent")]
+        state_dir: PathBuf,
+        /// Even if this machine has joined before.
+        #[arg(long)]
+        again: bool,
+        /// Don't start the agent.
+        #[arg(long)]
+        no_start: bool,
+    },
     /// Name each mistake in a config file; exit 1 if there is any.
     Check {
         /// Config file.
@@ -74,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run(&config),
         Command::Check { file } => check(&file),
         Command::Status { config, json } => status(&config, json),
+        Command::Join { code, config, state_dir, again, no_start } => join(code, &config, &state_dir, again, !no_start),
         Command::Probe { address, count, timeout } => probe(address, count, Duration::from_millis(timeout)),
     };
     match outcome {
@@ -103,6 +122,37 @@ fn status(config: &Path, json: bool) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", status::table(&report));
+    }
+    Ok(())
+}
+
+fn join(code: Option<String>, config: &Path, state_dir: &Path, again: bool, start: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        again || !config.exists(),
+        "{} is there: this machine has joined before. With --again it joins anew",
+        config.display()
+    );
+    let code = match code {
+        Some(code) => code,
+        None => {
+            eprint!("Join code: ");
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).context("reading the join code")?;
+            line
+        }
+    };
+    let code: JoinCode = code.parse()?;
+    let before = settings(config).ok().map(|before| before.branch);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let (grant, key) = runtime.block_on(enrol::join(&code))?;
+    enrol::settle(&code, &grant, &key, before.as_ref(), config, state_dir)?;
+    println!("this machine speaks for branch {} now; its config is {}", grant.branch, config.display());
+    if start && Path::new("/run/systemd/system").exists() {
+        let done = std::process::Command::new("systemctl").args(["restart", "ward-agent"]).status().context("systemctl")?;
+        anyhow::ensure!(done.success(), "the agent could not be started: see systemctl status ward-agent");
+        println!("ward-agent has started; `ward-agent status` shows the branch's devices");
+    } else {
+        println!("start it: ward-agent run --config {}", config.display());
     }
     Ok(())
 }

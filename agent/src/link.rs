@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow, bail};
 use rand::Rng;
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS};
 use shared::message::{Answer, Ask};
-use shared::message::{Health, PresenceState};
+use shared::message::{Health, PresenceState, Sealed};
 use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
 use shared::{Ack, Batch, Config, Lane, Live, Millis, Presence, Uptime, topic};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,8 +23,9 @@ use crate::line::{Carried, Line};
 use crate::outbox::Word;
 use crate::plan::Plan;
 use crate::settings::Settings;
+use crate::trial::Wanted;
 use crate::watch::Tally;
-use crate::{clock, tls};
+use crate::{clock, enrol, tls};
 
 /// Most publishes that wait in rumqttc: what it holds, it may lose.
 const CHANNEL_LIMIT: usize = 10;
@@ -56,8 +57,10 @@ pub struct Ends {
     pub standing: watch::Receiver<Standing>,
     /// Counts and newest states of the watch.
     pub tally: watch::Receiver<Tally>,
-    /// Where a config from the collector goes.
-    pub plan: watch::Sender<Arc<Plan>>,
+    /// The config in force.
+    pub plan: watch::Receiver<Arc<Plan>>,
+    /// Where a config from the collector goes, to be tried.
+    pub wanted: watch::Sender<Option<Wanted>>,
     /// Where questions go.
     pub asks: mpsc::Sender<Ask>,
     /// What has been answered.
@@ -274,19 +277,29 @@ impl Link {
     }
 
     fn configure(&self, payload: &[u8]) {
-        let plan = decode::<Config>(payload).map_err(anyhow::Error::from).and_then(|config| Ok(Plan::try_from(&config)?));
+        let opened = match &self.settings.enrolment {
+            Some(enrolment) => enrol::open_config(&enrolment.config_key, &self.settings.branch, payload),
+            // Whoever set the certificates up by hand trusts the broker's ACL.
+            None => Ok(decode::<Sealed>(payload).map_or_else(|_| payload.to_vec(), |sealed| sealed.config)),
+        };
+        let present = self.ends.plan.borrow().version;
+        let plan = opened.and_then(|payload| Ok((Plan::try_from(&decode::<Config>(&payload)?)?, payload)));
         match plan {
-            Ok(plan) if self.ends.plan.borrow().version == plan.version => {}
-            Ok(plan) => {
-                let (state_dir, payload) = (self.settings.state_dir.clone(), payload.to_vec());
-                // A card may hang: neither probing nor the link waits for it.
-                tokio::task::spawn_blocking(move || {
-                    if let Err(error) = keep_config(&state_dir, &payload) {
-                        let error = format!("{error:#}");
-                        tracing::error!(error, "the config can't be kept: it is in force until the next start");
+            Ok((plan, _)) if self.settings.enrolment.is_some() && plan.version < present => {
+                // Whoever holds the broker could bring back a config of last year.
+                tracing::error!(version = plan.version, present, "a config is refused: it is older than the one in force");
+            }
+            Ok((plan, payload)) => {
+                let wanted = Wanted { plan: Arc::new(plan), payload: payload.into() };
+                self.ends.wanted.send_if_modified(|before| {
+                    // One that is held is tried again without being sent again; the one in force needs no trial, but ends one.
+                    let is_known = before.as_ref().is_some_and(|before| before.plan.version == wanted.plan.version);
+                    let is_news = !is_known && (wanted.plan.version != present || before.is_some());
+                    if is_news {
+                        *before = Some(wanted);
                     }
+                    is_news
                 });
-                self.ends.plan.send_replace(Arc::new(plan));
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "a config is refused: the one in force stays"),
         }
@@ -434,7 +447,7 @@ async fn poll(mut events: EventLoop, packets: mpsc::Sender<Packet>) -> anyhow::E
 }
 
 /// Keeps a config so that a power cut leaves either the old one or the new one.
-fn keep_config(state_dir: &Path, payload: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn keep_config(state_dir: &Path, payload: &[u8]) -> anyhow::Result<()> {
     let path = config_path(state_dir);
     let fresh = path.with_extension("new");
     let what = || format!("writing {}", fresh.display());

@@ -7,7 +7,11 @@ use shared::message::{Config, Host, ProbeRule, Target, check_address};
 use shared::settings::{Mistakes, Section, read};
 use shared::{BranchId, DeviceId};
 
+use crate::enrol;
 use crate::manner::Manner;
+
+/// The TCP port of a collector's enrolment unless its config names another.
+pub const ENROLMENT_PORT: u16 = 8884;
 
 /// What `agent.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,8 +24,21 @@ pub struct Settings {
     pub broker: Broker,
     /// Most bytes of the buffer on disk.
     pub buffer_limit_bytes: u64,
+    /// Who gives this box its certificates, if it has joined by a code.
+    pub enrolment: Option<Enrolment>,
     /// What to probe until the collector has sent its list.
     pub local: Config,
+}
+
+/// Where a box gets its next certificate, and whose configs it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// Name or address of the collector.
+    pub host: String,
+    /// TCP port of its enrolment.
+    pub port: u16,
+    /// What configs must be signed by: a public key of Ed25519.
+    pub config_key: [u8; 32],
 }
 
 /// How often an agent speaks while nothing happens. Changes are told at once in any case.
@@ -82,6 +99,7 @@ impl Settings {
             let limit_mb = root.table("buffer", |buffer| buffer.whole("limit_mb", 64u32, 8..=4096)).unwrap_or(64);
             let report = root.table("report", |report| Reporting::read(report, Reporting::DEFAULT));
             let Reporting { heartbeat_ms, qualities_ms: report_ms } = report.unwrap_or(Reporting::DEFAULT);
+            let enrolment = root.table("enrolment", enrolment);
             let none = Manner::default();
             let base = if root.has("probe") { root.table("probe", |probe| Manner::of_many(probe, &none)) } else { Some(none) };
             let (rules, targets) = devices(root, &base.clone().unwrap_or_default());
@@ -91,6 +109,7 @@ impl Settings {
                 state_dir: state_dir.into(),
                 broker: broker?,
                 buffer_limit_bytes: u64::from(limit_mb) * 1024 * 1024,
+                enrolment,
                 local: Config { version: 0, heartbeat_ms, report_ms, rules, targets },
             })
         })
@@ -117,6 +136,14 @@ pub fn external_broker(section: &Section<'_>) -> Option<Broker> {
     Some(Broker { host, port: port?, tls })
 }
 
+/// Reads a broker whose certificates come from the program's own authority unless they are named.
+pub fn broker_of_authority(section: &Section<'_>) -> Option<Broker> {
+    let host = section.required::<String>("host");
+    let tls = section.table("tls", tls);
+    let port = section.whole("port", 8883u16, 1..=65_535);
+    Some(Broker { host: host?, port: port?, tls })
+}
+
 /// Whether a host is this machine for certain.
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -127,6 +154,16 @@ fn tls(section: &Section<'_>) -> Option<TlsFiles> {
     let path = |key| section.required::<PathBuf>(key);
     let (ca, certificate, key) = (path("ca"), path("certificate"), path("key"));
     Some(TlsFiles { ca: ca?, certificate: certificate?, key: key? })
+}
+
+fn enrolment(section: &Section<'_>) -> Option<Enrolment> {
+    let (host, port) = (section.required::<String>("host"), section.whole("port", ENROLMENT_PORT, 1..=65_535));
+    let config_key = section.required::<String>("config_key")?;
+    let Some(config_key) = enrol::from_hex(&config_key) else {
+        section.mistake("config_key", "must be 64 hexadecimal digits, as ward-agent join has written them");
+        return None;
+    };
+    Some(Enrolment { host: host?, port: port?, config_key })
 }
 
 fn devices(root: &Section<'_>, base: &Manner) -> (Vec<ProbeRule>, Vec<Target>) {
@@ -222,6 +259,7 @@ host = "127.0.0.1"
             "parent",
             "id",
             "address",
+            "config_key",
         ];
         let docs = include_str!("../../docs/config.md");
         for key in every {

@@ -11,15 +11,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rumqttc::{TlsConfiguration, Transport};
 use shared::Millis;
+use shared::enrolment::SECRET_BYTES;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{ring, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use crate::settings::{Broker, TlsFiles};
-use crate::{clock, service};
+use crate::{clock, enrol, service};
 
 /// Certificates of a chain whose beginnings may all lie ahead of a clock that is late.
 const CHAIN_LIMIT: usize = 4;
@@ -133,6 +134,89 @@ fn client_config(files: &TlsFiles, time: Time) -> anyhow::Result<ClientConfig> {
         .with_custom_certificate_verifier(Arc::new(Verifier { usual, time, is_vouched_for: clock::synchronised().is_some() }))
         .with_client_auth_cert(chain, key)
         .with_context(|| format!("{} does not fit {}", files.key.display(), files.certificate.display()))
+}
+
+/// How the collector's enrolment is reached: no certificate is shown, and the authority is the one in a file.
+///
+/// # Errors
+/// When the file can't be read.
+pub fn toward_authority(ca: &Path, time: Time) -> anyhow::Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).with_context(|| format!("{} is no CA", ca.display()))?;
+    }
+    let provider = Arc::new(ring::default_provider());
+    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+    without_certificate(Arc::new(Verifier { usual, time, is_vouched_for: clock::synchronised().is_some() }))
+}
+
+/// The same, where only the beginning of the authority's fingerprint is known: the collector shows the rest.
+///
+/// # Errors
+/// When rustls can't be set up.
+pub fn toward_fingerprint(fingerprint: [u8; SECRET_BYTES], time: Time) -> anyhow::Result<ClientConfig> {
+    without_certificate(Arc::new(ByFingerprint { fingerprint, time, is_vouched_for: clock::synchronised().is_some() }))
+}
+
+fn without_certificate(verifier: Arc<dyn ServerCertVerifier>) -> anyhow::Result<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&tokio_rustls::rustls::version::TLS13])
+        .context("choosing TLS 1.3")?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Takes what an authority vouches for of which the fingerprint is known.
+#[derive(Debug)]
+struct ByFingerprint {
+    fingerprint: [u8; SECRET_BYTES],
+    time: Time,
+    is_vouched_for: bool,
+}
+
+impl ServerCertVerifier for ByFingerprint {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let mut roots = RootCertStore::empty();
+        for shown in intermediates.iter().filter(|shown| enrol::fingerprint(shown) == self.fingerprint) {
+            roots.add(shown.clone().into_owned())?;
+        }
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider())).build();
+        // No root: whoever answers is not whom the code names.
+        let usual = usual.map_err(|_| Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+        let usual = Verifier { usual, time: self.time, is_vouched_for: self.is_vouched_for };
+        usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 was not offered".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &ring::default_provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

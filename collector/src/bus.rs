@@ -1,5 +1,6 @@
 //! The collector's own connection to the broker: payloads in, acks and configs out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use ward_agent::settings::Broker;
 use ward_agent::tls;
 
+use crate::enrolment::authority::Authority;
 use crate::inbox::Sender;
 use crate::ingest::{Command, Outgoing};
 
@@ -33,13 +35,14 @@ pub async fn run(
     commands: Sender,
     mut outgoing: mpsc::Receiver<Outgoing>,
     mut asks: mpsc::Receiver<Outgoing>,
+    seal: Option<Arc<Authority>>,
     shutdown: CancellationToken,
 ) {
     let mut said = false;
     loop {
         let outcome = tokio::select! {
             () = shutdown.cancelled() => return,
-            outcome = connect_once(&broker, &commands, &mut outgoing, &mut asks, &mut said) => outcome,
+            outcome = connect_once(&broker, &commands, &mut outgoing, &mut asks, seal.as_deref(), &mut said) => outcome,
         };
         let Err(error) = outcome else { return };
         if !said {
@@ -59,6 +62,7 @@ async fn connect_once(
     commands: &Sender,
     outgoing: &mut mpsc::Receiver<Outgoing>,
     asks: &mut mpsc::Receiver<Outgoing>,
+    seal: Option<&Authority>,
     said: &mut bool,
 ) -> anyhow::Result<()> {
     let mut options = MqttOptions::new("ward-collector", &broker.host, broker.port);
@@ -80,7 +84,7 @@ async fn connect_once(
     let _abort = AbortOnDrop(reader.abort_handle());
     tokio::select! {
         ended = reader => ended.context("reading from the broker")?,
-        sent = send(&client, outgoing, asks) => sent,
+        sent = send(&client, outgoing, asks, seal) => sent,
     }
 }
 
@@ -124,6 +128,7 @@ async fn send(
     client: &AsyncClient,
     outgoing: &mut mpsc::Receiver<Outgoing>,
     asks: &mut mpsc::Receiver<Outgoing>,
+    seal: Option<&Authority>,
 ) -> anyhow::Result<()> {
     loop {
         // What readers ask never takes the place of an ack.
@@ -139,7 +144,12 @@ async fn send(
             Outgoing::Ack(branch, ack) => publish(client, Lane::Ack.topic(&branch), QoS::AtMostOnce, false, &ack).await?,
             Outgoing::Ask(branch, ask) => publish(client, Lane::Ask.topic(&branch), QoS::AtMostOnce, false, &ask).await?,
             Outgoing::Config(order) => {
-                publish(client, Lane::Config.topic(&order.branch), QoS::AtLeastOnce, true, &order.config).await?;
+                let topic = Lane::Config.topic(&order.branch);
+                match seal.map(|authority| authority.seal(&order.branch, &order.config)) {
+                    None => publish(client, topic, QoS::AtLeastOnce, true, &order.config).await?,
+                    Some(Ok(sealed)) => publish(client, topic, QoS::AtLeastOnce, true, &sealed).await?,
+                    Some(Err(error)) => tracing::error!(topic, %error, "a config can't be signed"),
+                }
             }
         }
     }

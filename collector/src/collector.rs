@@ -16,6 +16,8 @@ use crate::api::answer::Answers;
 use crate::api::auth::Token;
 use crate::api::gate::Gate;
 use crate::api::{self, Api, FEEDS_LIMIT};
+use crate::enrolment::Office;
+use crate::enrolment::authority::Authority;
 use crate::feed::{Live, Notes};
 use crate::fleet::Fleet;
 use crate::inbox::{Sender, inbox};
@@ -24,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::settings::{BrokerChoice, Settings};
 use crate::store::{Readers, Store};
 use crate::victoria::Victoria;
-use crate::{broker, bus, clock, remote_write, secrets};
+use crate::{broker, bus, clock, enrolment, remote_write, secrets};
 
 /// How often the file is looked at for an inventory that another process has imported.
 const INVENTORY_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +47,7 @@ pub struct Collector {
     asked: mpsc::Receiver<ingest::Outgoing>,
     outgoing: mpsc::Receiver<ingest::Outgoing>,
     pulses: Pulses,
+    enrolment: Option<(Office, Arc<Authority>)>,
 }
 
 /// How the parts that systemd has an eye on show that they get on. The bus is none of them: a broker may be away for weeks.
@@ -69,8 +72,18 @@ impl Collector {
         };
         let listener = TcpListener::bind(settings.api.listen).await;
         let listener = listener.with_context(|| format!("listening on {} for the API", settings.api.listen))?;
-        if let BrokerChoice::Embedded(listen) = settings.broker {
-            broker::start(listen)?;
+        let mut settings = settings;
+        let mut enrolment = None;
+        match (&mut settings.broker, settings.enrolment.clone()) {
+            (BrokerChoice::Embedded(listen), _) => broker::start(*listen)?,
+            (BrokerChoice::External(_), None) => {}
+            (BrokerChoice::External(broker), Some(wanted)) => {
+                let authority = Arc::new(Authority::open(&settings.data_dir, clock::now())?);
+                let terms = wanted.terms(broker.port);
+                enrolment::furnish(&authority, &settings.data_dir, &terms, broker, clock::now())?;
+                let office = Office::bind(wanted.listen, Arc::clone(&authority), terms, &settings.data_dir).await?;
+                enrolment = Some((office, authority));
+            }
         }
         let live = Arc::new(Live::new(Fleet::new(settings.silence()), notes));
         let metrics = Arc::new(Metrics::default());
@@ -81,7 +94,7 @@ impl Collector {
             Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
         let pulses = Pulses::default();
-        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses })
+        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses, enrolment })
     }
 
     /// Where the API listens.
@@ -114,7 +127,7 @@ impl Collector {
     /// # Errors
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses } = self;
+        let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses, enrolment } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox, &pulses.ledger))?;
         let victoria =
@@ -157,6 +170,12 @@ impl Collector {
             }
         });
         helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
+        let seal = enrolment.as_ref().map(|(_, authority)| Arc::clone(authority));
+        if let Some((office, authority)) = enrolment {
+            let (readers, data_dir, broker) = (Arc::clone(&readers), settings.data_dir.clone(), broker.clone());
+            helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone()));
+            helpers.spawn(office.run(shutdown.clone()));
+        }
         if let (Some(settings), Some(victoria)) = (settings.victoria_metrics, victoria) {
             helpers.spawn(remote_write::run(settings.url, victoria, readers, commands.clone(), metrics));
         }
@@ -164,7 +183,7 @@ impl Collector {
         parts.spawn(api::serve(listener, api, shutdown.clone()));
         let (to_bus, stop) = (commands.clone(), shutdown.clone());
         parts.spawn(async move {
-            bus::run(broker, to_bus, outgoing, asked, stop).await;
+            bus::run(broker, to_bus, outgoing, asked, seal, stop).await;
             Ok(())
         });
         while let Some(ended) = parts.join_next().await {

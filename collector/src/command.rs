@@ -9,6 +9,7 @@ use crate::api::auth::Token;
 use crate::api::openapi::describe;
 use crate::collector::Collector;
 use crate::demo::Demo;
+use crate::enrolment;
 use crate::feed::Notes;
 use crate::inventory::parse_csv;
 use crate::settings::Settings;
@@ -47,6 +48,33 @@ enum Command {
         /// The CSV.
         file: PathBuf,
     },
+    /// Join codes and certificates of branches.
+    Branch {
+        /// Config file.
+        #[arg(long, default_value = "/etc/ward/collector.toml", global = true)]
+        config: PathBuf,
+        #[command(subcommand)]
+        what: enrolment::command::Branch,
+    },
+    /// Print the ACL that holds each branch to its own topics.
+    MosquittoAcl,
+    /// Print mosquitto's config. A running collector keeps it, with certificates, in the folder `mosquitto` of its data.
+    MosquittoConf {
+        /// Config file.
+        #[arg(long, default_value = "/etc/ward/collector.toml")]
+        config: PathBuf,
+        /// Where mosquitto reads certificates and the ACL.
+        #[arg(long)]
+        folder: Option<PathBuf>,
+    },
+    /// Copy the ledger, the authority's keys and the API's token into a new folder, while the collector runs.
+    Backup {
+        /// Config file.
+        #[arg(long, default_value = "/etc/ward/collector.toml")]
+        config: PathBuf,
+        /// The folder, which must not be there yet.
+        folder: PathBuf,
+    },
     /// Show everything in one process: nothing to install, an estate under real ICMP, faults by a script.
     Demo {
         /// Where the page and the API listen.
@@ -71,6 +99,17 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run(&config),
         Command::Check { file } => settings(&file).map(|_| println!("{}: good", file.display())),
         Command::Import { config, file } => import(&config, &file),
+        Command::Branch { config, what } => settings(&config).and_then(|settings| enrolment::command::branch(&settings, what)),
+        Command::MosquittoAcl => {
+            enrolment::command::mosquitto_acl();
+            Ok(())
+        }
+        Command::MosquittoConf { config, folder } => {
+            settings(&config).and_then(|settings| enrolment::command::mosquitto_conf(&settings, folder))
+        }
+        Command::Backup { config, folder } => {
+            settings(&config).and_then(|settings| enrolment::command::backup(&settings, &folder))
+        }
         Command::Demo { listen, token } => demo(listen, token.as_deref()),
         Command::Openapi => {
             println!("{:#}", describe());

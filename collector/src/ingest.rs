@@ -3,7 +3,7 @@
 //!
 //! A batch is weighed, written, and only then shown and acknowledged. What can't be written is neither.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub enum Command {
     Republish,
     /// The inventory was changed by another process.
     Reload,
+    /// These branches were revoked, and no others are: nobody may speak for them.
+    Revoked(BTreeSet<BranchId>),
     /// VictoriaMetrics has this request.
     Sent(i64),
     /// Somebody makes a change; the answer says whether it is made.
@@ -89,6 +91,8 @@ pub struct Ingest {
     refused: HashSet<(String, &'static str)>,
     /// Which inventory the fleet has.
     inventory_version: i64,
+    /// Branches that nobody may speak for.
+    revoked: BTreeSet<BranchId>,
     sealed_at: Millis,
     /// What is ready to be written, in the order in which it came.
     staged: Vec<Staged>,
@@ -191,6 +195,7 @@ impl Ingest {
             progress_at: Millis(0),
             refused: HashSet::new(),
             inventory_version: 0,
+            revoked: BTreeSet::new(),
             sealed_at: Millis(0),
             staged: Vec::new(),
             staged_of: HashMap::new(),
@@ -199,6 +204,7 @@ impl Ingest {
             is_failing: false,
         };
         ingest.queue_bytes = store::outbox_bytes(ingest.store.connection())?;
+        ingest.revoked = store::revoked_branches(ingest.store.connection())?;
         ingest.load_inventory(now)?;
         ingest.load_ledger(now)?;
         Ok(ingest)
@@ -361,6 +367,7 @@ impl Ingest {
                     self.commit(now);
                     self.reload(now);
                 }
+                Command::Revoked(branches) => self.revoked = branches,
                 Command::Sent(id) => self.taken.push(id),
                 Command::Edit(change, answer) => {
                     // What is staged speaks of devices by their present places.
@@ -379,6 +386,9 @@ impl Ingest {
         let Some(branch) = self.live.fleet().branch(&id) else {
             return self.refuse(topic, "unknown_branch", "the inventory has no such branch");
         };
+        if self.revoked.contains(&id) {
+            return self.refuse(topic, "revoked", "the branch's certificates were revoked");
+        }
         let taken = match lane {
             Lane::Up => decode::<Batch>(bytes).map(|mut batch| {
                 // What follows in the same stream is weighed against what is staged of it. All else has to see the

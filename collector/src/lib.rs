@@ -15,6 +15,7 @@ pub mod clock;
 pub mod collector;
 pub mod command;
 pub mod demo;
+pub mod enrolment;
 pub mod feed;
 pub mod fleet;
 pub mod history;

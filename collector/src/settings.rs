@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::enrolment::desk::Terms;
 use crate::fleet::Silence;
 use shared::settings::{Mistakes, Section, read};
 use shared::{BranchId, DeviceId};
 use ward_agent::manner::Manner;
-use ward_agent::settings::{Broker, Reporting, external_broker};
+use ward_agent::settings::{Broker, ENROLMENT_PORT, Reporting, broker_of_authority, external_broker};
 
 /// What `collector.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where agents report to.
     pub broker: BrokerChoice,
+    /// Where boxes join, if the collector has an authority of its own.
+    pub enrolment: Option<Enrolment>,
     /// The HTTP server.
     pub api: Api,
     /// Base URL of VictoriaMetrics, if series go there.
@@ -25,6 +28,17 @@ pub struct Settings {
     pub silent_after_ms: u32,
     /// How agents report and probe.
     pub rollout: Rollout,
+}
+
+/// Where boxes get their certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// How boxes reach the collector and the broker.
+    pub host: String,
+    /// How long a box's certificate counts, in ms.
+    pub lifetime_ms: i64,
 }
 
 /// Which broker agents and collector meet at.
@@ -101,6 +115,13 @@ impl Rollout {
     }
 }
 
+impl Enrolment {
+    /// What boxes are told; the broker listens at `broker_port`.
+    pub fn terms(&self, broker_port: u16) -> Terms {
+        Terms { host: self.host.clone(), port: self.listen.port(), broker_port, lifetime_ms: self.lifetime_ms }
+    }
+}
+
 impl Settings {
     /// When each branch counts as silent.
     pub fn silence(&self) -> Silence {
@@ -119,7 +140,8 @@ impl Settings {
             if !root.has("broker") {
                 root.mistake("broker", "missing: [broker] with embedded = \"127.0.0.1:1883\", or with host and port");
             }
-            let broker = root.table("broker", broker);
+            let enrolment = root.table("enrolment", enrolment);
+            let broker = root.table("broker", |section| broker(section, root.has("enrolment")));
             let api = if root.has("api") { root.table("api", api) } else { Some(default_api()) };
             let victoria = root.table("victoria_metrics", victoria);
             let silent = root.table("fleet", |fleet| fleet.duration_ms("silent_after", SILENT_AFTER_MS, 2_000..=3_600_000));
@@ -128,6 +150,7 @@ impl Settings {
             let settings = Self {
                 data_dir: data_dir.into(),
                 broker: broker?,
+                enrolment,
                 api: api?,
                 victoria_metrics: victoria,
                 silent_after_ms,
@@ -141,6 +164,9 @@ impl Settings {
     }
 }
 
+/// How long a box's certificate counts unless the config says otherwise. It is renewed after two thirds of that.
+const LIFETIME_DAYS: u32 = 90;
+
 /// The time zone of calendar months where none is set.
 const TIME_ZONE: &str = "UTC";
 
@@ -148,8 +174,15 @@ fn default_api() -> Api {
     Api { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token_file: None, time_zone: TIME_ZONE.to_owned() }
 }
 
-fn broker(section: &Section<'_>) -> Option<BrokerChoice> {
+fn broker(section: &Section<'_>, has_authority: bool) -> Option<BrokerChoice> {
     if section.has("embedded") {
+        if has_authority {
+            section.mistake(
+                "embedded",
+                "boxes that join must reach the broker: use mosquitto with host and port, or no [enrolment]",
+            );
+            return None;
+        }
         let listen = section.parsed::<SocketAddr>("embedded")?;
         if !listen.ip().is_loopback() {
             section.mistake(
@@ -160,7 +193,15 @@ fn broker(section: &Section<'_>) -> Option<BrokerChoice> {
         }
         return Some(BrokerChoice::Embedded(listen));
     }
-    external_broker(section).map(BrokerChoice::External)
+    let external = if has_authority { broker_of_authority(section) } else { external_broker(section) };
+    external.map(BrokerChoice::External)
+}
+
+fn enrolment(section: &Section<'_>) -> Option<Enrolment> {
+    let listen = if section.has("listen") { section.parsed("listen") } else { Some(([0, 0, 0, 0], ENROLMENT_PORT).into()) };
+    let host = section.required::<String>("host");
+    let days = section.whole("lifetime_days", LIFETIME_DAYS, 1..=3_650);
+    Some(Enrolment { listen: listen?, host: host?, lifetime_ms: i64::from(days?) * 86_400_000 })
 }
 
 fn api(section: &Section<'_>) -> Option<Api> {
@@ -280,6 +321,7 @@ mod tests {
             "parent",
             "uplink",
             "embedded",
+            "lifetime_days",
         ];
         let docs = include_str!("../../docs/config.md");
         for key in every {

@@ -3,6 +3,7 @@
 //! Everything here is data and pure functions: no clock is read, no socket or file is opened.
 
 pub mod delta;
+pub mod enrolment;
 pub mod evidence;
 pub mod ids;
 pub mod message;

@@ -333,6 +333,15 @@ pub struct Config {
     pub targets: Vec<Target>,
 }
 
+/// Topic `config` of a collector that has an authority: a config's payload and the collector's word for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The payload of a [`Config`].
+    pub config: Vec<u8>,
+    /// By Ed25519, over [`signed_config`](crate::enrolment::signed_config).
+    pub signature: Vec<u8>,
+}
+
 /// One thing to probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {

@@ -6,7 +6,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::message::{Ack, Answer, Ask, Batch, Config, Heartbeat, Presence};
+use crate::enrolment::{Application, Decision};
+use crate::message::{Ack, Answer, Ask, Batch, Config, Heartbeat, Presence, Sealed};
 
 /// The version that this code writes.
 pub const VERSION: u8 = 1;
@@ -104,6 +105,21 @@ impl Payload for Answer {
     const LIMIT_BYTES: usize = 16 * 1024;
 }
 
+impl Payload for Sealed {
+    const KIND: u8 = 32;
+    const LIMIT_BYTES: usize = Config::LIMIT_BYTES + 128;
+}
+
+impl Payload for Application {
+    const KIND: u8 = 33;
+    const LIMIT_BYTES: usize = 1024;
+}
+
+impl Payload for Decision {
+    const KIND: u8 = 34;
+    const LIMIT_BYTES: usize = 16 * 1024;
+}
+
 /// Largest packet that an MQTT client of ward sends or takes: the largest payload and its topic.
 pub const PACKET_LIMIT_BYTES: usize = Config::LIMIT_BYTES + 4096;
 
@@ -156,6 +172,7 @@ mod tests {
 
     use super::*;
     use crate::delta::{Boot, Flagged, Identity, Previous, Rtt};
+    use crate::enrolment::{Claim, Grant};
     use crate::evidence::{Neighbours, Seen, Trace};
     use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Via, Watched};
     use crate::*;
@@ -309,6 +326,27 @@ mod tests {
         assert_eq!((asked.lines().count(), answered.lines().count()), (asks.len(), answers.len()));
         asks.iter().zip(asked.lines()).for_each(|(ask, golden)| check_golden(ask, golden));
         answers.iter().zip(answered.lines()).for_each(|(answer, golden)| check_golden(answer, golden));
+        let sealed = Sealed { config: vec![1, 2, 3], signature: vec![9; 4] };
+        check_golden(&sealed, include_str!("../golden/v1-sealed.hex"));
+    }
+
+    #[test]
+    fn enrolment_is_written_as_it_always_was() {
+        let claim = Claim::Renewal { public_key: vec![6; 2], signature: vec![7; 2] };
+        let application = Application { public_key: vec![4; 3], claim, signature: vec![5; 2] };
+        let bytes = encode(&application).expect("within the limit");
+        assert_eq!(hex(&bytes), include_str!("../golden/v1-application.hex").trim());
+        assert!(decode::<Application>(&bytes).is_ok_and(|read| read == application));
+        let grant = Grant {
+            branch: "vake".parse().expect("a valid id"),
+            certificate: vec![1],
+            authority: vec![2],
+            renew_after: Millis(1_795_442_400_000),
+            config_key: [3; 32],
+            broker_host: "ward.example.bank".into(),
+            broker_port: 8883,
+        };
+        check_golden(&Decision::Granted(Box::new(grant)), include_str!("../golden/v1-decision.hex"));
     }
 
     #[test]
@@ -347,7 +385,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_with_a_right_checksum_never_panic(body in prop::collection::vec(any::<u8>(), 0..300), kind in 1u8..8) {
+        fn arbitrary_bytes_with_a_right_checksum_never_panic(body in prop::collection::vec(any::<u8>(), 0..300), kind in 1u8..35) {
             let mut bytes = vec![VERSION, kind];
             bytes.extend(body);
             bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
@@ -360,6 +398,7 @@ mod tests {
             }
             let _ = (decode::<Ask>(&bytes), decode::<Answer>(&bytes));
             let _ = (decode::<Heartbeat>(&bytes), decode::<Ack>(&bytes), decode::<Presence>(&bytes), decode::<Config>(&bytes));
+            let _ = (decode::<Sealed>(&bytes), decode::<Application>(&bytes).is_ok(), decode::<Decision>(&bytes));
         }
     }
 }

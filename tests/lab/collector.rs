@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::mosquitto::Access;
 use crate::pki::write_secret;
 use crate::process::{Process, free_port};
-use crate::program::{Probe, TOKEN, binary, broker_table};
+use crate::program::{Probe, TOKEN, binary, broker_table, run_to_end};
 use crate::{Api, Estate, eventually};
 
 /// How long a program may take to start on a busy machine.
@@ -25,6 +25,8 @@ pub enum Broker {
     External(Access),
     /// Its embedded one, on a free loopback port.
     Embedded,
+    /// One at this address that asks for certificates of the collector's own authority, by which boxes join.
+    Authority(IpAddr),
 }
 
 /// What a collector's config says.
@@ -68,6 +70,10 @@ impl Collector {
         let embedded = match broker {
             Broker::External(access) => {
                 text += &broker_table(&access);
+                None
+            }
+            Broker::Authority(host) => {
+                text += &format!("[broker]\nhost = \"{host}\"\n\n[enrolment]\nlisten = \"{host}:8884\"\nhost = \"{host}\"\n");
                 None
             }
             Broker::Embedded => {
@@ -120,6 +126,22 @@ impl Collector {
     /// Imports an inventory, given as its CSV text, while the collector runs.
     pub fn import(&self, csv: &str) -> Result<String> {
         import(&self.folder, csv)
+    }
+
+    /// Where its config is, and with it all that the test has of it.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("collector.toml")
+    }
+
+    /// Runs one of its commands, such as `["branch", "add", "b1"]`, on its config; what it said.
+    ///
+    /// # Errors
+    /// What it said when it failed.
+    pub fn command(&self, arguments: &[&str], last: &str) -> Result<String> {
+        let config = self.config();
+        let config = config.to_str().expect("a temporary folder has a plain name");
+        let (status, said) = run_to_end("ward-collector", &[arguments, &["--config", config], &[last]].concat());
+        if status.success() { Ok(said) } else { Err(anyhow!(said)) }
     }
 
     /// The process: to end it, or to read its log.

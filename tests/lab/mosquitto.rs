@@ -2,35 +2,24 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use rustix::process::Signal;
 use shared::wire::PACKET_LIMIT_BYTES;
 use tempfile::TempDir;
 
 use crate::eventually;
 use crate::pki::Identity;
 use crate::process::{Process, free_port};
+use crate::program::run_to_end;
 
 const PROGRAM: &str = "/usr/sbin/mosquitto";
 
 /// How long a start may take on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(15);
-
-/// The collector may do all, a branch only what is its own.
-const ACL: &str = "\
-user collector
-topic readwrite ward/1/#
-
-pattern write ward/1/%u/up
-pattern write ward/1/%u/live
-pattern write ward/1/%u/presence
-pattern read ward/1/%u/ack
-pattern read ward/1/%u/config
-pattern read ward/1/%u/ask
-pattern write ward/1/%u/answer
-";
 
 /// How to reach a broker.
 #[derive(Debug, Clone)]
@@ -65,13 +54,32 @@ impl Mosquitto {
         Self::listen(Ipv4Addr::LOCALHOST.into(), None).await
     }
 
+    /// A broker as `ward-mosquitto.service` runs it: config, ACL and certificates are the collector's own.
+    pub async fn start_of(collector: &crate::Collector, data_dir: &Path, address: IpAddr) -> Self {
+        let (folder, given) =
+            (tempfile::tempdir().expect("the folder for temporary files is writable"), data_dir.join("mosquitto"));
+        let place = format!("--folder={}", given.display());
+        let conf = collector.command(&["mosquitto-conf"], &place).expect("the config has an enrolment");
+        let text = format!("user root\nlog_dest stderr\nlog_type all\nsys_interval 0\n{conf}");
+        fs::write(folder.path().join("mosquitto.conf"), text).expect("the folder is the test's own");
+        let process = spawn(&folder, 0);
+        let mut broker = Self { folder, address, port: 8883, tls: true, runs: 1, process };
+        broker.ready().await.expect("the config is good");
+        broker
+    }
+
+    /// Has it read its certificates and the list of revoked ones again, as `systemctl reload` does.
+    pub fn reload(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
     async fn listen(address: IpAddr, server: Option<&Identity>) -> Self {
         // Between finding a free port and listening on it, someone else may take it.
         eventually(START_LIMIT, "mosquitto listens", async || {
             let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
             let port = free_port(address);
             let acl = folder.path().join("acl");
-            fs::write(&acl, ACL).expect("the folder is the test's own");
+            fs::write(&acl, run_to_end("ward-collector", &["mosquitto-acl"]).1).expect("the folder is the test's own");
             let access = match server {
                 Some(server) => format!(
                     "cafile {}\ncertfile {}\nkeyfile {}\nrequire_certificate true\nuse_identity_as_username true\nacl_file {}\n",

@@ -6,7 +6,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, Publish, QoS, TlsConfiguration, Transport};
+use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, Packet, Publish, QoS, TlsConfiguration, Transport};
 use shared::wire::PACKET_LIMIT_BYTES;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -28,6 +28,11 @@ pub struct Mqtt {
 impl Mqtt {
     /// Connects with a fresh session, or says why the broker doesn't want it.
     pub async fn connect(client_id: &str, access: &Access) -> Result<Self> {
+        Self::connect_with(client_id, access, None).await
+    }
+
+    /// The same with a last will: a topic and what is said there, retained.
+    pub async fn connect_with(client_id: &str, access: &Access, will: Option<(&str, Vec<u8>)>) -> Result<Self> {
         use_ring();
         let mut options = MqttOptions::new(client_id, access.host.to_string(), access.port);
         options.set_keep_alive(Duration::from_secs(5)).set_max_packet_size(2 * PACKET_LIMIT_BYTES, 2 * PACKET_LIMIT_BYTES);
@@ -38,6 +43,9 @@ impl Mqtt {
                 client_auth: Some((fs::read(&identity.certificate)?, fs::read(&identity.key)?)),
             };
             options.set_transport(Transport::tls_with_config(tls));
+        }
+        if let Some((topic, payload)) = will {
+            options.set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, true));
         }
         let (client, mut events) = AsyncClient::new(options, 10);
         let (incoming, packets) = mpsc::unbounded_channel();
@@ -69,6 +77,22 @@ impl Mqtt {
     pub async fn publish(&mut self, topic: &str, retain: bool, payload: impl Into<Vec<u8>>) -> Result<()> {
         self.client.publish(topic, QoS::AtLeastOnce, retain, payload).await?;
         self.answer(|packet| matches!(packet, Packet::PubAck(_))).await.context("publishing").map(drop)
+    }
+
+    /// How the connection has ended, waiting for at most `limit`.
+    pub async fn ends(&mut self, limit: Duration) -> bool {
+        let over = async { while self.packets.recv().await.is_some_and(|packet| packet.is_ok()) {} };
+        timeout(limit, over).await.is_ok()
+    }
+
+    /// All messages that have come so far, once none has come for `quiet`.
+    pub async fn all(&mut self, quiet: Duration) -> Vec<Publish> {
+        while let Ok(Some(Ok(packet))) = timeout(quiet, self.packets.recv()).await {
+            if let Packet::Publish(message) = packet {
+                self.messages.push_back(message);
+            }
+        }
+        self.messages.drain(..).collect()
     }
 
     /// The next message.

@@ -57,6 +57,14 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of kB") * 1024
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the child has not been waited for");
+    }
+
     /// Asks it to end as systemd does (SIGTERM) and waits.
     ///
     /// # Panics

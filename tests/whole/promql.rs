@@ -43,7 +43,8 @@ fn samples(now: i64) -> Vec<Sample> {
     out
 }
 
-fn write(url: &str, body: &[u8]) {
+/// Sends a remote-write request.
+pub(crate) fn write(url: &str, body: &[u8]) {
     let host = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(host).expect("it listens");
     let head = format!(

@@ -82,6 +82,7 @@ impl Demo {
         let simulated = matches!(echo, Echo::Simulated(_));
         let broker = free_port()?;
         let settings = Settings {
+            enrolment: None,
             data_dir: folder.path().to_owned(),
             broker: BrokerChoice::Embedded(broker),
             api: Api { listen, token_file: None, time_zone: "Asia/Tbilisi".to_owned() },
@@ -158,6 +159,7 @@ async fn plan(
     let at = relay.as_ref().map_or(broker, Relay::address);
     let devices = inventory.devices.iter().filter(|device| device.branch == branch);
     let settings = AgentSettings {
+        enrolment: None,
         state_dir: folder.join("agents").join(branch.as_str()),
         broker: Broker { host: at.ip().to_string(), port: at.port(), tls: None },
         buffer_limit_bytes: BUFFER_LIMIT_BYTES,

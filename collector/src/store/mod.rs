@@ -2,7 +2,9 @@
 //! mode; a commit returns when it would survive a power cut.
 
 mod accounts;
+mod backup;
 mod edit;
+mod enrolment;
 mod events;
 mod evidence;
 mod inventory;
@@ -19,7 +21,12 @@ use rusqlite::Connection;
 use shared::Millis;
 
 pub use accounts::{AccountEdit, AuditRow, accounts, audit};
+pub use backup::backup;
 pub use edit::{Change, Edit, EditError};
+pub use enrolment::{
+    CertificateRow, CodeRow, add_branch, add_certificate, add_code, certificate_of, certificates, code, drop_codes, forget_ended,
+    has_branch, revoke, revoked_branches, use_code,
+};
 pub use events::{EventRow, Whose, events};
 pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
 pub use inventory::{Changed, InventoryEdit};
@@ -74,7 +81,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 5] = [TABLES, maintenance::TABLES, evidence::TABLES, accounts::TABLES, inventory::TABLES];
+const STEPS: [&str; 6] = [TABLES, maintenance::TABLES, evidence::TABLES, enrolment::TABLES, accounts::TABLES, inventory::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;

@@ -45,6 +45,7 @@ impl Counter {
         Store::open(folder.path()).and_then(|mut store| store.transaction(|db| store::import(db, &inventory))).expect("imported");
         let settings = Settings {
             data_dir: folder.path().to_owned(),
+            enrolment: None,
             // Nobody listens there, and nobody has to.
             broker: BrokerChoice::External(Broker { host: "127.0.0.1".into(), port: 9, tls: None }),
             api: Api { listen: SocketAddr::from(([127, 0, 0, 1], 0)), token_file: None, time_zone: "UTC".into() },

@@ -61,8 +61,8 @@ function ageCell(branch: Branch, now: number): CellWords {
   return branch.observed_through == null ? NOT_KNOWN : { text: duration(now - branch.observed_through), tone: "warn" };
 }
 
-function numberCell(number: number | undefined): CellWords {
-  if (number === undefined) return NOT_KNOWN;
+function numberCell(number: number | null | undefined): CellWords {
+  if (number === undefined || number === null) return NOT_KNOWN;
   return number === 0 ? { text: "0", tone: "quiet" } : { text: format.number(number) };
 }
 

@@ -1,0 +1,232 @@
+//! Enrolment: join codes become certificates, certificates are taken back, and mosquitto is told.
+
+pub mod authority;
+pub mod command;
+pub mod desk;
+pub mod mosquitto;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet};
+use shared::enrolment::{Application, Decision};
+use shared::wire::{Payload, decode, encode};
+use shared::{BranchId, Millis};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_util::sync::CancellationToken;
+use ward_agent::settings::{Broker, TlsFiles};
+use ward_agent::tls;
+
+use crate::clock;
+use crate::inbox::Sender;
+use crate::ingest::Command;
+use crate::store::{self, CertificateRow, Readers, Store, StoreError};
+use authority::{Authority, write_secret};
+use desk::Terms;
+
+/// Applications at a time. Each takes a box about a second, once in months.
+const APPLICATIONS_LIMIT: usize = 64;
+/// Time for one.
+const APPLICATION_TIME: Duration = Duration::from_secs(15);
+/// How often the file is looked at for certificates that another process has taken back.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After a branch was revoked its connection is ended so often: mosquitto may read the list a little later.
+const EVICTIONS: u32 = 6;
+const EVICT_EVERY: Duration = Duration::from_secs(5);
+/// How long the identity counts by which a connection is ended, in ms.
+const EVICTOR_MS: i64 = 600_000;
+/// Time to end a connection.
+const EVICT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Makes the collector's own identity for its broker, and what mosquitto needs; how the broker is reached then.
+///
+/// # Errors
+/// When a file can't be written.
+pub fn furnish(authority: &Authority, data_dir: &Path, terms: &Terms, broker: &mut Broker, now: Millis) -> anyhow::Result<()> {
+    if broker.tls.is_none() {
+        let (folder, identity) = (data_dir.join("authority"), authority.collector(now)?);
+        let path = folder.join("collector.pem");
+        write_secret(&path, format!("{}{}", identity.chain_pem, identity.key_pem).as_bytes())?;
+        broker.tls = Some(TlsFiles { ca: folder.join("ca.pem"), certificate: path.clone(), key: path });
+    }
+    mosquitto::write_files(authority, &mosquitto_folder(data_dir), &terms.host, terms.broker_port, now)
+}
+
+fn mosquitto_folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("mosquitto")
+}
+
+/// Where boxes apply for certificates.
+pub struct Office {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    clerk: Arc<Clerk>,
+}
+
+/// Who decides: one application after the other.
+struct Clerk {
+    authority: Arc<Authority>,
+    terms: Terms,
+    store: Mutex<Store>,
+}
+
+impl Office {
+    /// Listens, and opens the collector's file a second time: applications come rarely, and wait for the ledger's commits.
+    ///
+    /// # Errors
+    /// When the port is taken or the file can't be opened.
+    pub async fn bind(
+        listen: std::net::SocketAddr,
+        authority: Arc<Authority>,
+        terms: Terms,
+        data_dir: &Path,
+    ) -> anyhow::Result<Self> {
+        let identity = authority.server(&terms.host, clock::now())?;
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&tokio_rustls::rustls::version::TLS13])
+            .context("choosing TLS 1.3")?
+            .with_no_client_auth()
+            .with_single_cert(identity.chain, identity.key)
+            .context("the enrolment's certificate")?;
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen} for enrolment"))?;
+        let store = Mutex::new(Store::open(data_dir)?);
+        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), clerk: Arc::new(Clerk { authority, terms, store }) })
+    }
+
+    /// Takes applications until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let room = Arc::new(Semaphore::new(APPLICATIONS_LIMIT));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            let Ok((connection, peer)) = accepted else {
+                // Out of descriptors, for one: others give theirs back.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            // Who comes while all places are taken comes again.
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let (acceptor, clerk) = (self.acceptor.clone(), Arc::clone(&self.clerk));
+            tokio::spawn(async move {
+                match tokio::time::timeout(APPLICATION_TIME, serve(acceptor, clerk, connection)).await {
+                    Ok(Ok(Decision::Granted(grant))) => {
+                        tracing::info!(%peer, branch = %grant.branch, "a box has its certificate")
+                    }
+                    Ok(Ok(Decision::Refused(why))) => tracing::warn!(%peer, why, "a box gets no certificate"),
+                    Ok(Err(error)) => tracing::debug!(%peer, error = format!("{error:#}"), "an application has failed"),
+                    Err(_) => tracing::debug!(%peer, "an application took too long"),
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn serve(acceptor: TlsAcceptor, clerk: Arc<Clerk>, connection: TcpStream) -> anyhow::Result<Decision> {
+    let mut connection = acceptor.accept(connection).await?;
+    let length = connection.read_u32_le().await? as usize;
+    anyhow::ensure!(length <= Application::LIMIT_BYTES, "an application of {length} B is over the limit");
+    let mut bytes = vec![0; length];
+    connection.read_exact(&mut bytes).await?;
+    let application = decode::<Application>(&bytes)?;
+    let decision = tokio::task::spawn_blocking(move || clerk.decide(&application)).await??;
+    let bytes = encode(&decision)?;
+    connection.write_u32_le(u32::try_from(bytes.len())?).await?;
+    connection.write_all(&bytes).await?;
+    connection.shutdown().await?;
+    Ok(decision)
+}
+
+impl Clerk {
+    fn decide(&self, application: &Application) -> Result<Decision, StoreError> {
+        let Self { authority, terms, store } = self;
+        let mut store = store.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        store.transaction(|db| desk::decide(db, authority, terms, application, clock::now()))
+    }
+}
+
+/// Follows what is taken back, by whichever process: mosquitto's list, the ledger's thread, and open connections.
+pub async fn follow(readers: Arc<Readers>, authority: Arc<Authority>, data_dir: PathBuf, broker: Broker, commands: Sender) {
+    let mut listed: Option<Vec<CertificateRow>> = None;
+    let mut closed: Option<BTreeSet<BranchId>> = None;
+    loop {
+        let from = Arc::clone(&readers);
+        let read = move || from.read(|db| Ok((store::certificates(db)?, store::revoked_branches(db)?)));
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok((rows, revoked))) => {
+                let now = clock::now();
+                let list: Vec<_> = rows.into_iter().filter(|row| row.revoked.is_some() && row.until > now).collect();
+                if listed.as_ref() != Some(&list) {
+                    match mosquitto::write_list(&authority, &mosquitto_folder(&data_dir), &list, now) {
+                        Ok(()) => listed = Some(list),
+                        Err(error) => tracing::error!(
+                            error = format!("{error:#}"),
+                            "mosquitto's list of revoked certificates can't be written"
+                        ),
+                    }
+                }
+                if closed.as_ref() != Some(&revoked) {
+                    if commands.send(Command::Revoked(revoked.clone())).await.is_err() {
+                        return;
+                    }
+                    for branch in revoked.iter().filter(|branch| closed.as_ref().is_some_and(|before| !before.contains(branch))) {
+                        tracing::info!(%branch, "the branch is revoked: its box is heard no more");
+                        tokio::spawn(evict(Arc::clone(&authority), broker.clone(), data_dir.clone(), branch.clone()));
+                    }
+                    closed = Some(revoked);
+                }
+            }
+            Ok(Err(error)) => tracing::error!(%error, "certificates can't be read"),
+            Err(_) => return,
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Ends a branch's open connection: mosquitto asks for certificates only when somebody connects. A client that shows the
+/// branch's name takes the place of the one before, and leaves.
+async fn evict(authority: Arc<Authority>, broker: Broker, data_dir: PathBuf, branch: BranchId) {
+    for _ in 0..EVICTIONS {
+        tokio::time::sleep(EVICT_EVERY).await;
+        match tokio::time::timeout(EVICT_LIMIT, take_place(&authority, &broker, &data_dir, &branch)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%branch, error = format!("{error:#}"), "a revoked branch's connection can't be ended")
+            }
+            Err(_) => tracing::warn!(%branch, "a revoked branch's connection can't be ended: the broker doesn't answer"),
+        }
+    }
+}
+
+async fn take_place(authority: &Authority, broker: &Broker, data_dir: &Path, branch: &BranchId) -> anyhow::Result<()> {
+    let Some(files) = &broker.tls else { return Ok(()) };
+    let now = clock::now();
+    let identity = authority.client(branch.as_str(), now, now.plus(EVICTOR_MS))?;
+    let path = data_dir.join("authority").join(format!("evict-{branch}.pem"));
+    write_secret(&path, format!("{}{}", identity.chain_pem, identity.key_pem).as_bytes())?;
+    let shown =
+        Broker { tls: Some(TlsFiles { ca: files.ca.clone(), certificate: path.clone(), key: path.clone() }), ..broker.clone() };
+    let transport = tls::transport(&shown, tls::Time { known: Some(now), past: None });
+    let _ = std::fs::remove_file(&path);
+    let mut options = MqttOptions::new(format!("ward-agent-{branch}"), &broker.host, broker.port);
+    options.set_clean_session(true).set_transport(transport?);
+    let (client, mut events) = AsyncClient::new(options, 1);
+    loop {
+        if let Event::Incoming(Packet::ConnAck(_)) = events.poll().await? {
+            break;
+        }
+    }
+    client.try_disconnect()?;
+    while events.poll().await.is_ok() {}
+    Ok(())
+}
