@@ -30,7 +30,7 @@ export function agentCell(column: AgentColumn, branch: Branch, now: number): Cel
       return behind === null ? { text: "" } : { text: duration(behind), tone: "warn" };
     }
     case "line":
-      return costCell(spent && spent.sent_bytes + spent.received_bytes, spent?.over_ms, kilobytes);
+      return costCell(spent ? spent.sent_bytes + spent.received_bytes : undefined, spent?.over_ms, kilobytes);
     case "card":
       return costCell(spent?.disk_bytes, spent?.over_ms, kilobytes);
     case "flushes":
