@@ -10,7 +10,7 @@ use shared::message::{Health, Heartbeat, PresenceState};
 use shared::{BranchId, Cause, DeviceId, Flags, Millis, Status, StreamId, Verdict as Fault};
 
 use crate::availability::spans::Span;
-use crate::inventory::{Branch, Device, Inventory};
+use crate::inventory::{Branch, Device, Inventory, Region};
 use crate::outage::Change;
 use crate::schedule::{Applicable, Schedule};
 
@@ -195,6 +195,8 @@ pub struct BranchState {
 /// All branches and devices.
 #[derive(Debug, Default)]
 pub struct Fleet {
+    /// Regions by id, also those without branches.
+    pub regions: Vec<Region>,
     /// Branches, in no particular order.
     pub branches: Vec<BranchState>,
     /// Devices, in no particular order.
@@ -292,6 +294,13 @@ impl Fleet {
         self.device_index.get(id).copied()
     }
 
+    /// What people call a region, if there is such a one.
+    pub fn region_name(&self, id: &BranchId) -> Option<&str> {
+        let known = self.regions.iter().find(|region| region.id == *id).map(|region| region.name.as_str());
+        // A file names regions with their branches only.
+        known.or_else(|| self.branches.iter().find(|b| b.info.region == *id).map(|b| b.info.region_name.as_str()))
+    }
+
     /// Index of a device, if it stands in that branch.
     pub fn device_of(&self, id: &DeviceId, branch: usize) -> Option<usize> {
         self.device(id).filter(|at| self.devices[*at].branch == branch)
@@ -305,6 +314,7 @@ impl Fleet {
             self.devices.drain(..).map(|device| (device.info.id.clone(), (device.info.branch.clone(), device))).collect();
         self.branch_index.clear();
         self.device_index.clear();
+        self.regions.clone_from(&inventory.regions);
         for info in &inventory.branches {
             self.branch_index.insert(info.id.clone(), self.branches.len());
             let kept = branches.remove(&info.id).map(|branch| BranchState { info: info.clone(), devices: Vec::new(), ..branch });
