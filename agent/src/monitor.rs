@@ -166,6 +166,11 @@ impl Monitor {
         Some(change)
     }
 
+    /// What was seen of late tells nothing: it is counted anew.
+    pub fn forget_signs(&mut self) {
+        self.signs = Signs::default();
+    }
+
     fn weigh(&mut self, seen: Status, sign: Sign, needed: u8, means: Option<Status>) -> Option<Change> {
         if seen == self.status {
             self.signs = Signs::default();

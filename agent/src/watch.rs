@@ -529,6 +529,9 @@ impl<P: Prober> Watch<P> {
         self.schedule = Schedule::default();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             slot.in_flight = None;
+            // What was missed while nobody could be heard is no device's fault, and must not become one now that others are heard.
+            slot.monitor.forget_signs();
+            slot.silent_from = None;
             slot.due = phase(&slot.planned.device, slot.planned.rule.interval_ms, now);
             self.schedule.wait(index, now.plus(slot.due.since(now) % 1_000));
         }
@@ -974,6 +977,20 @@ mod tests {
             watch.hear(asked, clock::uptime(), reply);
             assert_eq!((turns(&mut watch), watch.is_isolated), (vec![1, 1, 1], false), "{asked:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_during_an_isolation_makes_no_device_down_after_it() {
+        let (mut watch, _others) = watch(3);
+        let began = clock::uptime();
+        for n in 0..2 {
+            watch.hear(Purpose::Target(1), began.plus(n), Outcome::Timeout);
+        }
+        (watch.is_isolated, watch.isolated_at) = (true, Some(began));
+        watch.hear(Purpose::Witness(2), began.plus(10_000), Outcome::Reply { rtt_us: 300 });
+        watch.hear(Purpose::Target(1), began.plus(10_001), Outcome::Timeout);
+        let monitor = &watch.slots[1].monitor;
+        assert_eq!((monitor.status(), monitor.pending_since()), (shared::delta::UNOBSERVED, Some(began.plus(10_001))));
     }
 
     #[tokio::test]

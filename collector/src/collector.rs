@@ -14,6 +14,7 @@ use ward_agent::settings::Broker;
 
 use crate::api::answer::Answers;
 use crate::api::auth::Token;
+use crate::api::gate::Gate;
 use crate::api::{self, Api, FEEDS_LIMIT};
 use crate::enrolment::Office;
 use crate::enrolment::authority::Authority;
@@ -25,12 +26,12 @@ use crate::metrics::Metrics;
 use crate::settings::{BrokerChoice, Settings};
 use crate::store::{Readers, Store};
 use crate::victoria::Victoria;
-use crate::{broker, bus, clock, enrolment, remote_write};
+use crate::{broker, bus, clock, enrolment, remote_write, secrets};
 
 /// How often the file is looked at for an inventory that another process has imported.
 const INVENTORY_EVERY: Duration = Duration::from_secs(1);
 
-/// Most changes of the schedule that wait for the ledger's thread.
+/// Most changes that wait for the ledger's thread.
 const EDITS_LIMIT: usize = 16;
 
 /// A collector that listens but does not yet serve.
@@ -132,6 +133,12 @@ impl Collector {
         let victoria =
             settings.victoria_metrics.as_ref().map(|victoria| Arc::new(Victoria::new(&victoria.url, Arc::clone(&metrics))));
         let (edits, requests) = mpsc::channel(EDITS_LIMIT);
+        let accounts = readers.read(crate::store::accounts)?;
+        let code = (accounts.users().len() == 0 && !live.notes.demo).then(secrets::random_code);
+        if let Some(code) = &code {
+            tracing::warn!(code, "there is no user yet: who shows this code at /login becomes the first admin");
+        }
+        let gate = Gate::new(&token, accounts, code.as_deref(), Arc::clone(&metrics));
         let zone = (settings.api.time_zone.clone(), crate::schedule::zone(&settings.api.time_zone).context("the time zone")?);
         let (past, file) = (Arc::clone(&live), Arc::clone(&readers));
         let api = Arc::new(Api {
@@ -140,7 +147,8 @@ impl Collector {
             answers: Answers::new(Arc::clone(&metrics)),
             metrics: Arc::clone(&metrics),
             victoria: victoria.clone(),
-            token,
+            gate,
+            is_tls: false,
             asks,
             edits,
             zone,
@@ -154,7 +162,7 @@ impl Collector {
         let mut helpers = JoinSet::new();
         helpers.spawn(ingest::tick(commands.clone()));
         helpers.spawn(api::prove(listener.local_addr()?, pulses.api));
-        helpers.spawn(api::maintenance::hand_over(requests, commands.clone()));
+        helpers.spawn(api::edits::hand_over(requests, commands.clone()));
         // The first question about the past need not wait for it.
         helpers.spawn_blocking(move || {
             if let Err(error) = past.load_timelines(&file, |_| true, clock::now()) {

@@ -1,7 +1,8 @@
-//! The live feed: a snapshot, then numbered deltas. Every reader gets the same message, made once.
+//! The live feed: a snapshot, then numbered deltas. Readers who see the same get the same message, made once.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use axum::extract::ws::Utf8Bytes;
 use serde_json::{Value, json};
@@ -10,13 +11,14 @@ use shared::{BranchId, Millis};
 use tokio::sync::broadcast;
 
 use crate::availability::timelines::Timelines;
+use crate::channel::{Channel, Interest};
 use crate::fleet::{BranchState, Fleet, Touched};
 use crate::replies::Replies;
 use crate::store::{self, Readers, StoreError};
 use crate::surface::{Fields, branch_json, watched_json, write_device};
 
-/// Messages that a reader may lag behind before it is dropped.
-const LAG_LIMIT: usize = 1_024;
+/// Most lines of messages at a time: each is written for itself.
+pub const CHANNELS_LIMIT: usize = 256;
 /// How often timelines that change while they are read are read again for one question.
 const LOADS_LIMIT: usize = 3;
 
@@ -27,11 +29,10 @@ pub struct Live {
     timelines: RwLock<Timelines>,
     /// Held by whoever reads timelines from the file: others wait instead of reading the same.
     loading: Mutex<()>,
-    epoch: String,
-    seq: Mutex<u64>,
+    /// By what their readers see. Whoever needs them together with the fleet takes the fleet first.
+    channels: Mutex<HashMap<Interest, Channel>>,
     shown: AtomicU64,
     heard: AtomicU64,
-    messages: broadcast::Sender<Utf8Bytes>,
     /// What agents were asked, for those who wait for the answers.
     pub answers: Replies,
     /// What the page says of this collector: whether it is a demo, and what is made up.
@@ -52,17 +53,13 @@ pub struct Notes {
 impl Live {
     /// A feed of a fleet that nobody watches yet.
     pub fn new(fleet: Fleet, notes: Notes) -> Self {
-        let (messages, _) = broadcast::channel(LAG_LIMIT);
-        let epoch = format!("{:016x}", rand::random::<u64>());
         Self {
             fleet: RwLock::new(fleet),
             timelines: RwLock::default(),
             loading: Mutex::default(),
-            epoch,
-            seq: Mutex::new(0),
+            channels: Mutex::default(),
             shown: AtomicU64::new(0),
             heard: AtomicU64::new(0),
-            messages,
             answers: Replies::default(),
             notes,
         }
@@ -151,12 +148,9 @@ impl Live {
         fleet.refresh(now);
         self.heard.fetch_add(1, Ordering::Release);
         self.shown.fetch_add(1, Ordering::Release);
-        let mut seq = self.lock_seq();
-        *seq += 1;
-        if self.messages.receiver_count() == 0 {
-            return;
+        for (interest, channel) in self.lock_channels(now).iter_mut() {
+            channel.send(|epoch, seq| self.snapshot(&fleet, interest, (epoch, seq), now));
         }
-        let _ = self.messages.send(self.snapshot(&fleet, *seq, now).into());
     }
 
     fn tell(&self, fleet: &Fleet, touched: &Touched, now: Millis) {
@@ -164,23 +158,37 @@ impl Live {
             return;
         }
         self.shown.fetch_add(1, Ordering::Release);
-        let mut seq = self.lock_seq();
-        *seq += 1;
-        if self.messages.receiver_count() == 0 {
-            return;
+        for (interest, channel) in self.lock_channels(now).iter_mut() {
+            let is_seen = |branch: usize| interest.takes(&fleet.branches[branch]);
+            let branches = touched.branches.iter().copied().filter(|at| is_seen(*at));
+            let devices = touched.devices.iter().copied().filter(|at| is_seen(fleet.devices[*at].branch));
+            if branches.clone().next().is_none() && devices.clone().next().is_none() {
+                continue;
+            }
+            channel.send(|epoch, seq| {
+                let head = json!({ "type": "delta", "epoch": epoch, "seq": seq, "now": now.0 });
+                with_lists(&head, fleet, branches, devices)
+            });
         }
-        let head = json!({ "type": "delta", "epoch": self.epoch, "seq": *seq, "now": now.0 });
-        let message = with_lists(&head, fleet, touched.branches.iter().copied(), touched.devices.iter().copied());
-        let _ = self.messages.send(message.into());
     }
 
-    /// A reader's snapshot and everything that comes after it.
-    pub fn subscribe(&self, now: Millis) -> (String, broadcast::Receiver<Utf8Bytes>) {
+    /// What a reader gets first, and everything that comes after it: a snapshot, or what came since a number that the
+    /// reader has. `None` where there are too many kinds of readers already.
+    pub fn subscribe(&self, interest: &Interest, resume: Option<(&str, u64)>, now: Millis) -> Option<Subscription> {
         // Nothing can change between the snapshot and the first message while this is held.
         let fleet = self.fleet();
-        let messages = self.messages.subscribe();
-        let seq = *self.lock_seq();
-        (self.snapshot(&fleet, seq, now), messages)
+        let mut channels = self.lock_channels(now);
+        if channels.len() >= CHANNELS_LIMIT && !channels.contains_key(interest) {
+            return None;
+        }
+        let channel = channels.entry(interest.clone()).or_insert_with(|| Channel::new(now));
+        let messages = channel.read(now);
+        let missed = resume.and_then(|(epoch, seq)| channel.after(epoch, seq));
+        let (first, is_resumed) = match missed {
+            Some(missed) => (missed, true),
+            None => (vec![self.snapshot(&fleet, interest, (&channel.epoch, channel.seq), now).into()], false),
+        };
+        Some(Subscription { first, messages, is_resumed })
     }
 
     /// Tells all readers how watched devices of a branch have answered. It has no number: whoever misses it gets the next
@@ -189,28 +197,48 @@ impl Live {
         let fleet = self.fleet();
         let known = watched.iter().filter(|watched| fleet.device_of(&watched.device, branch).is_some());
         let devices: Vec<_> = known.map(watched_json).collect();
-        if !devices.is_empty() {
-            let message = json!({ "type": "watched", "epoch": self.epoch, "now": now.0, "devices": devices });
-            let _ = self.messages.send(message.to_string().into());
+        if devices.is_empty() {
+            return;
+        }
+        for (_, channel) in self.lock_channels(now).iter().filter(|(interest, _)| interest.takes(&fleet.branches[branch])) {
+            let message = json!({ "type": "watched", "epoch": channel.epoch, "now": now.0, "devices": devices });
+            channel.mention(message.to_string().into());
         }
     }
 
     /// A sign of life with the number of the last message.
-    pub fn heartbeat(&self, now: Millis) -> String {
-        json!({"type": "heartbeat", "epoch": self.epoch, "seq": *self.lock_seq(), "now": now.0}).to_string()
+    pub fn heartbeat(&self, interest: &Interest, now: Millis) -> String {
+        let channels = self.lock_channels(now);
+        let (epoch, seq) = channels.get(interest).map_or(("", 0), |channel| (channel.epoch.as_str(), channel.seq));
+        json!({"type": "heartbeat", "epoch": epoch, "seq": seq, "now": now.0}).to_string()
     }
 
-    fn snapshot(&self, fleet: &Fleet, seq: u64, now: Millis) -> String {
+    fn snapshot(&self, fleet: &Fleet, interest: &Interest, (epoch, seq): (&str, u64), now: Millis) -> String {
         let head = json!({
-            "type": "snapshot", "epoch": self.epoch, "seq": seq, "now": now.0, "version": crate::VERSION,
+            "type": "snapshot", "epoch": epoch, "seq": seq, "now": now.0, "version": crate::VERSION,
             "demo": self.notes.demo, "simulated": self.notes.simulated, "notes": self.notes.notes,
         });
-        with_lists(&head, fleet, 0..fleet.branches.len(), 0..fleet.devices.len())
+        let branches = (0..fleet.branches.len()).filter(|at| interest.takes(&fleet.branches[*at]));
+        let devices = (0..fleet.devices.len()).filter(|at| interest.takes(&fleet.branches[fleet.devices[*at].branch]));
+        with_lists(&head, fleet, branches, devices)
     }
 
-    fn lock_seq(&self) -> std::sync::MutexGuard<'_, u64> {
-        self.seq.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// The lines that anybody reads or may come back to.
+    fn lock_channels(&self, now: Millis) -> MutexGuard<'_, HashMap<Interest, Channel>> {
+        let mut channels = self.channels.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        channels.retain(|_, channel| channel.is_wanted(now));
+        channels
     }
+}
+
+/// A reader's end of the feed.
+pub struct Subscription {
+    /// What to send first.
+    pub first: Vec<Utf8Bytes>,
+    /// What comes then.
+    pub messages: broadcast::Receiver<Utf8Bytes>,
+    /// The reader goes on where it was; else it begins with a snapshot.
+    pub is_resumed: bool,
 }
 
 /// A message with lists of branches and devices. They are written one by one: 70,000 devices as one tree of JSON would
@@ -260,9 +288,10 @@ mod tests {
     #[test]
     fn one_message_tells_of_all_that_was_prepared_and_every_reader_gets_the_same_bytes() {
         let live = Live::new(estate(), Notes::default());
-        let (snapshot, mut one) = live.subscribe(NOW);
-        let (_, mut other) = live.subscribe(NOW);
-        let snapshot: Value = serde_json::from_str(&snapshot).expect("JSON");
+        let all = Interest::default();
+        let Subscription { first, messages: mut one, .. } = live.subscribe(&all, None, NOW).expect("there is room");
+        let Subscription { messages: mut other, .. } = live.subscribe(&all, None, NOW).expect("there is room");
+        let snapshot: Value = serde_json::from_str(&first[0]).expect("JSON");
         let ids = |list: &Value| -> Vec<String> {
             list.as_array().expect("a list").iter().map(|item| item["id"].as_str().expect("an id").to_owned()).collect()
         };
@@ -280,5 +309,48 @@ mod tests {
         assert_eq!((ids(&told["devices"]).join(" "), ids(&told["branches"]).len()), ("a c".to_owned(), 0));
         live.change(NOW, |_| {});
         assert!(one.try_recv().is_err(), "nothing has changed");
+    }
+
+    #[test]
+    fn a_reader_sees_only_its_own_and_its_numbers_have_no_holes() {
+        let live = Live::new(estate(), Notes::default());
+        let of = |branch: &str| Interest { branch: Some(branch.parse().expect("an id")), ..Interest::default() };
+        let (vake, gldani) = (of("vake"), of("gldani"));
+        let Subscription { first, mut messages, is_resumed } = live.subscribe(&gldani, None, NOW).expect("there is room");
+        let snapshot: Value = serde_json::from_str(&first[0]).expect("JSON");
+        assert_eq!(
+            (snapshot["devices"].as_array().map(Vec::len), snapshot["seq"].as_u64(), is_resumed),
+            (Some(1), Some(0), false)
+        );
+        let measure = |device: usize, n: u32| {
+            live.change(NOW, |fleet| {
+                fleet.measure(device, crate::fleet::Quality { at: NOW.plus(i64::from(n)), rtt_us: Some(n), loss: 0.0 });
+            });
+        };
+        measure(0, 1);
+        measure(2, 2);
+        measure(1, 3);
+        let told: Value = serde_json::from_str(&messages.try_recv().expect("a message")).expect("JSON");
+        assert_eq!((told["seq"].as_u64(), told["devices"][0]["id"].as_str()), (Some(1), Some("c")));
+        assert!(messages.try_recv().is_err(), "the others are none of its business");
+        // It comes back.
+        let epoch = told["epoch"].as_str().expect("an epoch").to_owned();
+        drop(messages);
+        measure(2, 4);
+        let back = live.subscribe(&gldani, Some((&epoch, 1)), NOW).expect("there is room");
+        assert!(back.is_resumed && back.first.len() == 1 && back.first[0].contains("\"seq\":2"), "{:?}", back.first);
+        // Numbers of one line say nothing of another.
+        assert!(!live.subscribe(&vake, Some((&epoch, 1)), NOW).expect("there is room").is_resumed);
+    }
+
+    #[test]
+    fn there_are_only_so_many_kinds_of_readers() {
+        let live = Live::new(estate(), Notes::default());
+        let of = |n: usize| Interest { branch: format!("b{n}").parse().ok(), ..Interest::default() };
+        let readers: Vec<_> = (0..CHANNELS_LIMIT).map(|n| live.subscribe(&of(n), None, NOW).expect("there is room")).collect();
+        assert!(live.subscribe(&of(CHANNELS_LIMIT), None, NOW).is_none());
+        assert!(live.subscribe(&of(0), None, NOW).is_some());
+        drop(readers);
+        assert!(live.subscribe(&of(CHANNELS_LIMIT), None, NOW.plus(3_600_000)).is_some());
     }
 }

@@ -10,7 +10,7 @@ use shared::message::{Health, Heartbeat, PresenceState};
 use shared::{BranchId, Cause, DeviceId, Flags, Millis, Status, StreamId, Verdict as Fault};
 
 use crate::availability::spans::Span;
-use crate::inventory::{Branch, Device, Inventory};
+use crate::inventory::{Branch, Device, Inventory, Region};
 use crate::outage::Change;
 use crate::schedule::{Applicable, Schedule};
 
@@ -114,6 +114,8 @@ pub struct Cut {
     pub reason: String,
     /// The run that spoke until then.
     stream: Option<StreamId>,
+    /// It began before this collector did: whoever was gone, it may have been the collector.
+    is_ours: bool,
 }
 
 /// What a run of an agent says of the run before, when it begins.
@@ -193,6 +195,8 @@ pub struct BranchState {
 /// All branches and devices.
 #[derive(Debug, Default)]
 pub struct Fleet {
+    /// Regions by id, also those without branches.
+    pub regions: Vec<Region>,
     /// Branches, in no particular order.
     pub branches: Vec<BranchState>,
     /// Devices, in no particular order.
@@ -290,6 +294,13 @@ impl Fleet {
         self.device_index.get(id).copied()
     }
 
+    /// What people call a region, if there is such a one.
+    pub fn region_name(&self, id: &BranchId) -> Option<&str> {
+        let known = self.regions.iter().find(|region| region.id == *id).map(|region| region.name.as_str());
+        // A file names regions with their branches only.
+        known.or_else(|| self.branches.iter().find(|b| b.info.region == *id).map(|b| b.info.region_name.as_str()))
+    }
+
     /// Index of a device, if it stands in that branch.
     pub fn device_of(&self, id: &DeviceId, branch: usize) -> Option<usize> {
         self.device(id).filter(|at| self.devices[*at].branch == branch)
@@ -303,6 +314,7 @@ impl Fleet {
             self.devices.drain(..).map(|device| (device.info.id.clone(), (device.info.branch.clone(), device))).collect();
         self.branch_index.clear();
         self.device_index.clear();
+        self.regions.clone_from(&inventory.regions);
         for info in &inventory.branches {
             self.branch_index.insert(info.id.clone(), self.branches.len());
             let kept = branches.remove(&info.id).map(|branch| BranchState { info: info.clone(), devices: Vec::new(), ..branch });
@@ -398,6 +410,7 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.stream = Some(stream);
         state.began = Some(began);
+        state.origin = None;
         version.clone_into(&mut state.version);
         for device in &state.devices {
             let device = &mut self.devices[*device];
@@ -733,15 +746,19 @@ impl BranchState {
             Contact::Never => None,
             Contact::Silent => {
                 let from = self.known_through().unwrap_or(now);
+                let is_ours = self.contact == Contact::Never;
                 // A guess: most often it is the line. An agent that said goodbye was stopped by somebody.
-                let (verdict, reason) = match self.has_stopped {
-                    true => (None, "the agent was stopped"),
-                    false => (
+                let (verdict, reason) = if is_ours {
+                    (None, "nothing is heard of the branch since the collector began")
+                } else if self.has_stopped {
+                    (None, "the agent was stopped")
+                } else {
+                    (
                         Some(Fault::WanCut),
                         "nothing is heard of the branch; whether its line or its power is gone is known when it is back",
-                    ),
+                    )
                 };
-                self.cut = Some(Cut { from, to: None, verdict, reason: reason.to_owned(), stream: self.stream });
+                self.cut = Some(Cut { from, to: None, verdict, reason: reason.to_owned(), stream: self.stream, is_ours });
                 None
             }
             Contact::Connected => {
@@ -750,6 +767,7 @@ impl BranchState {
                 let lived_on =
                     origin.and_then(|origin| origin.lived_until).is_some_and(|until| until.since(cut.from) > LIVED_ON_MS);
                 let (verdict, reason) = match origin {
+                    _ if stream == cut.stream && cut.is_ours => (None, "the collector was not running"),
                     _ if stream == cut.stream => (Some(Fault::WanCut), "the agent went on observing: the line was cut"),
                     Some(Origin { is_clean: true, .. }) => (None, "the agent was stopped and started again"),
                     Some(_) if lived_on => {
@@ -1202,5 +1220,67 @@ mod tests {
         fleet.heartbeat(vake, &beat, 3, at(20));
         fleet.refresh(at(20));
         assert_ne!(fleet.devices[b].view.status, Status::Up, "b is down, and was never up in this run");
+    }
+
+    #[test]
+    fn a_branch_that_was_silent_tells_whether_its_line_or_its_power_was_gone() {
+        let back = |stream: u64, origin: Option<Origin>| {
+            let mut fleet = heard();
+            let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+            fleet.refresh(at(100));
+            let silent = fleet.devices[0].view;
+            assert_eq!((silent.verdict, silent.is_provisional), (Some(Fault::WanCut), true), "a guess");
+            if stream != 1 {
+                fleet.begin(vake, StreamId(stream), "0", at(150));
+            }
+            origin.into_iter().for_each(|origin| fleet.tell_origin(vake, origin));
+            fleet.observed(vake, StreamId(stream), 9, Some(at(200)), at(200));
+            fleet.refresh(at(200));
+            let ended = fleet.take_ended_cuts();
+            assert_eq!((ended.len(), ended[0].1.from, ended[0].1.to), (1, at(1), Some(at(200))));
+            assert!(!fleet.devices[0].view.is_provisional && fleet.take_ended_cuts().is_empty());
+            ended[0].1.verdict
+        };
+        let origin = |is_same_boot, is_clean, lived_s| Some(Origin { is_same_boot, is_clean, lived_until: Some(at(lived_s)) });
+        assert_eq!(back(1, None), Some(Fault::WanCut), "it went on");
+        assert_eq!(back(2, origin(false, false, 5)), Some(Fault::PowerCut));
+        assert_eq!(back(2, origin(false, false, 90)), Some(Fault::WanCut), "it lived on before it was started anew");
+        assert_eq!(back(2, origin(true, false, 5)), None, "its program ended");
+        assert_eq!(back(2, origin(false, true, 5)), None, "somebody stopped it");
+        assert_eq!(back(2, None), None);
+    }
+
+    #[test]
+    fn a_collector_that_was_away_blames_no_line() {
+        let mut fleet = fleet();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        fleet.begin(vake, StreamId(1), "0", at(0));
+        fleet.observed(vake, StreamId(1), 3, Some(at(1)), at(1));
+        fleet.refresh(at(500));
+        assert_eq!((fleet.devices[0].view.verdict, fleet.devices[0].view.is_provisional), (None, false));
+        fleet.observed(vake, StreamId(1), 4, Some(at(501)), at(501));
+        fleet.refresh(at(501));
+        assert_eq!(fleet.take_ended_cuts().first().map(|(_, cut)| cut.verdict), Some(None));
+    }
+
+    #[test]
+    fn a_branch_whose_agent_said_goodbye_blames_nobody() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        fleet.presence(vake, StreamId(1), PresenceState::Stopped, at(2));
+        fleet.refresh(at(2));
+        let view = fleet.devices[0].view;
+        assert_eq!((view.status, view.verdict, view.is_provisional), (Status::Unknown(Cause::AgentSilent), None, false));
+    }
+
+    #[test]
+    fn flags_are_shown_while_the_branch_is_heard_and_another_box_always() {
+        let mut fleet = heard();
+        fleet.flag(0, Flags::DEGRADED_LOSS);
+        fleet.set_changed(0, true);
+        fleet.refresh(at(2));
+        assert_eq!(fleet.devices[0].view.flags.names().collect::<Vec<_>>(), ["degraded_loss", "identity_changed"]);
+        fleet.refresh(at(100));
+        assert_eq!(fleet.devices[0].view.flags.names().collect::<Vec<_>>(), ["identity_changed"]);
     }
 }

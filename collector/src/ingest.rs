@@ -57,8 +57,8 @@ pub enum Command {
     Revoked(BTreeSet<BranchId>),
     /// VictoriaMetrics has this request.
     Sent(i64),
-    /// The schedule changes; the answer says whether it did.
-    Schedule(store::Edit, oneshot::Sender<Result<i64, store::EditError>>),
+    /// Somebody makes a change; the answer says whether it is made.
+    Edit(store::Change, oneshot::Sender<Result<i64, store::EditError>>),
 }
 
 /// What goes out to agents.
@@ -89,6 +89,8 @@ pub struct Ingest {
     progress: HashMap<(BranchId, StreamId), (Millis, u32)>,
     progress_at: Millis,
     refused: HashSet<(String, &'static str)>,
+    /// Which inventory the fleet has.
+    inventory_version: i64,
     /// Branches that nobody may speak for.
     revoked: BTreeSet<BranchId>,
     sealed_at: Millis,
@@ -192,6 +194,7 @@ impl Ingest {
             progress: HashMap::new(),
             progress_at: Millis(0),
             refused: HashSet::new(),
+            inventory_version: 0,
             revoked: BTreeSet::new(),
             sealed_at: Millis(0),
             staged: Vec::new(),
@@ -209,6 +212,7 @@ impl Ingest {
 
     fn load_inventory(&mut self, now: Millis) -> Result<(), StoreError> {
         let (inventory, numbers) = store::load_inventory(self.store.connection())?;
+        self.inventory_version = store::inventory_version(self.store.connection())?;
         let (rollout, changed) = (&self.rollout, store::changed_identities(self.store.connection())?);
         self.live.replace(now, |fleet| {
             fleet.set_inventory(&inventory, &numbers);
@@ -226,18 +230,37 @@ impl Ingest {
         Ok(())
     }
 
-    /// Changes what availability leaves out.
-    fn reschedule(&mut self, edit: &store::Edit, now: Millis) -> Result<i64, store::EditError> {
-        let done = self.store.transaction(|db| store::edit(db, edit, now))??;
-        let schedule = store::schedule(self.store.connection()).map(Arc::new)?;
-        self.live.change(now, |fleet| {
-            fleet.set_schedule(schedule);
-            if let store::Edit::AcceptIdentity(no) = edit
-                && let Some(at) = fleet.devices.iter().position(|device| device.no == *no)
-            {
-                fleet.set_changed(at, false);
+    /// Takes over an inventory that another process has changed; what changed here is known already.
+    fn reload(&mut self, now: Millis) {
+        if store::inventory_version(self.store.connection()).is_ok_and(|version| version == self.inventory_version) {
+            return;
+        }
+        if let Err(error) = self.load_inventory(now) {
+            tracing::error!(%error, "the changed inventory can't be read: the one before stays");
+        }
+        self.publish_configs(now);
+    }
+
+    /// Makes a change that somebody asks for, and shows it.
+    fn edit(&mut self, change: &store::Change, now: Millis) -> Result<i64, store::EditError> {
+        let done = self.store.edit(change, now)?;
+        match change.edit {
+            store::Edit::Schedule(_) => {
+                let schedule = store::schedule(self.store.connection()).map(Arc::new)?;
+                self.live.change(now, |fleet| fleet.set_schedule(schedule));
             }
-        });
+            store::Edit::Inventory(_) => {
+                self.load_inventory(now)?;
+                self.publish_configs(now);
+            }
+            store::Edit::AcceptIdentity { no, .. } => self.live.change(now, |fleet| {
+                if let Some(at) = fleet.devices.iter().position(|device| device.no == no) {
+                    fleet.set_changed(at, false);
+                }
+            }),
+            // Who may do what is the API's to ask.
+            store::Edit::Account(_) => {}
+        }
         Ok(done)
     }
 
@@ -342,16 +365,15 @@ impl Ingest {
                 Command::Reload => {
                     // What is staged speaks of devices by their present places.
                     self.commit(now);
-                    if let Err(error) = self.load_inventory(now) {
-                        tracing::error!(%error, "the changed inventory can't be read: the one before stays");
-                    }
-                    self.publish_configs(now);
+                    self.reload(now);
                 }
                 Command::Revoked(branches) => self.revoked = branches,
                 Command::Sent(id) => self.taken.push(id),
-                Command::Schedule(edit, answer) => {
+                Command::Edit(change, answer) => {
+                    // What is staged speaks of devices by their present places.
+                    self.commit(now);
                     // Whoever asked may have gone.
-                    let _ = answer.send(self.reschedule(&edit, now));
+                    let _ = answer.send(self.edit(&change, now));
                 }
             }
         }

@@ -49,9 +49,20 @@ pub struct Branch {
     pub region_name: String,
 }
 
+/// One region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// Its key.
+    pub id: BranchId,
+    /// What people call it.
+    pub name: String,
+}
+
 /// A whole estate.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
+    /// Regions by id, also those without branches; empty where it was read from a file, which names them with its branches.
+    pub regions: Vec<Region>,
     /// Branches by id.
     pub branches: Vec<Branch>,
     /// Devices by id.
@@ -80,7 +91,8 @@ pub struct RowError {
 /// Every row that can't be taken.
 pub fn parse_csv(file: &str, text: &str) -> Result<Inventory, Vec<RowError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut rows = Rows { file, errors: Vec::new(), inventory: Inventory::default(), sizes: HashMap::new() };
+    let mut rows =
+        Rows { file, errors: Vec::new(), inventory: Inventory::default(), sizes: HashMap::new(), regions: HashMap::new() };
     let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let Some(columns) = rows.columns(&mut reader) else { return Err(rows.errors) };
     let mut branches = HashMap::new();
@@ -109,6 +121,8 @@ struct Rows<'a> {
     errors: Vec<RowError>,
     inventory: Inventory,
     sizes: HashMap<BranchId, usize>,
+    /// Each region's name, and the line that gave it first.
+    regions: HashMap<BranchId, (String, u64)>,
 }
 
 impl Rows<'_> {
@@ -183,6 +197,11 @@ impl Rows<'_> {
             self.error(line, "ip", format!("{ip} is already the address of {other} in branch {branch}"));
             return;
         }
+        let (known, first) = self.regions.entry(region.clone()).or_insert_with(|| (region_name.clone(), line)).clone();
+        if known != region_name {
+            self.error(line, "region_name", format!("{region} has another name in line {first}"));
+            return;
+        }
         let described = Branch { id: branch.clone(), name: branch_name, region, region_name };
         match branches.get(&branch) {
             Some((at, first)) if self.inventory.branches[*at] != described => {
@@ -220,14 +239,26 @@ impl Rows<'_> {
     }
 
     fn name(&mut self, line: u64, column: usize, text: &str) -> String {
-        if text.is_empty() {
-            self.error(line, COLUMNS[column], "empty");
-        } else if text.len() > TEXT_LIMIT_BYTES {
-            self.error(line, COLUMNS[column], format!("longer than {TEXT_LIMIT_BYTES} bytes"));
-        } else if text.chars().any(char::is_control) {
-            self.error(line, COLUMNS[column], "holds a control character");
+        if let Err(why) = check_text(text) {
+            self.error(line, COLUMNS[column], why);
         }
         text.to_owned()
+    }
+}
+
+/// What is wrong with a name, if anything is.
+///
+/// # Errors
+/// A phrase.
+pub fn check_text(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        Err("empty".to_owned())
+    } else if text.len() > TEXT_LIMIT_BYTES {
+        Err(format!("longer than {TEXT_LIMIT_BYTES} bytes"))
+    } else if text.chars().any(char::is_control) {
+        Err("holds a control character".to_owned())
+    } else {
+        Ok(())
     }
 }
 
@@ -264,14 +295,15 @@ mod tests {
     fn each_bad_row_is_named_with_line_and_column() {
         assert_eq!(
             errors(
-                "a,A,vake,Vake,t,T,atm,10.0.0.300\nb/x,B,vake,,t,T,atm,10.0.0.2\na,A,vake,Vake,t,T,atm\nc,C,vake,Vake,t,T,atm,10.0.0.3\nc,C,vake,Vake,t,T,atm,10.0.0.4\nd,D,vake,Other,t,T,atm,10.0.0.5\n"
+                "a,A,vake,Vake,t,T,atm,10.0.0.300\nb/x,B,vake,,t,T,atm,10.0.0.2\na,A,vake,Vake,t,T,atm\nc,C,vake,Vake,t,T,atm,10.0.0.3\nc,C,vake,Vake,t,T,atm,10.0.0.4\nd,D,vake,Other,t,T,atm,10.0.0.5\ne,E,saburtalo,Saburtalo,t,U,atm,10.0.0.6\n"
             ),
             "e.csv:2: ip: \"10.0.0.300\": invalid IP address syntax\n\
              e.csv:3: device_id: \"b/x\": an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'\n\
              e.csv:3: branch_name: empty\n\
              e.csv:4: row: 7 fields where the header has 8\n\
              e.csv:6: device_id: c already stands in line 5\n\
-             e.csv:7: branch: vake has another name or region in line 5"
+             e.csv:7: branch: vake has another name or region in line 5\n\
+             e.csv:8: region_name: t has another name in line 5"
         );
     }
 

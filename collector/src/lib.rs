@@ -3,12 +3,14 @@
 //! Data goes one way: `bus` (MQTT) → `ingest` (admission, ledger, fleet) → the ack back to the agent, and from there
 //! `feed` (WebSocket), `remote_write` (VictoriaMetrics) and `api`. The fleet is the only owner of current state.
 
+pub mod accounts;
 pub mod admission;
 pub mod api;
 pub mod availability;
 pub mod breaker;
 pub mod broker;
 pub mod bus;
+pub mod channel;
 pub mod clock;
 pub mod collector;
 pub mod command;
@@ -28,6 +30,7 @@ pub mod replies;
 pub mod rollout;
 pub mod samples;
 pub mod schedule;
+pub mod secrets;
 pub mod settings;
 pub mod store;
 pub mod surface;

@@ -46,6 +46,7 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_websocket_connections_active", "gauge", "Open live feeds."),
     ("websocket_connections_active", "gauge", "The same, by the name that dashboards know."),
     ("ward_websocket_dropped_total", "counter", "Live feeds that were closed because they didn't read."),
+    ("ward_logins_total", "counter", "Tries to come in, by outcome."),
     ("ward_api_requests_total", "counter", "HTTP requests, by route and status."),
     ("ward_api_connections_active", "gauge", "Open connections that ask and are answered, without live feeds."),
     ("ward_api_connections_dropped_total", "counter", "Connections that were dropped, by reason."),

@@ -7,6 +7,23 @@ pub fn selector(metric: &str, device: &DeviceId) -> String {
     format!("{metric}{{device_id={}}}", quote(device.as_str()))
 }
 
+/// A selector of all that has one of these values of a label, each taken literally.
+pub fn any_of<'a>(label: &str, values: impl Iterator<Item = &'a str>) -> String {
+    let escape = |value: &str| {
+        value.chars().fold(String::new(), |mut out, c| {
+            if !(c.is_alphanumeric() || c == '_') {
+                out.push('\\');
+            }
+            out.push(c);
+            out
+        })
+    };
+    let pattern = values.map(escape).collect::<Vec<_>>().join("|");
+    // An empty one would let through what has no such label; nothing is neither blank nor not blank.
+    let pattern = if pattern.is_empty() { r"[^\s\S]" } else { &pattern };
+    format!("{{{label}=~{}}}", quote(pattern))
+}
+
 /// A string literal, in which nothing ends the string or means something else.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -57,6 +74,8 @@ mod tests {
     fn a_selector_is_quoted() {
         let device = "vake.atm-1".parse().expect("a valid id");
         assert_eq!(selector("m", &device), "m{device_id=\"vake.atm-1\"}");
+        assert_eq!(any_of("region", ["a.b", "c-d", "e_f"].into_iter()), r#"{region=~"a\\.b|c\\-d|e_f"}"#);
+        assert_eq!(any_of("region", std::iter::empty()), r#"{region=~"[^\\s\\S]"}"#);
         assert_eq!(quote("a\"b\\.c\nd\u{0}\u{7f}ქ"), "\"a\\\"b\\\\.c\\nd\\x00\\x7fქ\"");
         assert_eq!(quote("\"} or vector(1) #"), "\"\\\"} or vector(1) #\"");
     }

@@ -25,7 +25,7 @@ use ward_collector::inventory::parse_csv;
 use ward_collector::outage;
 use ward_collector::schedule::{self, Hours, LeftOut, Rule, Scope, Weekly, Window};
 use ward_collector::settings::Settings;
-use ward_collector::store::{self, Edit, Readers, Store};
+use ward_collector::store::{self, Change, Edit, Readers, ScheduleEdit, Store};
 
 use desk::{BOOT, Desk, boot, change, gap, heartbeat};
 
@@ -101,20 +101,32 @@ fn text(rows: &[Row]) -> Vec<String> {
         .collect()
 }
 
-fn edit(desk: &mut Desk, edit: Edit) -> i64 {
+fn edit(desk: &mut Desk, edit: ScheduleEdit) -> i64 {
     let (answer, done) = tokio::sync::oneshot::channel();
-    desk.handle(vec![Command::Schedule(edit, answer)]);
+    desk.handle(vec![Command::Edit(Change { actor: "somebody".into(), edit: Edit::Schedule(edit) }, answer)]);
     done.blocking_recv().expect("an answer").expect("taken")
 }
 
-fn window(scope: Scope, from: &str, to: &str) -> Edit {
-    Edit::AddWindow(Window { id: 0, scope, span: Span::new(at(from), at(to)), reason: "works".into(), created: Millis(0) })
+fn window(scope: Scope, from: &str, to: &str) -> ScheduleEdit {
+    ScheduleEdit::AddWindow(Window {
+        id: 0,
+        scope,
+        span: Span::new(at(from), at(to)),
+        reason: "works".into(),
+        created: Millis(0),
+    })
 }
 
-fn hours(zone: &str, days: &str, from: &str, to: &str, holidays: &[&str]) -> Edit {
+fn hours(zone: &str, days: &str, from: &str, to: &str, holidays: &[&str]) -> ScheduleEdit {
     let weekly = vec![Weekly { days: days.split(',').map(str::to_owned).collect(), from: from.into(), to: to.into() }];
     let rule = Rule { time_zone: zone.into(), weekly, holidays: holidays.iter().map(|&day| day.to_owned()).collect() };
-    Edit::AddHours(Hours { id: 0, scope: Scope::All, valid: Span::new(Millis(0), Millis(i64::MAX)), rule, created: Millis(0) })
+    ScheduleEdit::AddHours(Hours {
+        id: 0,
+        scope: Scope::All,
+        valid: Span::new(Millis(0), Millis(i64::MAX)),
+        rule,
+        created: Millis(0),
+    })
 }
 
 #[test]
@@ -194,12 +206,12 @@ fn windows_that_overlap_and_service_hours_leave_out_by_event_time() {
         ],
     );
     let day = Span::new(at("2026-10-12T00:00:00Z"), at("2026-10-13T00:00:00Z"));
-    let mut check = |edits: Vec<Edit>, m1: &str, m2: &str| {
-        let made: Vec<Edit> = edits
+    let mut check = |edits: Vec<ScheduleEdit>, m1: &str, m2: &str| {
+        let made: Vec<ScheduleEdit> = edits
             .into_iter()
             .map(|add| match (&add, edit(&mut desk, add.clone())) {
-                (Edit::AddHours(_), id) => Edit::RemoveHours(id),
-                (_, id) => Edit::RemoveWindow(id),
+                (ScheduleEdit::AddHours(_), id) => ScheduleEdit::RemoveHours(id),
+                (_, id) => ScheduleEdit::RemoveWindow(id),
             })
             .collect();
         let found: Vec<String> = text(&answer(&desk, By::Device, day))
@@ -445,7 +457,7 @@ fn a_device_is_in_maintenance_while_a_window_holds() {
     desk.tick();
     let span = Span::new(Millis(desk.now + 10_000), Millis(desk.now + 20_000));
     let scope = Scope::Device("m2".parse().expect("an id"));
-    edit(&mut desk, Edit::AddWindow(Window { id: 0, scope, span, reason: String::new(), created: Millis(0) }));
+    edit(&mut desk, ScheduleEdit::AddWindow(Window { id: 0, scope, span, reason: String::new(), created: Millis(0) }));
     assert_eq!(counts(&desk), 0);
     desk.now += 10_000;
     desk.tick();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use moka::future::Cache;
@@ -200,7 +200,11 @@ impl Asked {
 
 /// Gives JSON its form: 304 where the caller has it, else compressed as it likes.
 pub(super) async fn form(request: Request, next: Next) -> Response {
-    let asked = Asked::of(request.headers());
+    let mut asked = Asked::of(request.headers());
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        // What a change answers is no version of anything.
+        asked.known.clear();
+    }
     let mut response = next.run(request).await;
     if let Some(answer) = response.extensions_mut().remove::<Answer>() {
         return answer.deliver(&asked).await;
@@ -209,8 +213,15 @@ pub(super) async fn form(request: Request, next: Next) -> Response {
     if response.status() != StatusCode::OK || !is_json {
         return response;
     }
-    match to_bytes(response.into_body(), OTHER_LIMIT_BYTES).await {
-        Ok(bytes) => Answer::of_bytes(bytes).deliver(&asked).await,
+    let (head, body) = response.into_parts();
+    match to_bytes(body, OTHER_LIMIT_BYTES).await {
+        Ok(bytes) => {
+            let mut response = Answer::of_bytes(bytes).deliver(&asked).await;
+            for cookie in head.headers.get_all(header::SET_COOKIE) {
+                response.headers_mut().append(header::SET_COOKIE, cookie.clone());
+            }
+            response
+        }
         Err(error) => Problem::internal(error).into_response(),
     }
 }

@@ -1,20 +1,29 @@
-//! Who may ask: one token, in a header or in the cookie that the login sets. One layer, denied by default.
+//! Who asks, and whether they may: one layer before every route, denied by default.
 
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
-use rand::distr::{Alphanumeric, SampleString};
 
 use super::Api;
+use super::access::{self, Rule};
 use super::problem::Problem;
+use crate::accounts::Who;
+use crate::{clock, secrets};
 
-/// The cookie that the login sets.
-pub const COOKIE: &str = "ward_token";
+/// The cookie of a session.
+pub const SESSION_COOKIE: &str = "ward_session";
+/// The cookie that holds a token, for those who came by a link with one.
+pub const TOKEN_COOKIE: &str = "ward_token";
+/// The header by which a page shows that it is ours.
+pub const CSRF_HEADER: &str = "x-csrf-token";
 /// Fewest characters of a token that somebody chose.
 const TOKEN_MIN: usize = 8;
 
@@ -25,7 +34,7 @@ pub struct Token(String);
 impl Token {
     /// A token that nobody can guess.
     pub fn random() -> Self {
-        Self(Alphanumeric.sample_string(&mut rand::rng(), 32))
+        Self(secrets::random())
     }
 
     /// A token that somebody chose.
@@ -66,32 +75,103 @@ impl Token {
 
     /// Whether a text is the token, in a time that doesn't tell how much of it is right.
     pub fn is(&self, text: &str) -> bool {
-        let differs = self.0.bytes().zip(text.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
-        differs == 0 && self.0.len() == text.len()
+        secrets::same(&self.0, text)
     }
 }
 
-fn shown(headers: &HeaderMap) -> Option<&str> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
-        return Some(token.trim());
+/// Who asks. Each route behind the layer may take it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who they are.
+    pub who: Who,
+    /// They have shown it by a cookie, which a browser sends for whatever site asks it to.
+    pub by_cookie: bool,
+}
+
+impl Caller {
+    /// What their page shows beside the cookie.
+    pub fn csrf(&self) -> Option<String> {
+        self.by_cookie.then(|| secrets::csrf(&self.who.digest))
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        // The layer has put it there; a route that stands before the layer by mistake lets nobody in.
+        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::unauthorized)
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or(Self(Ipv4Addr::UNSPECIFIED.into())))
+    }
+}
+
+/// A cookie's value.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
-/// Lets a request through that shows the token. A browser that asks for the page is sent to the login.
-pub async fn require_token(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    if shown(request.headers()).is_some_and(|token| api.token.is(token)) {
-        return next.run(request).await;
+/// The secrets that a request shows, and whether by a cookie. A header stands for itself alone.
+fn shown(headers: &HeaderMap) -> Vec<(&str, bool)> {
+    if let Some(given) = headers.get(header::AUTHORIZATION) {
+        let token = given.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+        return token.map(|token| (token.trim(), false)).into_iter().collect();
     }
-    // What a browser opens is a page; what the page asks for is not.
-    let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if request.uri().path() == "/" || accepted.contains("text/html") {
-        return Redirect::to("/login").into_response();
+    [SESSION_COOKIE, TOKEN_COOKIE].into_iter().filter_map(|name| Some((cookie(headers, name)?, true))).collect()
+}
+
+/// Who asks, if that is anybody.
+fn caller(api: &Api, headers: &HeaderMap) -> Option<Caller> {
+    let now = clock::now();
+    shown(headers).into_iter().find_map(|(secret, by_cookie)| Some(Caller { who: api.gate.who(secret, now)?, by_cookie }))
+}
+
+/// Lets a request through that its caller may make. A browser that asks for the page without being known is sent to the
+/// login.
+pub(super) async fn admit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let Some(caller) = caller(&api, request.headers()) else {
+        // What a browser opens is a page; what the page asks for is not.
+        let accepted = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if request.uri().path() == "/" || accepted.contains("text/html") {
+            return Redirect::to("/login").into_response();
+        }
+        return Problem::unauthorized().into_response();
+    };
+    // A path that nobody knows is for the router to deny.
+    if let Some(path) = request.extensions().get::<MatchedPath>().cloned() {
+        match access::rule(request.method(), path.as_str()) {
+            Rule::Least(role) if caller.who.role >= role => {}
+            Rule::Least(role) => return Problem::forbidden(format!("this takes the role {}", role.as_str())).into_response(),
+            Rule::OtherMethods(methods) => {
+                let mut response = Problem::method_not_allowed().into_response();
+                if let Ok(methods) = HeaderValue::from_str(&methods) {
+                    response.headers_mut().insert(header::ALLOW, methods);
+                }
+                return response;
+            }
+            Rule::Nothing => return Problem::not_found("there is no such path").into_response(),
+        }
+        let shown = request.headers().get(CSRF_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if access::changes(request.method(), path.as_str()) && caller.csrf().is_some_and(|wanted| !secrets::same(&wanted, shown))
+        {
+            let why = format!("a change by a cookie shows the header {CSRF_HEADER}, with csrf of /api/v1/me");
+            return Problem::forbidden(why).into_response();
+        }
     }
-    Problem::unauthorized().into_response()
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }
 
 #[cfg(test)]
@@ -99,16 +179,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_taken_from_the_header_or_the_cookie() {
-        let headers = |name: header::HeaderName, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().expect("a header"));
-            headers
+    fn a_secret_is_taken_from_the_header_or_the_cookies() {
+        let check = |pairs: &[(header::HeaderName, &str)], expected: &[(&str, bool)]| {
+            let headers: HeaderMap = pairs.iter().map(|(name, value)| (name.clone(), value.parse().expect("a header"))).collect();
+            assert_eq!(shown(&headers), expected, "{pairs:?}");
         };
-        assert_eq!(shown(&headers(header::AUTHORIZATION, "Bearer abc")), Some("abc"));
-        assert_eq!(shown(&headers(header::AUTHORIZATION, "Basic abc")), None);
-        assert_eq!(shown(&headers(header::COOKIE, "a=b; ward_token=abc; c=d")), Some("abc"));
-        assert_eq!(shown(&HeaderMap::new()), None);
+        check(&[(header::AUTHORIZATION, "Bearer abc")], &[("abc", false)]);
+        check(&[(header::AUTHORIZATION, "Basic abc")], &[]);
+        check(&[(header::COOKIE, "a=b; ward_token=abc; c=d")], &[("abc", true)]);
+        check(&[(header::COOKIE, "ward_token=abc; ward_session=def")], &[("def", true), ("abc", true)]);
+        // A page of another site can make a browser send cookies, but no header of its own beside them.
+        check(&[(header::COOKIE, "ward_token=abc"), (header::AUTHORIZATION, "Bearer def")], &[("def", false)]);
+        check(&[], &[]);
     }
 
     #[test]

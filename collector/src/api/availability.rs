@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use shared::Millis;
 
 use super::Api;
+use super::auth::Caller;
 use super::problem::Problem;
 use super::query::Query;
 use crate::availability::report::{Asked, By, Filter, Late, Row, flapping, rows};
@@ -88,9 +89,9 @@ impl Params {
         })
     }
 
-    fn filter(&self) -> Filter {
+    fn filter(&self, caller: &Caller) -> Filter {
         let Self { region, branch, device_type, device, .. } = self.clone();
-        Filter { region, branch, device_type, device }
+        Filter { region, branch, device_type, device, reach: caller.who.reach.clone() }
     }
 
     fn zone(&self, api: &Api) -> Result<(String, TimeZone), Problem> {
@@ -246,13 +247,17 @@ fn put_page(body: &mut Value, rows: &[Row], params: &Params, write: impl Fn(&Row
 }
 
 /// How available devices were.
-pub(super) async fn availability(State(api): State<Arc<Api>>, Query(params): Query<Params>) -> Result<Json<Value>, Problem> {
+pub(super) async fn availability(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(params): Query<Params>,
+) -> Result<Json<Value>, Problem> {
     params.only(&["by", "month", "from", "to", "limit", "cursor"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
     let asked = params.time(&zone, now, this_month(&zone, now))?;
     params.page()?;
-    let rows = rows_of(&api, params.by(By::All)?, params.filter(), asked, now).await?;
+    let rows = rows_of(&api, params.by(By::All)?, params.filter(&caller), asked, now).await?;
     let mut body = head(asked, &name, now);
     body["state"] = json!(state(rows.iter().all(|row| row.is_final)));
     put_page(&mut body, &rows, &params, row_json)?;
@@ -260,7 +265,11 @@ pub(super) async fn availability(State(api): State<Arc<Api>>, Query(params): Que
 }
 
 /// Who kept a promise.
-pub(super) async fn sla(State(api): State<Arc<Api>>, Query(params): Query<Params>) -> Result<Json<Value>, Problem> {
+pub(super) async fn sla(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(params): Query<Params>,
+) -> Result<Json<Value>, Problem> {
     params.only(&["by", "month", "from", "to", "limit", "cursor", "target", "met"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
@@ -276,7 +285,7 @@ pub(super) async fn sla(State(api): State<Arc<Api>>, Query(params): Query<Params
         Some("false") => Some(false),
         Some(_) => return Err(Problem::field("met", "must be true or false")),
     };
-    let mut rows = rows_of(&api, params.by(By::Device)?, params.filter(), asked, now).await?;
+    let mut rows = rows_of(&api, params.by(By::Device)?, params.filter(&caller), asked, now).await?;
     let count = |met| rows.iter().filter(|row| row.tally.is_above(target) == met).count();
     let mut body = head(asked, &name, now);
     body["target"] = json!(f64::from(target) / 10_000.0);
@@ -303,7 +312,11 @@ fn target(text: &str) -> Option<u32> {
 }
 
 /// Availability by calendar months, newest first.
-pub(super) async fn uptime(State(api): State<Arc<Api>>, Query(params): Query<Params>) -> Result<Json<Value>, Problem> {
+pub(super) async fn uptime(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(params): Query<Params>,
+) -> Result<Json<Value>, Problem> {
     params.only(&["by", "limit", "cursor", "months"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
@@ -311,7 +324,7 @@ pub(super) async fn uptime(State(api): State<Arc<Api>>, Query(params): Query<Par
     let by = params.by(By::Branch)?;
     params.page()?;
     let months = schedule::months_to(now, count, &zone);
-    let (filter, spans) = (params.filter(), months.clone());
+    let (filter, spans) = (params.filter(&caller), months.clone());
     let wanted = filter.clone();
     let from = months.last().map_or(now, |(_, span)| span.from);
     let by_month: Vec<Vec<Row>> = ask(&api, filter, from, now, move |fleet, lines, db| {
@@ -337,7 +350,11 @@ pub(super) async fn uptime(State(api): State<Arc<Api>>, Query(params): Query<Par
 }
 
 /// Devices that changed often, those that changed most first.
-pub(super) async fn flaps(State(api): State<Arc<Api>>, Query(params): Query<Params>) -> Result<Json<Value>, Problem> {
+pub(super) async fn flaps(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(params): Query<Params>,
+) -> Result<Json<Value>, Problem> {
     params.only(&["month", "from", "to", "limit", "more_than"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
@@ -345,7 +362,7 @@ pub(super) async fn flaps(State(api): State<Arc<Api>>, Query(params): Query<Para
     let limit = params.whole("limit", &params.limit, 10, (1, PAGE.1))?;
     let more_than = params.whole("more_than", &params.more_than, 10, (0, 1_000_000))?;
     let days = schedule::days(asked.past, &zone);
-    let filter = params.filter();
+    let filter = params.filter(&caller);
     let wanted = filter.clone();
     let (total, rows) = ask(&api, filter, asked.span.from, now, move |fleet, lines, _| {
         let found = flapping(fleet, lines, &wanted, asked, &days, more_than as u64);
@@ -367,13 +384,17 @@ pub(super) async fn flaps(State(api): State<Arc<Api>>, Query(params): Query<Para
 }
 
 /// Percentiles of the minutes' mean round trips, by type.
-pub(super) async fn round_trips(State(api): State<Arc<Api>>, Query(params): Query<Params>) -> Result<Json<Value>, Problem> {
+pub(super) async fn round_trips(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(params): Query<Params>,
+) -> Result<Json<Value>, Problem> {
     params.only(&["from", "to", "percentiles"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
     let asked = params.time(&zone, now, Span::new(now.plus(-HOUR_MS), now))?;
     let percentiles = percentiles(params.percentiles.as_deref().unwrap_or("50,90,95,99"))?;
-    let filter = params.filter();
+    let filter = params.filter(&caller);
     let devices: Vec<(u32, String)> = {
         let fleet = api.live.fleet();
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);

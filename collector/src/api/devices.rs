@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use shared::{DeviceId, Millis, Status};
 
 use super::answer::Answer;
+use super::auth::Caller;
 use super::problem::Problem;
 use super::query::{Nothing, Query, one_of, page};
-use super::{Api, up_to_date};
+use super::{Api, asked, up_to_date};
+use crate::accounts::Reach;
 use crate::feed::append;
 use crate::fleet::{DeviceState, Fleet};
 use crate::surface::{DEVICE_FIELDS, Fields, branch_json, device_json, outage_json, write_device};
@@ -150,10 +152,11 @@ impl Asked {
         })
     }
 
-    fn takes(&self, fleet: &Fleet, device: &DeviceState) -> bool {
+    fn takes(&self, fleet: &Fleet, device: &DeviceState, reach: &Reach) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         let branch = &fleet.branches[device.branch].info;
-        is(&self.filter.region, branch.region.as_str())
+        reach.takes(&branch.region)
+            && is(&self.filter.region, branch.region.as_str())
             && is(&self.filter.branch, branch.id.as_str())
             && is(&self.filter.device_type, &device.info.device_type)
             && is(&self.filter.status, device.view.status.as_str())
@@ -164,8 +167,8 @@ impl Asked {
             })
     }
 
-    fn write(&self, fleet: &Fleet) -> Vec<u8> {
-        let devices = fleet.devices.iter().enumerate().filter(|(_, device)| self.takes(fleet, device));
+    fn write(&self, fleet: &Fleet, reach: &Reach) -> Vec<u8> {
+        let devices = fleet.devices.iter().enumerate().filter(|(_, device)| self.takes(fleet, device, reach));
         let mut found: Vec<(Key, usize)> = devices.map(|(at, device)| (self.order.key(device), at)).collect();
         let id = |at: usize| fleet.devices[at].info.id.as_str();
         found.sort_unstable_by(|(a, a_at), (b, b_at)| self.order.compare((a, id(*a_at)), (b, id(*b_at))));
@@ -187,23 +190,25 @@ impl Asked {
 /// Devices, a page at a time.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     uri: axum::http::Uri,
     Query(filter): Query<Filter>,
 ) -> Result<Answer, Problem> {
-    let asked = Asked::of(filter)?;
-    let live = Arc::clone(&api.live);
-    let make = move || (asked.write(&live.fleet()), clock::now());
-    api.answers.of(uri.to_string(), || api.live.shown(), make).await
+    let wanted = Asked::of(filter)?;
+    let (live, reach) = (Arc::clone(&api.live), caller.who.reach.clone());
+    let make = move || (wanted.write(&live.fleet(), &reach), clock::now());
+    api.answers.of(asked(&uri, &caller), || api.live.shown(), make).await
 }
 
 /// One device with its branch and its outages of the last 30 days, newest first.
 pub(super) async fn detail(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Answer, Problem> {
     let now = clock::now();
-    let known = find(&api, &id)?;
+    let known = find(&api, &caller, &id)?;
     let from = now.plus(-OUTAGES_MS);
     let (no, branch) = (known.no, known.branch.clone());
     let ledger =
@@ -232,10 +237,11 @@ pub(super) struct Known {
     pub(super) branch: String,
 }
 
-/// A device by the id in a path.
-pub(super) fn find(api: &Api, id: &str) -> Result<Known, Problem> {
+/// A device by the id in a path. One that the caller may not see is none.
+pub(super) fn find(api: &Api, caller: &Caller, id: &str) -> Result<Known, Problem> {
     let fleet = api.live.fleet();
-    let device = id.parse::<DeviceId>().ok().and_then(|id| Some((fleet.device(&id)?, id)));
+    let is_seen = |at: &usize| caller.who.reach.takes(&fleet.branches[fleet.devices[*at].branch].info.region);
+    let device = id.parse::<DeviceId>().ok().and_then(|id| Some((fleet.device(&id).filter(is_seen)?, id)));
     let Some((at, id)) = device else { return Err(Problem::not_found("there is no such device")) };
     Ok(Known { id, no: fleet.devices[at].no, branch: fleet.devices[at].info.branch.to_string() })
 }
@@ -271,7 +277,7 @@ mod tests {
         let mut cursor = String::new();
         loop {
             let asked = ask(&format!("{query}{cursor}")).expect("a good query");
-            let answer: Value = serde_json::from_slice(&asked.write(&fleet)).expect("JSON");
+            let answer: Value = serde_json::from_slice(&asked.write(&fleet, &Reach::All)).expect("JSON");
             let devices = answer["devices"].as_array().expect("a list");
             pages.push(devices.iter().filter_map(|device| device["id"].as_str()).collect::<Vec<_>>().join(" "));
             let Some(next) = answer["next_cursor"].as_str() else { return pages.join(" | ") };

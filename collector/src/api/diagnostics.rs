@@ -14,8 +14,10 @@ use shared::message::{Answer, Ask, Hop, PROBES_LIMIT, Refused};
 use shared::{BranchId, Evidence, Status};
 
 use super::Api;
+use super::auth::Caller;
 use super::devices::find;
-use super::maintenance::edit;
+use super::edits::edit;
+use super::fleet::find_branch;
 use super::problem::Problem;
 use super::query::{Nothing, Query};
 use crate::clock;
@@ -85,11 +87,12 @@ fn branch_of(text: &str) -> Result<BranchId, Problem> {
 /// `POST /api/v1/devices/{id}/probe`
 pub(super) async fn probe(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    let known = find(&api, &id)?;
+    let known = find(&api, &caller, &id)?;
     let (count, device) = (count(&body)?, known.id.clone());
     let answer = ask(&api, branch_of(&known.branch)?, PROBE_LIMIT, |id| Ask::Probe { id, device, count }).await?;
     let Answer::Probed { status, evidence, .. } = answer else { return Err(Problem::internal("another question was answered")) };
@@ -143,10 +146,11 @@ fn explain(status: Status, evidence: &Evidence) -> String {
 /// `POST /api/v1/devices/{id}/traceroute`
 pub(super) async fn traceroute(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let known = find(&api, &id)?;
+    let known = find(&api, &caller, &id)?;
     let device = known.id.clone();
     let answer = ask(&api, branch_of(&known.branch)?, LONG_LIMIT, |id| Ask::Route { id, device }).await?;
     let Answer::Route { hops, is_reached, .. } = answer else { return Err(Problem::internal("another question was answered")) };
@@ -158,13 +162,15 @@ pub(super) async fn traceroute(
 /// `POST /api/v1/branches/{id}/discovery`
 pub(super) async fn discovery(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let branch = branch_of(&id)?;
-    if api.live.fleet().branch(&branch).is_none() {
-        return Err(Problem::not_found("there is no such branch"));
-    }
+    let branch = {
+        let fleet = api.live.fleet();
+        let at = find_branch(&fleet, &id, &caller.who.reach)?;
+        fleet.branches[at].info.id.clone()
+    };
     let answer = ask(&api, branch.clone(), LONG_LIMIT, |id| Ask::Discover { id }).await?;
     let Answer::Discovered { asked, unknown, never, config, .. } = answer else {
         return Err(Problem::internal("another question was answered"));
@@ -188,10 +194,11 @@ pub(super) async fn discovery(
 /// `GET /api/v1/devices/{id}/identity`
 pub(super) async fn identity(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let known = find(&api, &id)?;
+    let known = find(&api, &caller, &id)?;
     let rows = api.read(move |db| store::identities(db, known.no, LIST_LIMIT)).await?;
     let found = |found: &store::Found| {
         json!({
@@ -205,24 +212,27 @@ pub(super) async fn identity(
 /// `DELETE /api/v1/devices/{id}/identity`: whoever has looked at the box takes the flag back.
 pub(super) async fn accept_identity(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<axum::http::StatusCode, Problem> {
-    let known = find(&api, &id)?;
-    edit(&api, Edit::AcceptIdentity(known.no)).await?;
+    let known = find(&api, &caller, &id)?;
+    edit(&api, &caller, Edit::AcceptIdentity { no: known.no, device: known.id }).await?;
     Ok(axum::http::StatusCode::NO_CONTENT)
 }
 
 /// `GET /api/v1/branches/{id}/cuts`
 pub(super) async fn cuts(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let branch = branch_of(&id)?;
-    if api.live.fleet().branch(&branch).is_none() {
-        return Err(Problem::not_found("there is no such branch"));
-    }
+    let branch = {
+        let fleet = api.live.fleet();
+        let at = find_branch(&fleet, &id, &caller.who.reach)?;
+        fleet.branches[at].info.id.clone()
+    };
     let key = branch.to_string();
     let rows = api.read(move |db| store::cuts(db, &key, LIST_LIMIT)).await?;
     let cut = |cut: &store::CutRow| json!({ "from_ms": cut.from.0, "to_ms": cut.to.0, "verdict": cut.verdict.as_str(), "reason": cut.reason });

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::BranchId;
 
+use super::auth::Caller;
 use super::devices::find;
 use super::problem::Problem;
 use super::query::{Query, Range, cursor, page, range};
@@ -52,16 +53,21 @@ pub(super) struct AskedOfAll {
 /// The transitions of one device.
 pub(super) async fn transitions(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Value>, Problem> {
-    let known = find(&api, &id)?;
+    let known = find(&api, &caller, &id)?;
     let whose = Whose { device: Some(known.no), ..Whose::default() };
     list(&api, whose, asked, DEVICE_MS, "transitions").await
 }
 
 /// The transitions of all devices, or of those of a branch or a region.
-pub(super) async fn events(State(api): State<Arc<Api>>, Query(asked): Query<AskedOfAll>) -> Result<Json<Value>, Problem> {
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(asked): Query<AskedOfAll>,
+) -> Result<Json<Value>, Problem> {
     let AskedOfAll { region, branch, time_range, from, to, limit, cursor } = asked;
     for (field, id) in [("region", &region), ("branch", &branch)] {
         if let Some(Err(error)) = id.as_ref().map(|id| id.parse::<BranchId>()) {
@@ -69,7 +75,7 @@ pub(super) async fn events(State(api): State<Arc<Api>>, Query(asked): Query<Aske
         }
     }
     let asked = Asked { time_range, from, to, limit, cursor };
-    list(&api, Whose { device: None, branch, region }, asked, EVENTS_MS, "events").await
+    list(&api, Whose { device: None, branch, region, reach: caller.who.reach.clone() }, asked, EVENTS_MS, "events").await
 }
 
 async fn list(api: &Arc<Api>, whose: Whose, asked: Asked, default_ms: i64, name: &str) -> Result<Json<Value>, Problem> {
@@ -114,10 +120,11 @@ fn event_json(row: &EventRow) -> Value {
 /// The outages of one device, with their true bounds.
 pub(super) async fn outages(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Value>, Problem> {
-    let known = find(&api, &id)?;
+    let known = find(&api, &caller, &id)?;
     let Range { from, to } = asked.range(DEVICE_MS)?;
     let limit = page(asked.limit.as_deref())?;
     let before = cursor::<1>(asked.cursor.as_deref())?;

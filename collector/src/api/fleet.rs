@@ -11,34 +11,47 @@ use serde_json::{Value, json};
 use shared::BranchId;
 
 use super::answer::Answer;
+use super::auth::Caller;
 use super::problem::Problem;
 use super::query::{Nothing, Query, one_of};
-use super::{Api, up_to_date};
+use super::{Api, asked, up_to_date};
+use crate::accounts::Reach;
 use crate::clock;
 use crate::fleet::{Contact, Counts, Fleet};
 use crate::store;
 use crate::surface::{agent_json, branch_json, counts_json};
 
 /// How many devices are what: in all, by region and by type.
-pub(super) async fn stats(State(api): State<Arc<Api>>, uri: Uri, Query(Nothing {}): Query<Nothing>) -> Result<Answer, Problem> {
-    let live = Arc::clone(&api.live);
+pub(super) async fn stats(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    uri: Uri,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Answer, Problem> {
+    let (live, reach) = (Arc::clone(&api.live), caller.who.reach.clone());
     let make = move || {
         let fleet = live.fleet();
+        let mut all = Counts::default();
         let mut by_region: BTreeMap<&str, Counts> = BTreeMap::new();
         let mut by_type: BTreeMap<&str, Counts> = BTreeMap::new();
         for device in &fleet.devices {
-            by_region.entry(fleet.branches[device.branch].info.region.as_str()).or_default().add(&device.view);
+            let region = &fleet.branches[device.branch].info.region;
+            if !reach.takes(region) {
+                continue;
+            }
+            all.add(&device.view);
+            by_region.entry(region.as_str()).or_default().add(&device.view);
             by_type.entry(&device.info.device_type).or_default().add(&device.view);
         }
         let group = |counts: BTreeMap<&str, Counts>| -> serde_json::Map<String, Value> {
             counts.into_iter().map(|(name, counts)| (name.to_owned(), counts_json(&counts))).collect()
         };
-        let mut body = counts_json(&fleet.counts());
+        let mut body = counts_json(&all);
         body["by_region"] = Value::Object(group(by_region));
         body["by_type"] = Value::Object(group(by_type));
         (body.to_string().into_bytes(), clock::now())
     };
-    api.answers.of(uri.to_string(), || api.live.shown(), make).await
+    api.answers.of(asked(&uri, &caller), || api.live.shown(), make).await
 }
 
 #[derive(Deserialize)]
@@ -55,16 +68,25 @@ impl BranchFilter {
     }
 
     /// Branches that it lets through, by id.
-    fn of(&self, fleet: &Fleet) -> Vec<usize> {
+    fn of(&self, fleet: &Fleet, reach: &Reach) -> Vec<usize> {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
         let mut order: Vec<usize> = (0..fleet.branches.len()).collect();
         order.retain(|at| {
             let branch = &fleet.branches[*at];
-            is(&self.region, branch.info.region.as_str()) && is(&self.contact, branch.contact.as_str())
+            reach.takes(&branch.info.region)
+                && is(&self.region, branch.info.region.as_str())
+                && is(&self.contact, branch.contact.as_str())
         });
         order.sort_by(|a, b| fleet.branches[*a].info.id.cmp(&fleet.branches[*b].info.id));
         order
     }
+}
+
+/// A branch by the id in a path. One that the caller may not see is none.
+pub(super) fn find_branch(fleet: &Fleet, id: &str, reach: &Reach) -> Result<usize, Problem> {
+    let at = id.parse::<BranchId>().ok().and_then(|id| fleet.branch(&id));
+    let at = at.filter(|at| reach.takes(&fleet.branches[*at].info.region));
+    at.ok_or_else(|| Problem::not_found("there is no such branch"))
 }
 
 fn with_counts(fleet: &Fleet, at: usize) -> Value {
@@ -78,37 +100,46 @@ fn with_counts(fleet: &Fleet, at: usize) -> Value {
 /// Every branch with its agent and the counts of its devices.
 pub(super) async fn branches(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     uri: Uri,
     Query(filter): Query<BranchFilter>,
 ) -> Result<Answer, Problem> {
-    let (filter, live) = (filter.check()?, Arc::clone(&api.live));
+    let (filter, live, reach) = (filter.check()?, Arc::clone(&api.live), caller.who.reach.clone());
     let make = move || {
         let fleet = live.fleet();
-        let branches: Vec<Value> = filter.of(&fleet).into_iter().map(|at| with_counts(&fleet, at)).collect();
+        let branches: Vec<Value> = filter.of(&fleet, &reach).into_iter().map(|at| with_counts(&fleet, at)).collect();
         (json!({ "total": branches.len(), "branches": branches }).to_string().into_bytes(), clock::now())
     };
-    api.answers.of(uri.to_string(), || api.live.heard(), make).await
+    api.answers.of(asked(&uri, &caller), || api.live.heard(), make).await
 }
 
 /// One branch, as in the list.
 pub(super) async fn branch(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Answer, Problem> {
     let fleet = api.live.fleet();
-    let at = id.parse::<BranchId>().ok().and_then(|id| fleet.branch(&id));
-    let Some(at) = at else { return Err(Problem::not_found("there is no such branch")) };
+    let at = find_branch(&fleet, &id, &caller.who.reach)?;
     Answer::dated(&with_counts(&fleet, at), clock::now())
 }
 
 /// Every region with the counts of its branches and devices.
-pub(super) async fn regions(State(api): State<Arc<Api>>, uri: Uri, Query(Nothing {}): Query<Nothing>) -> Result<Answer, Problem> {
-    let live = Arc::clone(&api.live);
+pub(super) async fn regions(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    uri: Uri,
+    Query(Nothing {}): Query<Nothing>,
+) -> Result<Answer, Problem> {
+    let (live, reach) = (Arc::clone(&api.live), caller.who.reach.clone());
     let make = move || {
         let fleet = live.fleet();
         let mut regions: BTreeMap<&str, (&str, usize, usize, Counts)> = BTreeMap::new();
-        for branch in &fleet.branches {
+        for region in fleet.regions.iter().filter(|region| reach.takes(&region.id)) {
+            regions.insert(region.id.as_str(), (&region.name, 0, 0, Counts::default()));
+        }
+        for branch in fleet.branches.iter().filter(|branch| reach.takes(&branch.info.region)) {
             let empty = (branch.info.region_name.as_str(), 0, 0, Counts::default());
             let (_, branches, silent, counts) = regions.entry(branch.info.region.as_str()).or_insert(empty);
             *branches += 1;
@@ -123,28 +154,37 @@ pub(super) async fn regions(State(api): State<Arc<Api>>, uri: Uri, Query(Nothing
             .collect();
         (json!({ "total": regions.len(), "regions": regions }).to_string().into_bytes(), clock::now())
     };
-    api.answers.of(uri.to_string(), || api.live.shown(), make).await
+    api.answers.of(asked(&uri, &caller), || api.live.shown(), make).await
 }
 
 /// Every branch's agent: which it is, how it can be heard, and what it says of itself.
-pub(super) async fn agents(State(api): State<Arc<Api>>, uri: Uri, Query(filter): Query<BranchFilter>) -> Result<Answer, Problem> {
-    let (filter, live) = (filter.check()?, Arc::clone(&api.live));
+pub(super) async fn agents(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    uri: Uri,
+    Query(filter): Query<BranchFilter>,
+) -> Result<Answer, Problem> {
+    let (filter, live, reach) = (filter.check()?, Arc::clone(&api.live), caller.who.reach.clone());
     let make = move || {
         let fleet = live.fleet();
-        let agents: Vec<Value> = filter.of(&fleet).into_iter().map(|at| agent_json(&fleet, at)).collect();
+        let agents: Vec<Value> = filter.of(&fleet, &reach).into_iter().map(|at| agent_json(&fleet, at)).collect();
         (json!({ "total": agents.len(), "agents": agents }).to_string().into_bytes(), clock::now())
     };
-    api.answers.of(uri.to_string(), || api.live.heard(), make).await
+    api.answers.of(asked(&uri, &caller), || api.live.heard(), make).await
 }
 
 /// What of a branch was observed, and what is known to be missing.
 pub(super) async fn coverage(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let known = id.parse::<BranchId>().ok().filter(|id| api.live.fleet().branch(id).is_some());
-    let Some(id) = known else { return Err(Problem::not_found("there is no such branch")) };
+    let id = {
+        let fleet = api.live.fleet();
+        let at = find_branch(&fleet, &id, &caller.who.reach)?;
+        fleet.branches[at].info.id.clone()
+    };
     let name = id.to_string();
     let (covered, gaps) = api.read(move |db| Ok((store::covered(db, &name)?, store::gaps(db, &name)?))).await?;
     let covered = up_to_date(&api, id.as_str(), covered);

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::Millis;
 
+use super::auth::Caller;
 use super::devices::find;
 use super::problem::Problem;
 use super::query::{Query, Range, range};
@@ -59,11 +60,12 @@ fn step(text: &str) -> Result<i64, Problem> {
 /// A device's status intervals and outages, exact, and its round trips and loss by steps.
 pub(super) async fn history(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Value>, Problem> {
     let now = clock::now();
-    let known = find(&api, &id)?;
+    let known = find(&api, &caller, &id)?;
     let (Range { from, to }, step_ms) = steps(&asked, now)?;
     let (first, last) = aligned(from, to, step_ms);
     let (no, branch) = (known.no, known.branch.clone());

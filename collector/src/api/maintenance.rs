@@ -8,56 +8,26 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use shared::Millis;
-use tokio::sync::{mpsc, oneshot};
+use serde_json::{Value, json};
+use shared::{BranchId, Millis};
 
 use super::Api;
+use super::auth::Caller;
+use super::body::Fields;
+use super::edits::edit;
 use super::problem::Problem;
-use super::query::Query;
+use super::query::{Nothing, Query, one_of};
+use crate::accounts::Reach;
 use crate::availability::spans::Span;
 use crate::clock;
 use crate::fleet::Fleet;
-use crate::inbox;
-use crate::ingest::Command;
 use crate::schedule::{Hours, Rule, Scope, Window};
-use crate::store::{Edit, EditError};
+use crate::store::{Edit, ScheduleEdit};
 
 /// Longest window in ms.
 const WINDOW_LIMIT_MS: i64 = 366 * 24 * 3_600_000;
-/// How far ahead something can be agreed, in ms.
-const AHEAD_LIMIT_MS: i64 = 3 * 366 * 24 * 3_600_000;
 /// Longest reason in characters.
 const REASON_LIMIT: usize = 500;
-
-/// A change of the schedule on its way to the ledger's thread.
-pub type Request = (Edit, oneshot::Sender<Result<i64, EditError>>);
-
-/// Hands changes over to the ledger's thread. A task of its own: the API must not keep that thread from ending.
-pub async fn hand_over(mut requests: mpsc::Receiver<Request>, commands: inbox::Sender) {
-    while let Some((edit, answer)) = requests.recv().await {
-        if commands.send(Command::Schedule(edit, answer)).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Changes something of the schedule, or of an identity, by the ledger's thread.
-pub(super) async fn edit(api: &Api, edit: Edit) -> Result<i64, Problem> {
-    let (answer, done) = oneshot::channel();
-    let gone = || Problem::unavailable("the collector is ending");
-    api.edits.send((edit, answer)).await.map_err(|_| gone())?;
-    match done.await.map_err(|_| gone())? {
-        Ok(id) => Ok(id),
-        Err(EditError::NotFound) => Err(Problem::not_found("there is nothing of that number")),
-        Err(full @ EditError::Full) => Err(Problem::conflict(full.to_string())),
-        Err(EditError::Store(error)) => Err(Problem::internal(error)),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,11 +38,17 @@ pub(super) struct WindowFilter {
 }
 
 /// Windows in the order of their beginnings.
-pub(super) async fn windows(State(api): State<Arc<Api>>, Query(filter): Query<WindowFilter>) -> Result<Json<Value>, Problem> {
+pub(super) async fn windows(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Query(filter): Query<WindowFilter>,
+) -> Result<Json<Value>, Problem> {
+    one_of("scope", filter.scope.as_deref(), &["all", "region", "device_type", "branch", "device"])?;
     let now = clock::now();
     let fleet = api.live.fleet();
     let mut windows: Vec<&Window> = fleet.schedule().windows().iter().collect();
     windows.sort_by_key(|window| (window.span.from, window.id));
+    windows.retain(|window| is_told(&window.scope, &fleet, &caller.who.reach));
     windows.retain(|window| {
         let (scope, key) = window.scope.words();
         filter.scope.as_deref().is_none_or(|wanted| wanted == scope) && (filter.key.is_none() || filter.key.as_deref() == key)
@@ -99,10 +75,15 @@ fn window_json(window: &Window) -> Value {
 }
 
 /// Agrees on a window.
-pub(super) async fn add_window(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn add_window(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let now = clock::now();
     let mut fields = Fields::read(&headers, &body)?;
-    let scope = fields.scope(&api.live.fleet())?;
+    let scope = scope(&mut fields, &api.live.fleet(), &caller.who.reach)?;
     let (from, to) = (fields.time("from", now)?, fields.time("to", now)?);
     let reason = fields.text("reason")?.unwrap_or_default();
     fields.end()?;
@@ -116,7 +97,7 @@ pub(super) async fn add_window(State(api): State<Arc<Api>>, headers: HeaderMap, 
         return Err(Problem::field("reason", format!("has at most {REASON_LIMIT} characters, on one line")));
     }
     let mut window = Window { id: 0, scope, span, reason, created: now };
-    window.id = edit(&api, Edit::AddWindow(window.clone())).await?;
+    window.id = edit(&api, &caller, Edit::Schedule(ScheduleEdit::AddWindow(window.clone()))).await?;
     let known = api.live.fleet().schedule().windows().iter().find(|known| known.id == window.id).cloned();
     Ok(created(&format!("/api/v1/maintenance/{}", window.id), window_json(&known.unwrap_or(window))))
 }
@@ -124,17 +105,22 @@ pub(super) async fn add_window(State(api): State<Arc<Api>>, headers: HeaderMap, 
 /// Takes a window back.
 pub(super) async fn remove_window(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<StatusCode, Problem> {
-    edit(&api, Edit::RemoveWindow(number(&id)?)).await?;
+    let id = number(&id)?;
+    let scope = api.live.fleet().schedule().windows().iter().find(|known| known.id == id).map(|known| known.scope.clone());
+    may_remove(&api, scope, &caller)?;
+    edit(&api, &caller, Edit::Schedule(ScheduleEdit::RemoveWindow(id))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Service hours, newest first.
-pub(super) async fn hours(State(api): State<Arc<Api>>, Query(Nothing {}): Query<Nothing>) -> Json<Value> {
+pub(super) async fn hours(State(api): State<Arc<Api>>, caller: Caller, Query(Nothing {}): Query<Nothing>) -> Json<Value> {
     let fleet = api.live.fleet();
-    let hours: Vec<Value> = fleet.schedule().hours().map(hours_json).collect();
+    let told = |hours: &&Hours| is_told(&hours.scope, &fleet, &caller.who.reach);
+    let hours: Vec<Value> = fleet.schedule().hours().filter(told).map(hours_json).collect();
     Json(json!({ "total": hours.len(), "service_hours": hours }))
 }
 
@@ -151,10 +137,15 @@ fn hours_json(hours: &Hours) -> Value {
 }
 
 /// Agrees on service hours.
-pub(super) async fn add_hours(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn add_hours(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let now = clock::now();
     let mut fields = Fields::read(&headers, &body)?;
-    let scope = fields.scope(&api.live.fleet())?;
+    let scope = scope(&mut fields, &api.live.fleet(), &caller.who.reach)?;
     let valid_from = fields.time("valid_from", now)?.unwrap_or(Millis(0));
     let valid_to = fields.time("valid_to", now)?.unwrap_or(Millis(i64::MAX));
     let time_zone = fields.text("time_zone")?.ok_or_else(|| Problem::field("time_zone", "is missing"))?;
@@ -168,7 +159,7 @@ pub(super) async fn add_hours(State(api): State<Arc<Api>>, headers: HeaderMap, b
     let rule = Rule { time_zone, weekly, holidays };
     rule.check().map_err(|(field, why)| Problem::field(&field, why))?;
     let mut hours = Hours { id: 0, scope, valid, rule, created: now };
-    hours.id = edit(&api, Edit::AddHours(hours.clone())).await?;
+    hours.id = edit(&api, &caller, Edit::Schedule(ScheduleEdit::AddHours(hours.clone()))).await?;
     let known = api.live.fleet().schedule().hours().find(|known| known.id == hours.id).cloned();
     Ok(created(&format!("/api/v1/service-hours/{}", hours.id), hours_json(&known.unwrap_or(hours))))
 }
@@ -176,11 +167,25 @@ pub(super) async fn add_hours(State(api): State<Arc<Api>>, headers: HeaderMap, b
 /// Takes service hours back.
 pub(super) async fn remove_hours(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<StatusCode, Problem> {
-    edit(&api, Edit::RemoveHours(number(&id)?)).await?;
+    let id = number(&id)?;
+    let scope = api.live.fleet().schedule().hours().find(|known| known.id == id).map(|known| known.scope.clone());
+    may_remove(&api, scope, &caller)?;
+    edit(&api, &caller, Edit::Schedule(ScheduleEdit::RemoveHours(id))).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whether somebody may take back what is about this.
+fn may_remove(api: &Api, scope: Option<Scope>, caller: &Caller) -> Result<(), Problem> {
+    let (fleet, reach) = (api.live.fleet(), &caller.who.reach);
+    match scope {
+        Some(scope) if is_within(&scope, &fleet, reach) => Ok(()),
+        Some(scope) if is_told(&scope, &fleet, reach) => Err(Problem::forbidden("this reaches beyond your regions")),
+        Some(_) | None => Err(Problem::not_found("there is nothing of that number")),
+    }
 }
 
 fn number(text: &str) -> Result<i64, Problem> {
@@ -191,75 +196,42 @@ fn created(location: &str, body: Value) -> Response {
     (StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response()
 }
 
-/// The fields of a body, taken one by one; what is left over is refused.
-struct Fields(Map<String, Value>);
-
-impl Fields {
-    fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        // A form of another site can't say so.
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if kind.split(';').next().map(str::trim) != Some("application/json") {
-            return Err(Problem::field("content-type", "must be application/json"));
-        }
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(fields)) => Ok(Self(fields)),
-            Ok(_) => Err(Problem::field("body", "must be an object")),
-            Err(error) => Err(Problem::field("body", format!("is no JSON: {error}"))),
-        }
+/// Whom it is about, and whether there is such a one that the caller may see.
+fn scope(fields: &mut Fields, fleet: &Fleet, reach: &Reach) -> Result<Scope, Problem> {
+    let scope = fields.needed("scope")?;
+    let key = fields.text("key")?;
+    let scope = Scope::from_words(&scope, key.as_deref()).map_err(|(field, why)| Problem::field(field, why))?;
+    let is_known = match &scope {
+        Scope::All => true,
+        Scope::Region(id) => fleet.region_name(id).is_some(),
+        Scope::Type(id) => fleet.devices.iter().any(|device| device.info.device_type == id.as_str()),
+        Scope::Branch(id) => fleet.branch(id).is_some(),
+        Scope::Device(id) => fleet.device(id).is_some(),
+    };
+    match is_known && is_told(&scope, fleet, reach) {
+        false => Err(Problem::field("key", "there is no such one in the inventory")),
+        true if is_within(&scope, fleet, reach) => Ok(scope),
+        true => Err(Problem::field("scope", "reaches beyond your regions")),
     }
+}
 
-    fn take(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).filter(|value| !value.is_null())
+/// The region of what something is about, where that lies in one.
+fn region_of<'a>(scope: &'a Scope, fleet: &'a Fleet) -> Option<&'a BranchId> {
+    match scope {
+        Scope::All | Scope::Type(_) => None,
+        Scope::Region(id) => Some(id),
+        Scope::Branch(id) => fleet.branch(id).map(|at| &fleet.branches[at].info.region),
+        Scope::Device(id) => fleet.device(id).map(|at| &fleet.branches[fleet.devices[at].branch].info.region),
     }
+}
 
-    fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
-        match self.take(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Problem::field(name, "must be a text")),
-        }
-    }
+/// Whether somebody may change what is about this: all of it lies in their regions. What the inventory has no more is an
+/// unlimited one's to tidy up.
+fn is_within(scope: &Scope, fleet: &Fleet, reach: &Reach) -> bool {
+    reach.is_all() || region_of(scope, fleet).is_some_and(|region| reach.takes(region))
+}
 
-    /// A time as RFC 3339 or integer ms.
-    fn time(&mut self, name: &str, now: Millis) -> Result<Option<Millis>, Problem> {
-        let at = match self.take(name) {
-            None => return Ok(None),
-            Some(Value::String(text)) => text.parse::<Millis>().map_err(|error| Problem::field(name, error.to_string()))?,
-            Some(value) => {
-                let ms = value.as_i64().ok_or_else(|| Problem::field(name, "must be a time: RFC 3339 or integer ms"))?;
-                Millis(ms)
-            }
-        };
-        if at < Millis::EARLIEST || at.since(now) > AHEAD_LIMIT_MS {
-            return Err(Problem::field(name, "must lie after 2024 and at most three years ahead"));
-        }
-        Ok(Some(at))
-    }
-
-    fn parsed<T: serde::de::DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, Problem> {
-        let wrong = |error: serde_json::Error| Problem::field(name, error.to_string());
-        self.take(name).map(|value| serde_json::from_value(value).map_err(wrong)).transpose()
-    }
-
-    /// Whom it is about, and whether there is such a one.
-    fn scope(&mut self, fleet: &Fleet) -> Result<Scope, Problem> {
-        let scope = self.text("scope")?.ok_or_else(|| Problem::field("scope", "is missing"))?;
-        let key = self.text("key")?;
-        let scope = Scope::from_words(&scope, key.as_deref()).map_err(|(field, why)| Problem::field(field, why))?;
-        let is_known = match &scope {
-            Scope::All => true,
-            Scope::Region(id) => fleet.branches.iter().any(|branch| branch.info.region == *id),
-            Scope::Type(id) => fleet.devices.iter().any(|device| device.info.device_type == id.as_str()),
-            Scope::Branch(id) => fleet.branch(id).is_some(),
-            Scope::Device(id) => fleet.device(id).is_some(),
-        };
-        if is_known { Ok(scope) } else { Err(Problem::field("key", "there is no such one in the inventory")) }
-    }
-
-    fn end(self) -> Result<(), Problem> {
-        match self.0.keys().next() {
-            Some(name) => Err(Problem::field(name, "is no field of this")),
-            None => Ok(()),
-        }
-    }
+/// Whether somebody is told of what is about this: some of it may lie in their regions.
+fn is_told(scope: &Scope, fleet: &Fleet, reach: &Reach) -> bool {
+    matches!(scope, Scope::All | Scope::Type(_)) || is_within(scope, fleet, reach)
 }

@@ -1,15 +1,22 @@
 //! The HTTP API, the live feed and the page.
 
+pub mod access;
 pub mod answer;
 pub mod auth;
 mod availability;
+mod body;
 mod devices;
 mod diagnostics;
+pub mod edits;
 mod events;
 mod fleet;
+pub mod gate;
 mod health;
 mod history;
-pub mod maintenance;
+mod inventory;
+mod login;
+mod logins;
+mod maintenance;
 pub mod openapi;
 mod pages;
 pub mod problem;
@@ -17,6 +24,7 @@ mod prometheus;
 mod query;
 pub mod server;
 mod socket;
+mod users;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -24,10 +32,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -41,7 +49,8 @@ use crate::outage::Covered;
 use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use answer::Answers;
-use auth::Token;
+use auth::Caller;
+use gate::Gate;
 use problem::Problem;
 use server::Limits;
 
@@ -49,6 +58,8 @@ use server::Limits;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Largest body of a request: a thousand holidays.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
+/// The one route whose body may be larger.
+const IMPORT: &str = "/api/v1/inventory/import";
 /// How often the API is asked whether it still answers.
 const PROVE_EVERY: Duration = Duration::from_secs(3);
 /// How long it may take over that.
@@ -64,12 +75,14 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Where series are asked for; the collector's file if there is none.
     pub victoria: Option<Arc<Victoria>>,
-    /// What callers must show.
-    pub token: Token,
+    /// Who comes in.
+    pub gate: Gate,
+    /// The collector itself speaks TLS.
+    pub is_tls: bool,
     /// Where questions to agents go.
     pub asks: mpsc::Sender<Outgoing>,
-    /// Where changes of the schedule go.
-    pub edits: mpsc::Sender<maintenance::Request>,
+    /// Where changes go.
+    pub edits: mpsc::Sender<edits::Request>,
     /// The time zone of calendar months and days unless a caller names another, and its name.
     pub zone: (String, jiff::tz::TimeZone),
     /// Answers that others may ask for as well.
@@ -92,6 +105,15 @@ impl Api {
     }
 }
 
+/// What an answer is kept under: what was asked, and what the caller may see.
+fn asked(uri: &Uri, caller: &Caller) -> String {
+    match caller.who.reach.words() {
+        None => uri.to_string(),
+        // No address has this in it.
+        Some(regions) => format!("{uri}#{regions}"),
+    }
+}
+
 /// A branch's coverage, up to what its agent has vouched for since the file was written.
 fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered> {
     let fleet = api.live.fleet();
@@ -102,7 +124,7 @@ fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered
     covered
 }
 
-/// All routes. What isn't listed as open needs the token.
+/// All routes. What isn't listed as open needs somebody who may.
 pub fn router(api: Arc<Api>) -> Router {
     let views = pages::VIEWS.iter().fold(Router::new(), |views, path| views.route(path, get(pages::index)));
     let closed = views
@@ -112,19 +134,30 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/reports/uptime", get(availability::uptime))
         .route("/api/v1/reports/flapping", get(availability::flaps))
         .route("/api/v1/reports/rtt", get(availability::round_trips))
+        .route("/logout", post(login::logout))
+        .route("/api/v1/me", get(login::me))
+        .route("/api/v1/me/password", post(login::password))
+        .route("/api/v1/users", get(users::users).post(users::add_user))
+        .route("/api/v1/users/{name}", patch(users::change_user).delete(users::remove_user))
+        .route("/api/v1/tokens", get(users::tokens).post(users::add_token))
+        .route("/api/v1/tokens/{id}", delete(users::remove_token))
+        .route("/api/v1/audit", get(users::audit))
         .route("/api/v1/maintenance", get(maintenance::windows).post(maintenance::add_window))
         .route("/api/v1/maintenance/{id}", delete(maintenance::remove_window))
         .route("/api/v1/service-hours", get(maintenance::hours).post(maintenance::add_hours))
         .route("/api/v1/service-hours/{id}", delete(maintenance::remove_hours))
         .route("/api/v1/dashboard/stats", get(fleet::stats))
-        .route("/api/v1/branches", get(fleet::branches))
-        .route("/api/v1/branches/{id}", get(fleet::branch))
+        .route("/api/v1/branches", get(fleet::branches).post(inventory::add_branch))
+        .route("/api/v1/branches/{id}", get(fleet::branch).patch(inventory::change_branch).delete(inventory::remove_branch))
         .route("/api/v1/branches/{id}/coverage", get(fleet::coverage))
-        .route("/api/v1/regions", get(fleet::regions))
+        .route("/api/v1/regions", get(fleet::regions).post(inventory::add_region))
+        .route("/api/v1/regions/{id}", patch(inventory::change_region).delete(inventory::remove_region))
+        .route("/api/v1/inventory.csv", get(inventory::export))
+        .route("/api/v1/inventory/import", post(inventory::import).layer(DefaultBodyLimit::max(inventory::IMPORT_LIMIT_BYTES)))
         .route("/api/v1/agents", get(fleet::agents))
         .route("/api/v1/events", get(events::events))
-        .route("/api/v1/devices", get(devices::list))
-        .route("/api/v1/devices/{id}", get(devices::detail))
+        .route("/api/v1/devices", get(devices::list).post(inventory::add_device))
+        .route("/api/v1/devices/{id}", get(devices::detail).patch(inventory::change_device).delete(inventory::remove_device))
         .route("/api/v1/devices/{id}/history", get(history::history))
         .route("/api/v1/devices/{id}/transitions", get(events::transitions))
         .route("/api/v1/devices/{id}/outages", get(events::outages))
@@ -140,12 +173,14 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/series", get(prometheus::series).post(prometheus::series))
         .route("/ws/updates", get(socket::updates))
         .fallback(|| async { Problem::not_found("there is no such path") })
-        .layer(from_fn_with_state(Arc::clone(&api), auth::require_token));
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(from_fn_with_state(Arc::clone(&api), auth::admit));
     let open = Router::new()
         .route("/health", get(health::health))
         .route("/version", get(health::version))
         .route("/metrics", get(health::metrics))
-        .route("/login", get(pages::login_page).post(pages::login))
+        .route("/login", get(pages::login_page).post(login::login))
+        .route("/setup", post(login::setup))
         .route("/assets/{name}", get(pages::asset));
     open.merge(closed)
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
@@ -156,16 +191,17 @@ pub fn router(api: Arc<Api>) -> Router {
 }
 
 /// Whether a body is announced that nobody would take: it isn't read at all then.
-fn too_large(request: &Request) -> bool {
+fn too_large(request: &Request, limit_bytes: usize) -> bool {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    length.is_some_and(|length| length > BODY_LIMIT_BYTES)
+    length.is_some_and(|length| length > limit_bytes)
 }
 
 async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let began = tokio::time::Instant::now();
-    let response = match too_large(&request) {
-        true => Problem::too_large(BODY_LIMIT_BYTES).into_response(),
+    let limit_bytes = if route == IMPORT { inventory::IMPORT_LIMIT_BYTES } else { BODY_LIMIT_BYTES };
+    let response = match too_large(&request, limit_bytes) {
+        true => Problem::too_large(limit_bytes).into_response(),
         false => match tokio::time::timeout(ANSWER_LIMIT, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::unavailable("this took too long").into_response(),

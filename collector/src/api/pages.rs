@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Form;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{Html, IntoResponse, Response};
 use serde::Deserialize;
 
 use super::Api;
-use super::auth::COOKIE;
+use super::auth::Peer;
 use super::problem::Problem;
 use super::query::Query;
 
@@ -100,22 +99,14 @@ pub(super) struct Login {
 }
 
 /// The form; or, by a link that holds the token, straight in.
-pub(super) async fn login_page(State(api): State<Arc<Api>>, headers: HeaderMap, Query(login): Query<Login>) -> Response {
+pub(super) async fn login_page(
+    State(api): State<Arc<Api>>,
+    Peer(peer): Peer,
+    headers: HeaderMap,
+    Query(login): Query<Login>,
+) -> Response {
     match login.token {
-        Some(token) => enter(&api, token.trim()),
+        Some(token) => super::login::by_link(&api, peer, token.trim()),
         None => page("login.html", &headers),
     }
-}
-
-pub(super) async fn login(State(api): State<Arc<Api>>, Form(login): Form<Login>) -> Response {
-    enter(&api, login.token.as_deref().unwrap_or_default().trim())
-}
-
-fn enter(api: &Api, token: &str) -> Response {
-    if !api.token.is(token) {
-        return Redirect::to("/login?failed=1").into_response();
-    }
-    // Strict: no other site can use the cookie. Not Secure: the collector itself speaks plain HTTP, behind a proxy.
-    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000");
-    ([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response()
 }

@@ -29,6 +29,12 @@ impl Problem {
         Self { status: StatusCode::UNAUTHORIZED, detail, field: None }
     }
 
+    /// Nobody is known by what was shown.
+    pub fn unknown_login() -> Self {
+        let detail = "nobody is known by this name and password, or by this token".to_owned();
+        Self { status: StatusCode::UNAUTHORIZED, detail, field: None }
+    }
+
     /// The caller may not do that from where it comes.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::FORBIDDEN, detail: detail.into(), field: None }
@@ -42,6 +48,12 @@ impl Problem {
     /// A store that the answer needs is away.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, detail: detail.into(), field: None }
+    }
+
+    /// The caller has tried too often.
+    pub fn too_many(wait_ms: i64) -> Self {
+        let detail = format!("too many tries: wait {} s", wait_ms.div_euclid(1_000) + 1);
+        Self { status: StatusCode::TOO_MANY_REQUESTS, detail, field: None }
     }
 
     /// The path is known, the method isn't.

@@ -11,13 +11,15 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use shared::Millis;
+use shared::{BranchId, Millis};
 
 use super::Api;
 use super::answer::Answer;
+use super::auth::Caller;
+use crate::accounts::Reach;
 use crate::clock;
 use crate::history::{POINTS_LIMIT, RANGE_LIMIT_MS};
-use crate::promql::duration_ms;
+use crate::promql::{any_of, duration_ms};
 use crate::victoria::{Question, Unanswered, seconds};
 
 /// Longest query in bytes.
@@ -94,7 +96,7 @@ fn time(text: &str) -> Option<Millis> {
 }
 
 /// One moment.
-pub(super) async fn query(State(api): State<Arc<Api>>, parameters: Parameters) -> Response {
+pub(super) async fn query(State(api): State<Arc<Api>>, caller: Caller, parameters: Parameters) -> Response {
     let question = || {
         let given = Given::of(parameters, &["query", "time", "step", "timeout", "limit"])?;
         let mut parameters = vec![("query", given.query()?)];
@@ -108,11 +110,11 @@ pub(super) async fn query(State(api): State<Arc<Api>>, parameters: Parameters) -
         limit(&given, &mut parameters)?;
         Ok(Question { path: "query", parameters, step_ms: INSTANT_MS, device: None })
     };
-    pass_on(&api, question()).await
+    pass_on(&api, &caller, question()).await
 }
 
 /// A time by steps.
-pub(super) async fn query_range(State(api): State<Arc<Api>>, parameters: Parameters) -> Response {
+pub(super) async fn query_range(State(api): State<Arc<Api>>, caller: Caller, parameters: Parameters) -> Response {
     let question = || {
         let given = Given::of(parameters, &["query", "start", "end", "step", "timeout", "limit"])?;
         let need = |name: &str| given.time(name)?.ok_or_else(|| Bad::data(format!("{name} is missing")));
@@ -131,16 +133,21 @@ pub(super) async fn query_range(State(api): State<Arc<Api>>, parameters: Paramet
         limit(&given, &mut parameters)?;
         Ok(Question { path: "query_range", parameters, step_ms, device: None })
     };
-    pass_on(&api, question()).await
+    pass_on(&api, &caller, question()).await
 }
 
 /// What series, labels or values there are. Grafana asks that for its lists.
-pub(super) async fn labels(State(api): State<Arc<Api>>, parameters: Parameters) -> Response {
-    pass_on(&api, listed("labels", parameters, false)).await
+pub(super) async fn labels(State(api): State<Arc<Api>>, caller: Caller, parameters: Parameters) -> Response {
+    pass_on(&api, &caller, listed("labels", parameters, false)).await
 }
 
 /// The values of a label.
-pub(super) async fn label_values(State(api): State<Arc<Api>>, Path(name): Path<String>, parameters: Parameters) -> Response {
+pub(super) async fn label_values(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    parameters: Parameters,
+) -> Response {
     // Only what ward writes: a path is no place for anything else.
     let path = match name.as_str() {
         "__name__" => "label/__name__/values",
@@ -154,12 +161,12 @@ pub(super) async fn label_values(State(api): State<Arc<Api>>, Path(name): Path<S
         "region_name" => "label/region_name/values",
         _ => return Bad(StatusCode::NOT_FOUND, "not_found", "there is no such label".to_owned()).into_response(),
     };
-    pass_on(&api, listed(path, parameters, false)).await
+    pass_on(&api, &caller, listed(path, parameters, false)).await
 }
 
 /// Series that match.
-pub(super) async fn series(State(api): State<Arc<Api>>, parameters: Parameters) -> Response {
-    pass_on(&api, listed("series", parameters, true)).await
+pub(super) async fn series(State(api): State<Arc<Api>>, caller: Caller, parameters: Parameters) -> Response {
+    pass_on(&api, &caller, listed("series", parameters, true)).await
 }
 
 fn listed(path: &'static str, parameters: Parameters, needs_match: bool) -> Result<Question, Bad> {
@@ -193,7 +200,7 @@ fn limit(given: &Given, parameters: &mut Vec<(&'static str, String)>) -> Result<
     Ok(())
 }
 
-async fn pass_on(api: &Api, question: Result<Question, Bad>) -> Response {
+async fn pass_on(api: &Api, caller: &Caller, question: Result<Question, Bad>) -> Response {
     let mut question = match question {
         Ok(question) => question,
         Err(bad) => return bad.into_response(),
@@ -202,6 +209,10 @@ async fn pass_on(api: &Api, question: Result<Question, Bad>) -> Response {
         let text = "no VictoriaMetrics is configured: [victoria_metrics] in collector.toml".to_owned();
         return Bad(StatusCode::NOT_FOUND, "not_found", text).into_response();
     };
+    if let Reach::Regions(regions) = &caller.who.reach {
+        // VictoriaMetrics joins this to each selector of the question, whatever the question says itself.
+        question.parameters.push(("extra_filters[]", any_of("region", regions.iter().map(BranchId::as_str))));
+    }
     if question.path == "query" && !question.parameters.iter().any(|(name, _)| *name == "time") {
         // Said once here, so that equal questions of one second are one.
         question.parameters.push(("time", seconds(Millis(clock::now().0 / 1_000 * 1_000))));

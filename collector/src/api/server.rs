@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::auth::Peer;
 use crate::metrics::Metrics;
 
 /// What a server grants its clients.
@@ -85,7 +86,7 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let (socket, permit) = match accepted {
+        let (socket, peer, permit) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");
@@ -105,7 +106,7 @@ pub async fn serve(
             metrics.shift("ward_api_connections_active", 1.0);
             tokio::select! {
                 () = one.drop.cancelled() => {}
-                () = connection(socket, router, limits, &one.has_asked, &metrics, shutdown) => one.drop.cancel(),
+                () = connection((socket, peer), router, limits, &one.has_asked, &metrics, shutdown) => one.drop.cancel(),
             }
             metrics.shift("ward_api_connections_active", -1.0);
             drop(permit);
@@ -135,18 +136,21 @@ struct Silent {
     drop: CancellationToken,
 }
 
-async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
+    let (socket, address) = listener.accept().await?;
     socket.set_nodelay(true)?;
     let options = SockRef::from(&socket);
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(GONE_AFTER / 2).with_interval(GONE_AFTER / 6).with_retries(3))?;
     options.set_tcp_user_timeout(Some(GONE_AFTER))?;
-    Ok((socket, permit))
+    Ok((socket, Peer(address.ip()), permit))
 }
 
 async fn connection(
-    socket: TcpStream,
+    (socket, peer): (TcpStream, Peer),
     router: Router,
     limits: Limits,
     has_asked: &AtomicBool,
@@ -156,7 +160,9 @@ async fn connection(
     let io = TokioIo::new(Impatient { socket, limit: limits.stall, waiting: None });
     let answer = service_fn(|request: Request<Incoming>| {
         has_asked.store(true, Ordering::Relaxed);
-        router.clone().call(request.map(Body::new))
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_LIMIT_BYTES);

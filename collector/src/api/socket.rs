@@ -15,8 +15,13 @@ use shared::{BranchId, DeviceId};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Api;
+use super::auth::Caller;
 use super::problem::Problem;
+use super::query::Query;
+use crate::accounts::{Reach, Who};
+use crate::channel::Interest;
 use crate::clock;
+use crate::feed::Subscription;
 use crate::ingest::Outgoing;
 
 /// Bytes of the read buffer: a reader sends next to nothing, and axum's default is 128 KiB each.
@@ -30,15 +35,50 @@ const WATCH_MS: u32 = 30_000;
 /// Time for one message to be taken: a reader that doesn't read is dropped.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) async fn updates(State(api): State<Arc<Api>>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    region: Option<String>,
+    branch: Option<String>,
+    resume: Option<String>,
+}
+
+impl Wanted {
+    fn read(self, reach: Reach) -> Result<(Interest, Option<(String, u64)>), Problem> {
+        let id = |field: &str, text: Option<String>| {
+            text.map(|text| text.parse::<BranchId>().map_err(|error| Problem::field(field, error.to_string()))).transpose()
+        };
+        let interest = Interest { reach, region: id("region", self.region)?, branch: id("branch", self.branch)? };
+        let resume = self.resume.as_deref().map(|text| {
+            let (epoch, seq) = text.split_once('.')?;
+            Some((epoch.to_owned(), seq.parse().ok()?))
+        });
+        match resume {
+            Some(None) => Err(Problem::field("resume", "must be EPOCH.SEQ of the last message")),
+            known => Ok((interest, known.flatten())),
+        }
+    }
+}
+
+pub(super) async fn updates(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    headers: HeaderMap,
+    Query(wanted): Query<Wanted>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     if !same_origin(&headers) {
         return Problem::forbidden("another site may not read the feed").into_response();
     }
+    let (interest, resume) = match wanted.read(caller.who.reach.clone()) {
+        Ok(wanted) => wanted,
+        Err(problem) => return problem.into_response(),
+    };
     if api.feeds.available_permits() == 0 {
         return Problem::unavailable("all live feeds are taken: try again later").into_response();
     }
     let upgrade = upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(MESSAGE_LIMIT_BYTES);
-    upgrade.on_upgrade(move |socket| serve(socket, api))
+    upgrade.on_upgrade(move |socket| serve(socket, api, Reader { who: caller.who, interest, resume }))
 }
 
 /// A browser says which site opened the socket; a cookie alone must not open it for another.
@@ -51,11 +91,18 @@ fn same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-async fn serve(mut socket: WebSocket, api: Arc<Api>) {
+/// Somebody who reads the feed.
+struct Reader {
+    who: Who,
+    interest: Interest,
+    resume: Option<(String, u64)>,
+}
+
+async fn serve(mut socket: WebSocket, api: Arc<Api>, reader: Reader) {
     let Ok(_permit) = api.feeds.try_acquire() else { return };
     api.metrics.shift("ward_websocket_connections_active", 1.0);
     api.metrics.shift("websocket_connections_active", 1.0);
-    if let Err(reason) = feed(&mut socket, &api).await {
+    if let Err(reason) = feed(&mut socket, &api, &reader).await {
         api.metrics.add("ward_websocket_dropped_total", "", 1);
         let closing = json!({ "type": "closing", "reason": reason }).to_string();
         let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::text(closing))).await;
@@ -65,9 +112,19 @@ async fn serve(mut socket: WebSocket, api: Arc<Api>) {
 }
 
 /// Feeds one reader until it goes (`Ok`) or has to be dropped (`Err` with the reason).
-async fn feed(socket: &mut WebSocket, api: &Api) -> Result<(), &'static str> {
-    let (snapshot, mut messages) = api.live.subscribe(clock::now());
-    send(socket, snapshot.into()).await?;
+async fn feed(socket: &mut WebSocket, api: &Api, reader: &Reader) -> Result<(), &'static str> {
+    let resume = reader.resume.as_ref().map(|(epoch, seq)| (epoch.as_str(), *seq));
+    let subscription = api.live.subscribe(&reader.interest, resume, clock::now());
+    let Some(Subscription { first, mut messages, is_resumed }) = subscription else {
+        return Err("too many different filters are read: try again later");
+    };
+    if let Some((epoch, seq)) = resume.filter(|_| is_resumed) {
+        let resumed = json!({ "type": "resumed", "epoch": epoch, "seq": seq, "now": clock::now().0 });
+        send(socket, resumed.to_string().into()).await?;
+    }
+    for message in first {
+        send(socket, message).await?;
+    }
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.reset();
     loop {
@@ -77,10 +134,15 @@ async fn feed(socket: &mut WebSocket, api: &Api) -> Result<(), &'static str> {
                 Err(RecvError::Lagged(_)) => return Err("too slow: connect again for a new snapshot"),
                 Err(RecvError::Closed) => return Err("the collector ends"),
             },
-            _ = heartbeat.tick() => send(socket, api.live.heartbeat(clock::now()).into()).await?,
+            _ = heartbeat.tick() => {
+                if !api.gate.still_knows(&reader.who, clock::now()) {
+                    return Err("what you may see has changed: sign in again");
+                }
+                send(socket, api.live.heartbeat(&reader.interest, clock::now()).into()).await?;
+            }
             read = socket.recv() => match read {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
-                Some(Ok(Message::Text(text))) => if let Err(problem) = hear(&text, api) {
+                Some(Ok(Message::Text(text))) => if let Err(problem) = hear(&text, api, &reader.interest) {
                     send(socket, json!({ "type": "problem", "detail": problem }).to_string().into()).await?;
                 },
                 Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
@@ -101,7 +163,7 @@ enum Said {
 }
 
 /// Passes on what a reader has said, or says what is wrong with it.
-fn hear(text: &str, api: &Api) -> Result<(), String> {
+fn hear(text: &str, api: &Api, interest: &Interest) -> Result<(), String> {
     let Said::Watch { devices } = serde_json::from_str(text).map_err(|error| error.to_string())?;
     if devices.len() > WATCHED_LIMIT {
         return Err(format!("{} devices are over the limit of {WATCHED_LIMIT}", devices.len()));
@@ -110,7 +172,8 @@ fn hear(text: &str, api: &Api) -> Result<(), String> {
     {
         let fleet = api.live.fleet();
         for name in devices {
-            let known = name.parse().ok().and_then(|id: DeviceId| Some((fleet.device(&id)?, id)));
+            let is_seen = |at: &usize| interest.takes(&fleet.branches[fleet.devices[*at].branch]);
+            let known = name.parse().ok().and_then(|id: DeviceId| Some((fleet.device(&id).filter(is_seen)?, id)));
             let Some((at, id)) = known else { return Err(format!("there is no device {name:?}")) };
             by_branch.entry(fleet.devices[at].info.branch.clone()).or_default().push(id);
         }

@@ -7,6 +7,7 @@ use shared::{BranchId, Millis};
 use super::spans::Span;
 use super::timelines::Timelines;
 use super::{Tally, changes, tally};
+use crate::accounts::Reach;
 use crate::fleet::{BranchState, Fleet};
 use crate::schedule::{LeftOut, Scope};
 
@@ -36,13 +37,17 @@ pub struct Filter {
     pub device_type: Option<String>,
     /// This one.
     pub device: Option<String>,
+    /// Of these regions.
+    pub reach: Reach,
 }
 
 impl Filter {
     /// Whether devices of a branch may count.
     pub fn takes_branch(&self, branch: &BranchState) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        is(&self.region, branch.info.region.as_str()) && is(&self.branch, branch.info.id.as_str())
+        self.reach.takes(&branch.info.region)
+            && is(&self.region, branch.info.region.as_str())
+            && is(&self.branch, branch.info.id.as_str())
     }
 
     fn takes_device(&self, fleet: &Fleet, device: usize) -> bool {

@@ -7,6 +7,7 @@ use shared::{Evidence, Millis, Status, Verdict};
 use super::StoreError;
 use super::evidence::verdict;
 use super::ledger::status;
+use crate::accounts::Reach;
 
 /// A transition with where it stands and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Whose {
     pub branch: Option<String>,
     /// The devices of a region.
     pub region: Option<String>,
+    /// The devices of these regions.
+    pub reach: Reach,
 }
 
 /// Transitions from `from` to before `to`, newest first; those that come after `place` in this order, at most `limit`.
@@ -71,6 +74,11 @@ pub fn events(
             sql.push_str(clause);
             values.push(Value::from(text.clone()));
         }
+    }
+    if let Reach::Regions(regions) = &whose.reach {
+        let marks = vec!["?"; regions.len()].join(",");
+        sql.push_str(&format!(" and b.region in ({marks})"));
+        values.extend(regions.iter().map(|region| Value::from(region.to_string())));
     }
     if let Some(device) = whose.device {
         sql.push_str(" and d.no = ?");

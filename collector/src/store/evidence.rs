@@ -245,3 +245,41 @@ pub fn cuts(db: &Connection, branch: &str, limit: usize) -> Result<Vec<CutRow>, 
     }
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn another_box_at_the_same_address_is_a_change_until_somebody_accepts_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut store = Store::open(folder.path()).expect("a file");
+        let row = |seq, ip: [u8; 4], last: u8, is_contested| IdentityRow {
+            device: 7,
+            stream: 1,
+            seq,
+            at: Millis(1_795_442_400_000 + i64::try_from(seq).unwrap_or(0)),
+            ip: ip.into(),
+            mac: Mac([2, 0, 0, 0, 0, last]),
+            is_contested,
+        };
+        let mut add = |row: IdentityRow| store.transaction(|db| add_identity(db, &row)).expect("written");
+        assert!(!add(row(1, [10, 0, 0, 1], 1, false)), "the first is no change");
+        assert!(!add(row(2, [10, 0, 0, 1], 1, false)), "the same again");
+        assert!(add(row(3, [10, 0, 0, 1], 2, false)));
+        assert!(!add(row(3, [10, 0, 0, 1], 2, false)), "told twice");
+        assert!(!add(row(4, [10, 0, 0, 9], 3, false)), "the device moved to another address");
+        assert_eq!(changed_identities(store.connection()).expect("read"), [7]);
+        let accept = |store: &mut Store| store.transaction(|db| accept_identity(db, 7, Millis(9))).expect("written");
+        assert_eq!((accept(&mut store), accept(&mut store)), (true, false));
+        assert!(changed_identities(store.connection()).expect("read").is_empty());
+        let found = identities(store.connection(), 7, 10).expect("read");
+        let befores: Vec<Option<&str>> = found.iter().map(|found| found.before.as_deref()).collect();
+        assert_eq!(befores, [None, Some("02:00:00:00:00:01"), None]);
+        assert!(
+            store.transaction(|db| add_identity(db, &row(5, [10, 0, 0, 9], 3, true))).expect("written"),
+            "two boxes by turns"
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 use shared::{BranchId, Millis, StreamId};
 
-use super::StoreError;
+use super::{EditError, StoreError};
 use crate::availability::report::Late;
 use crate::availability::spans::Span;
 use crate::schedule::{Hours, Rule, Schedule, Scope, Window};
@@ -32,7 +32,7 @@ const LATE_MS: i64 = 3_600_000;
 
 /// A change of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Edit {
+pub enum ScheduleEdit {
     /// A window is agreed; its number is given here.
     AddWindow(Window),
     /// Service hours are agreed; their number is given here.
@@ -41,26 +41,10 @@ pub enum Edit {
     RemoveWindow(i64),
     /// Service hours are taken back.
     RemoveHours(i64),
-    /// The box at a device's address is accepted; the device by its number.
-    AcceptIdentity(u32),
-}
-
-/// Why a change of the schedule can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum EditError {
-    /// There is nothing of that number.
-    #[error("there is nothing of that number")]
-    NotFound,
-    /// There are too many.
-    #[error("there are {LIMIT} already")]
-    Full,
-    /// The file can't be written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Changes the schedule; the number of what was added or taken back. The outer error undoes everything.
-pub fn edit(db: &Connection, edit: &Edit, now: Millis) -> Result<Result<i64, EditError>, StoreError> {
+pub(super) fn edit(db: &Connection, edit: &ScheduleEdit, now: Millis) -> Result<Result<i64, EditError>, StoreError> {
     let is_full = |table: &str| -> Result<bool, StoreError> {
         let sql = format!("select count(*) from {table} where deleted_ms is null");
         Ok(db.query_row(&sql, [], |row| row.get::<_, i64>(0))? >= LIMIT)
@@ -70,7 +54,7 @@ pub fn edit(db: &Connection, edit: &Edit, now: Millis) -> Result<Result<i64, Edi
         Ok(if db.execute(&sql, params![id, now.0])? == 1 { Ok(id) } else { Err(EditError::NotFound) })
     };
     match edit {
-        Edit::AddWindow(Window { scope, span, reason, .. }) => {
+        ScheduleEdit::AddWindow(Window { scope, span, reason, .. }) => {
             if is_full("maintenance")? {
                 return Ok(Err(EditError::Full));
             }
@@ -81,7 +65,7 @@ pub fn edit(db: &Connection, edit: &Edit, now: Millis) -> Result<Result<i64, Edi
             )?;
             Ok(Ok(db.last_insert_rowid()))
         }
-        Edit::AddHours(Hours { scope, valid, rule, .. }) => {
+        ScheduleEdit::AddHours(Hours { scope, valid, rule, .. }) => {
             if is_full("service_hours")? {
                 return Ok(Err(EditError::Full));
             }
@@ -93,12 +77,8 @@ pub fn edit(db: &Connection, edit: &Edit, now: Millis) -> Result<Result<i64, Edi
             )?;
             Ok(Ok(db.last_insert_rowid()))
         }
-        Edit::RemoveWindow(id) => remove("maintenance", *id),
-        Edit::RemoveHours(id) => remove("service_hours", *id),
-        Edit::AcceptIdentity(device) => {
-            let is_accepted = super::evidence::accept_identity(db, *device, now)?;
-            Ok(if is_accepted { Ok(i64::from(*device)) } else { Err(EditError::NotFound) })
-        }
+        ScheduleEdit::RemoveWindow(id) => remove("maintenance", *id),
+        ScheduleEdit::RemoveHours(id) => remove("service_hours", *id),
     }
 }
 
@@ -230,14 +210,14 @@ mod tests {
         let db = store.connection();
         let span = Span::new(Millis(1_000), Millis(2_000));
         let window = Window { id: 0, scope: Scope::All, span, reason: "works".into(), created: Millis(0) };
-        let id = edit(db, &Edit::AddWindow(window.clone()), Millis(500)).expect("written").expect("taken");
+        let id = edit(db, &ScheduleEdit::AddWindow(window.clone()), Millis(500)).expect("written").expect("taken");
         assert_eq!(schedule(db).expect("readable").windows(), [Window { id, created: Millis(500), ..window }]);
-        edit(db, &Edit::RemoveWindow(id), Millis(3_000)).expect("written").expect("taken");
+        edit(db, &ScheduleEdit::RemoveWindow(id), Millis(3_000)).expect("written").expect("taken");
         let after = schedule(db).expect("readable");
         assert!(after.is_empty());
         // Agreed before the time's end and taken back after it.
         assert_eq!(after.changed_after(span).len(), 1);
-        let again = edit(db, &Edit::RemoveWindow(id), Millis(3_000)).expect("written");
+        let again = edit(db, &ScheduleEdit::RemoveWindow(id), Millis(3_000)).expect("written");
         assert!(matches!(again, Err(EditError::NotFound)));
     }
 

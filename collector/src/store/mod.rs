@@ -1,7 +1,9 @@
 //! The collector's own file: inventory, ledger, minutes, and what waits for VictoriaMetrics. One SQLite database in WAL
 //! mode; a commit returns when it would survive a power cut.
 
+mod accounts;
 mod backup;
+mod edit;
 mod enrolment;
 mod events;
 mod evidence;
@@ -16,15 +18,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rusqlite::Connection;
+use shared::Millis;
 
+pub use accounts::{AccountEdit, AuditRow, accounts, audit};
 pub use backup::backup;
+pub use edit::{Change, Edit, EditError};
 pub use enrolment::{
     CertificateRow, CodeRow, add_branch, add_certificate, add_code, certificate_of, certificates, code, drop_codes, forget_ended,
     has_branch, revoke, revoked_branches, use_code,
 };
 pub use events::{EventRow, Whose, events};
 pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
-pub use inventory::Changed;
+pub use inventory::{Changed, InventoryEdit};
 pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
 pub use outbox::Waiting;
@@ -76,7 +81,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 4] = [TABLES, maintenance::TABLES, evidence::TABLES, enrolment::TABLES];
+const STEPS: [&str; 6] = [TABLES, maintenance::TABLES, evidence::TABLES, enrolment::TABLES, accounts::TABLES, inventory::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
@@ -166,6 +171,18 @@ impl Store {
         Ok(answer)
     }
 
+    /// Makes a change that somebody asks for: all of it is durable when this returns, or none of it happened.
+    ///
+    /// # Errors
+    /// Why it can't be made.
+    pub fn edit(&mut self, change: &Change, now: Millis) -> Result<i64, EditError> {
+        let begun = self.db.transaction().map_err(StoreError::from)?;
+        // What is refused half-way is undone.
+        let done = edit::edit(&begun, change, now)??;
+        begun.commit().map_err(StoreError::from)?;
+        Ok(done)
+    }
+
     /// The connection, for reading within the writer.
     pub fn connection(&self) -> &Connection {
         &self.db
@@ -219,7 +236,7 @@ pub use inventory::{
 pub use ledger::{
     add_gap, add_transition, changes, covered, gaps, lost_through, open_since, put_stream, recent_changes, streams,
 };
-pub use maintenance::{Edit, EditError, add_late, edit, late, schedule};
+pub use maintenance::{ScheduleEdit, add_late, late, schedule};
 pub use minutes::{add_minutes, minutes, seal};
 pub use outbox::{drop_oldest, outbox_bytes, peek, push, remove};
 pub use timeline::timelines;

@@ -9,7 +9,8 @@ export const HOUR = 3_600_000;
 export function device(id: string, status: string, more: Partial<Device> = {}): Device {
   return {
     id, name: id, branch: "b1", region: "r1", device_type: "router", ip: "10.0.0.1", status: status as Device["status"], cause: null,
-    since: NOW - HOUR, down_since: null, last_ok: null, is_flapping: false, rtt_ms: null, packet_loss: null, in_maintenance: false, ...more,
+    since: NOW - HOUR, down_since: null, last_ok: null, is_flapping: false, rtt_ms: null, packet_loss: null, in_maintenance: false,
+    flags: [], verdict: null, is_provisional: false, ...more,
   };
 }
 

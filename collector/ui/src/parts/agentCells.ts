@@ -30,7 +30,7 @@ export function agentCell(column: AgentColumn, branch: Branch, now: number): Cel
       return behind === null ? { text: "" } : { text: duration(behind), tone: "warn" };
     }
     case "line":
-      return costCell(spent && spent.sent_bytes + spent.received_bytes, spent?.over_ms, kilobytes);
+      return costCell(spent ? spent.sent_bytes + spent.received_bytes : undefined, spent?.over_ms, kilobytes);
     case "card":
       return costCell(spent?.disk_bytes, spent?.over_ms, kilobytes);
     case "flushes":
@@ -61,8 +61,8 @@ function ageCell(branch: Branch, now: number): CellWords {
   return branch.observed_through == null ? NOT_KNOWN : { text: duration(now - branch.observed_through), tone: "warn" };
 }
 
-function numberCell(number: number | undefined): CellWords {
-  if (number === undefined) return NOT_KNOWN;
+function numberCell(number: number | null | undefined): CellWords {
+  if (number === undefined || number === null) return NOT_KNOWN;
   return number === 0 ? { text: "0", tone: "quiet" } : { text: format.number(number) };
 }
 

@@ -1,0 +1,248 @@
+//! Who may do what, asked of a whole collector.
+
+#[path = "counter/mod.rs"]
+mod counter;
+
+use counter::{Counter, TOKEN, said};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use ward_collector::accounts::Role;
+use ward_collector::api::access::RULES;
+
+const PASSWORD: &str = "correct horse";
+
+fn filled(path: &str, id: &str) -> String {
+    path.replace("{id}", id).replace("{name}", id)
+}
+
+#[tokio::test]
+async fn each_role_may_what_its_rules_say_and_nothing_else() {
+    let counter = Counter::open().await;
+    let mut tokens = Vec::new();
+    for role in Role::ALL {
+        let regions = if role == Role::RegionalManager { json!(["seen"]) } else { Value::Null };
+        tokens.push((role, counter.token(role.as_str(), regions).await));
+    }
+    for (method, path, least) in RULES {
+        let path = filled(path, "no-such");
+        let (status, _) = said(counter.request(method, &path)).await;
+        assert!(status == 401, "{method} {path} without a token: {status}");
+        for (role, token) in &tokens {
+            let (status, body) = said(counter.by(token, method, &path)).await;
+            let denied = status == 403 || status == 401;
+            // Who comes by a token has no password to change.
+            let is_exempt = path == "/api/v1/me/password";
+            assert!(denied == (role < least) || is_exempt, "{method} {path} by {role:?}: {status} {body}");
+        }
+    }
+    // What has no rule.
+    for (method, path, status) in [("GET", "/api/v1/nothing", 404), ("PUT", "/api/v1/users", 405), ("GET", "/logout", 405)] {
+        assert_eq!(said(counter.by(TOKEN, method, path)).await.0, status, "{method} {path}");
+        assert_eq!(said(counter.request(method, path)).await.0, 401, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_other_regions_is_told_by_any_route() {
+    let counter = Counter::open().await;
+    let scope =
+        json!({ "scope": "branch", "key": "hidden-branch", "from": "2026-01-01T00:00:00Z", "to": "2026-01-01T01:00:00Z" });
+    assert_eq!(counter.change("POST", "/api/v1/maintenance", &scope).await.0, 201);
+    let manager = counter.token("regional_manager", json!(["seen"])).await;
+    let ask = async |method: &str, path: &str| said(counter.by(&manager, method, path)).await;
+    let (_, description) = ask("GET", "/api/v1/openapi.json").await;
+    let mut asked = 0;
+    for (path, methods) in description["paths"].as_object().expect("paths") {
+        if methods["get"].is_null() || path.contains("openapi") {
+            continue;
+        }
+        for id in ["seen-1", "seen-branch", "hidden-1", "hidden-branch"] {
+            let (status, body) = ask("GET", &filled(path, id)).await;
+            assert!(!body.to_string().contains("hidden"), "{path} of {id}: {status} {body}");
+            if id.starts_with("hidden") && path.contains("{id}") {
+                assert_eq!(status, 404, "{path} of {id}: {body}");
+            }
+            asked += 1;
+        }
+    }
+    assert!(asked > 50, "{asked}");
+    let (_, stats) = ask("GET", "/api/v1/dashboard/stats").await;
+    assert_eq!(stats["total_devices"], 2);
+    let (_, all) = ask("GET", "/api/v1/availability").await;
+    assert_eq!(all["rows"][0]["devices"], 2, "{all}");
+    // The same questions by somebody who sees everything are other answers.
+    let (_, stats) = said(counter.by(TOKEN, "GET", "/api/v1/dashboard/stats")).await;
+    assert_eq!(stats["total_devices"], 3);
+    // Nor may anything there be changed.
+    let window = |scope: &str, key: Value| json!({ "scope": scope, "key": key, "from": 1_800_000_000_000_i64, "to": 1_800_000_100_000_i64 });
+    for (scope, key, expected) in [
+        ("branch", json!("hidden-branch"), 400),
+        ("region", json!("hidden"), 400),
+        ("device", json!("hidden-1"), 400),
+        ("all", Value::Null, 400),
+        ("device_type", json!("atm"), 400),
+        ("branch", json!("seen-branch"), 201),
+    ] {
+        let (status, body) = said(counter.by(&manager, "POST", "/api/v1/maintenance").json(&window(scope, key))).await;
+        assert_eq!(status, expected, "{scope}: {body}");
+    }
+    assert_eq!(ask("DELETE", "/api/v1/maintenance/1").await.0, 404);
+    assert_eq!(ask("DELETE", "/api/v1/maintenance/2").await.0, 204);
+}
+
+async fn feed(counter: &Counter, token: &str, query: &str) -> Result<Value, u16> {
+    let mut request = format!("ws://{}/ws/updates{query}", counter.address).into_client_request().expect("an address");
+    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+    match tokio_tungstenite::connect_async(request).await {
+        Ok((mut socket, _)) => {
+            let message = socket.next().await.expect("a message").expect("no error");
+            Ok(serde_json::from_str(message.to_text().expect("a text")).expect("JSON"))
+        }
+        Err(tokio_tungstenite::tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn the_feed_has_only_what_its_reader_may_see_and_wants() {
+    let counter = Counter::open().await;
+    let viewer = counter.token("viewer", json!(["seen"])).await;
+    let ids = |message: &Value| -> String {
+        let devices = message["devices"].as_array().expect("devices").iter();
+        devices.filter_map(|device| device["id"].as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let first = feed(&counter, &viewer, "").await.expect("a snapshot");
+    assert_eq!((ids(&first).as_str(), first["branches"].as_array().map(Vec::len)), ("seen-1 seen-2", Some(1)));
+    assert!(!first.to_string().contains("hidden"));
+    assert_eq!(ids(&feed(&counter, &viewer, "?region=hidden").await.expect("a snapshot")), "");
+    assert_eq!(ids(&feed(&counter, TOKEN, "?branch=hidden-branch").await.expect("a snapshot")), "hidden-1");
+    assert_eq!(ids(&feed(&counter, TOKEN, "").await.expect("a snapshot")).split(' ').count(), 3);
+    // It goes on where it was, while its numbers are the same.
+    let (epoch, seq) = (first["epoch"].as_str().expect("an epoch"), first["seq"].as_u64().expect("a number"));
+    let again = feed(&counter, &viewer, &format!("?resume={epoch}.{seq}")).await.expect("a message");
+    assert_eq!((again["type"].as_str(), again["seq"].as_u64()), (Some("resumed"), Some(seq)));
+    let other = feed(&counter, TOKEN, &format!("?resume={epoch}.{seq}")).await.expect("a message");
+    assert_eq!(other["type"], "snapshot", "another reader's numbers are not its own");
+    for (token, query, status) in
+        [("wrong-token", "", 401), (&*viewer, "?colour=1", 400), (&*viewer, "?resume=x", 400), (&*viewer, "?region=a/b", 400)]
+    {
+        assert_eq!(feed(&counter, token, query).await.err(), Some(status), "{query}");
+    }
+}
+
+/// A session: its cookie and what its page has to show.
+async fn enter(counter: &Counter, name: &str, password: &str) -> Result<(String, String), u16> {
+    let response =
+        counter.request("POST", "/login").json(&json!({ "name": name, "password": password })).send().await.expect("an answer");
+    if response.status() != 200 {
+        return Err(response.status().as_u16());
+    }
+    let cookie = response.headers()["set-cookie"].to_str().expect("a text").to_owned();
+    assert!(cookie.contains("; HttpOnly; SameSite=Strict; "), "{cookie}");
+    let me: Value = serde_json::from_str(&response.text().await.expect("a text")).expect("JSON");
+    assert_eq!((me["name"].as_str(), me["via"].as_str()), (Some(name), Some("session")));
+    Ok((cookie.split(';').next().expect("a value").to_owned(), me["csrf"].as_str().expect("a text").to_owned()))
+}
+
+#[tokio::test]
+async fn a_user_comes_in_changes_something_by_the_page_and_leaves() {
+    let counter = Counter::open().await;
+    let nino = json!({ "name": "nino", "role": "technician", "regions": ["seen"], "password": PASSWORD });
+    assert_eq!(counter.change("POST", "/api/v1/users", &nino).await.0, 201);
+    assert_eq!(counter.change("POST", "/api/v1/users", &nino).await.0, 409);
+    assert_eq!(enter(&counter, "nino", "wrong horse").await, Err(401));
+    let (cookie, csrf) = enter(&counter, "nino", PASSWORD).await.expect("a session");
+    let by_page = |method: &str, path: &str| counter.request(method, path).header("cookie", &cookie);
+    let (_, me) = said(by_page("GET", "/api/v1/me")).await;
+    assert_eq!((me["role"].as_str(), &me["regions"], me["csrf"].as_str()), (Some("technician"), &json!(["seen"]), Some(&*csrf)));
+    let window = json!({ "scope": "device", "key": "seen-1", "from": 1_800_000_000_000_i64, "to": 1_800_000_100_000_i64 });
+    // Another site can make a browser send the cookie, and no more.
+    assert_eq!(said(by_page("POST", "/api/v1/maintenance").json(&window)).await.0, 403);
+    assert_eq!(said(by_page("POST", "/api/v1/maintenance").json(&window).header("x-csrf-token", "0".repeat(32))).await.0, 403);
+    assert_eq!(said(by_page("POST", "/api/v1/maintenance").json(&window).header("x-csrf-token", &csrf)).await.0, 201);
+    let (_, audit) = said(counter.by(TOKEN, "GET", "/api/v1/audit")).await;
+    let line = |at: usize| {
+        ["actor", "action", "target"].map(|field| audit["entries"][at][field].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(line(0), ["nino", "maintenance.add", "device seen-1"]);
+    assert_eq!(line(1), ["nino", "login", "nino"]);
+    assert_eq!(line(2), ["api-token", "user.add", "nino"]);
+    assert!(!audit.to_string().contains(PASSWORD) && !audit.to_string().contains("argon2"), "{audit}");
+    // One's own password ends all sessions.
+    let own = |current: &str| json!({ "current": current, "password": "another horse" });
+    let change = |current: &str| by_page("POST", "/api/v1/me/password").json(&own(current)).header("x-csrf-token", &csrf);
+    assert_eq!(said(change("wrong horse")).await.0, 400);
+    assert_eq!(said(change(PASSWORD)).await.0, 204);
+    assert_eq!(said(by_page("GET", "/api/v1/me")).await.0, 401);
+    let (cookie, csrf) = enter(&counter, "nino", "another horse").await.expect("a session");
+    let leave = counter.request("POST", "/logout").header("cookie", &cookie).header("x-csrf-token", &csrf);
+    assert_eq!(said(leave).await.0, 204);
+    assert_eq!(said(counter.request("GET", "/api/v1/me").header("cookie", &cookie)).await.0, 401);
+}
+
+#[tokio::test]
+async fn what_was_taken_away_is_taken_at_once_and_the_last_admin_stays() {
+    let counter = Counter::open().await;
+    let user = |name: &str, role: &str| json!({ "name": name, "role": role, "password": PASSWORD });
+    assert_eq!(counter.change("POST", "/api/v1/users", &user("nino", "viewer")).await.0, 201);
+    assert_eq!(counter.change("POST", "/api/v1/users", &user("gia", "admin")).await.0, 201);
+    let (cookie, _) = enter(&counter, "nino", PASSWORD).await.expect("a session");
+    let me = async || said(counter.request("GET", "/api/v1/me").header("cookie", &cookie)).await.0;
+    assert_eq!(me().await, 200);
+    assert_eq!(counter.change("PATCH", "/api/v1/users/nino", &json!({ "regions": ["seen"] })).await.0, 200);
+    assert_eq!(me().await, 401, "who may see less begins again");
+    let token = counter.token("viewer", Value::Null).await;
+    assert_eq!(said(counter.by(&token, "GET", "/api/v1/me")).await.0, 200);
+    let (_, tokens) = said(counter.by(TOKEN, "GET", "/api/v1/tokens")).await;
+    assert!(!tokens.to_string().contains(&token), "{tokens}");
+    let id = tokens["tokens"][0]["id"].as_i64().expect("a number");
+    assert_eq!(counter.change("DELETE", &format!("/api/v1/tokens/{id}"), &Value::Null).await.0, 204);
+    assert_eq!(said(counter.by(&token, "GET", "/api/v1/me")).await.0, 401);
+    assert_eq!(counter.change("DELETE", "/api/v1/users/gia", &Value::Null).await.0, 409);
+    assert_eq!(counter.change("PATCH", "/api/v1/users/gia", &json!({ "role": "viewer" })).await.0, 409);
+    assert_eq!(counter.change("DELETE", "/api/v1/users/nino", &Value::Null).await.0, 204);
+    for (body, field) in [
+        (json!({ "name": "a b", "role": "viewer", "password": PASSWORD }), "name"),
+        (json!({ "name": "a", "role": "king", "password": PASSWORD }), "role"),
+        (json!({ "name": "a", "role": "viewer", "password": "short" }), "password"),
+        (json!({ "name": "a", "role": "viewer" }), "password"),
+        (json!({ "name": "a", "role": "regional_manager", "password": PASSWORD }), "regions"),
+        (json!({ "name": "a", "role": "admin", "regions": ["seen"], "password": PASSWORD }), "regions"),
+        (json!({ "name": "a", "role": "viewer", "regions": [], "password": PASSWORD }), "regions"),
+        (json!({ "name": "a", "role": "viewer", "regions": ["nowhere"], "password": PASSWORD }), "regions[0]"),
+        (json!({ "name": "a", "role": "viewer", "password": PASSWORD, "colour": 1 }), "colour"),
+    ] {
+        let (status, problem) = counter.change("POST", "/api/v1/users", &body).await;
+        assert_eq!((status, problem["field"].as_str()), (400, Some(field)), "{body}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn who_guesses_is_stopped() {
+    let counter = Counter::open().await;
+    let nino = json!({ "name": "nino", "role": "viewer", "password": PASSWORD });
+    assert_eq!(counter.change("POST", "/api/v1/users", &nino).await.0, 201);
+    for _ in 0..10 {
+        assert_eq!(enter(&counter, "nino", "wrong horse").await, Err(401));
+    }
+    assert_eq!(enter(&counter, "nino", PASSWORD).await, Err(429), "the right one tells no more than a wrong one");
+    let code = json!({ "code": "wrong", "name": "me", "password": PASSWORD });
+    assert_eq!(counter.change("POST", "/setup", &code).await.0, 409, "there is a user");
+}
+
+#[tokio::test]
+async fn a_link_with_the_token_leads_in_and_its_cookie_alone_changes_nothing() {
+    let counter = Counter::open().await;
+    let response = counter.request("GET", &format!("/login?token={TOKEN}")).send().await.expect("an answer");
+    assert_eq!((response.status().as_u16(), response.headers()["location"].to_str().expect("a text")), (303, "/"));
+    let cookie = format!("ward_token={TOKEN}");
+    let (status, me) = said(counter.request("GET", "/api/v1/me").header("cookie", &cookie)).await;
+    assert_eq!((status, me["role"].as_str(), me["via"].as_str()), (200, Some("admin"), Some("token")));
+    let user = json!({ "name": "nino", "role": "viewer", "password": PASSWORD });
+    let add = || counter.request("POST", "/api/v1/users").header("cookie", &cookie).json(&user);
+    assert_eq!(said(add()).await.0, 403);
+    assert_eq!(said(add().header("x-csrf-token", me["csrf"].as_str().expect("a text"))).await.0, 201);
+    let wrong = counter.request("GET", "/login?token=wrong-token").send().await.expect("an answer");
+    assert_eq!(wrong.headers()["location"].to_str().expect("a text"), "/login?failed=1");
+}
