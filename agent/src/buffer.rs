@@ -3,7 +3,7 @@
 //! The only queue between a verdict and the collector. Entries leave on an ack and in no other way; what doesn't fit is
 //! replaced by a gap that says how much. It reads no clock and touches the disk only through a [`Store`].
 
-use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -188,7 +188,11 @@ pub struct Buffer<S> {
     /// The oldest group can't be read now: nothing goes out before it.
     is_blocked: bool,
     /// New groups of a commit that took too long: they may be on the disk all the same, though nobody counts on them.
-    late: Vec<Position>,
+    late: BTreeSet<Position>,
+    /// What was to be forgotten when the disk failed: left there, it would come back with the next run.
+    owed: Vec<Write>,
+    /// The disk is good, and will soon be full.
+    lacks_room: bool,
 }
 
 impl<S: Store> Buffer<S> {
@@ -223,7 +227,9 @@ impl<S: Store> Buffer<S> {
             retry_at: now,
             room_at: now,
             is_blocked: false,
-            late: Vec::new(),
+            late: BTreeSet::new(),
+            owed: Vec::new(),
+            lacks_room: false,
         };
         buffer.append(Body::Boot(entry), now);
         buffer.append_orphans(orphans, now);
@@ -244,7 +250,8 @@ impl<S: Store> Buffer<S> {
         if entries > 0 {
             tracing::error!(entries, "the disk holds entries of a run that it doesn't remember: reporting a gap");
             let dropped = Dropped { unreadable: entries, ..Dropped::default() };
-            self.append(Body::Gap(Gap { span: 1, from: Uptime(0), to: now, reason: GapReason::Corrupted, dropped }), now);
+            // When that was isn't known, only that it was before this run: the time between runs is no run's anyway.
+            self.append(Body::Gap(Gap { span: 1, from: now, to: now, reason: GapReason::Corrupted, dropped }), now);
         }
     }
 
@@ -315,10 +322,15 @@ impl<S: Store> Buffer<S> {
     /// Writes what has waited long enough. `connected`: whether an ack may come at once.
     pub fn tick(&mut self, connected: bool, now: Uptime) {
         if self.volatile_since.is_some() && now >= self.retry_at.max(self.room_at) {
-            // What earlier runs left has to go out even if this one never has to write.
-            match self.load_late(now).and_then(|()| self.remember_run()) {
-                Ok(()) => self.disk_took(now),
-                Err(error) => self.disk_failed("trying the disk again", &error, now),
+            if self.lacks_room {
+                // Trying it by a write would wear it.
+                self.disk_took(now);
+            } else {
+                // What earlier runs left has to go out even if this one never has to write.
+                match self.load_late(now).and_then(|()| self.remember_run()) {
+                    Ok(()) => self.disk_took(now),
+                    Err(error) => self.disk_failed("trying the disk again", &error, now),
+                }
             }
         }
         let patience = if connected { TRANSITION_WAIT_MS } else { 0 };
@@ -348,7 +360,8 @@ impl<S: Store> Buffer<S> {
             self.disk_failed("reading the buffer", &error, now);
             return;
         }
-        let mut writes = self.taken_back(u64::MAX);
+        let mut writes = self.owed.clone();
+        writes.extend(self.taken_back(u64::MAX));
         let mut stored = Vec::new();
         for group in split(self.memory.iter(), GROUP_LIMIT_BYTES) {
             let at = Position { run: self.run.ordinal, seq: group.first };
@@ -360,12 +373,12 @@ impl<S: Store> Buffer<S> {
         if let Err(error) = self.store.commit(writes) {
             if error.kind() == io::ErrorKind::TimedOut {
                 self.late.extend(stored.into_iter().map(|(at, _)| at));
-                self.late.dedup();
             }
             self.disk_failed("writing the buffer", &error, now);
             return;
         }
         self.late.clear();
+        self.owed.clear();
         self.disk_took(now);
         stored.into_iter().for_each(|(at, group)| self.disk.insert(at, group));
         self.memory.clear();
@@ -424,7 +437,8 @@ impl<S: Store> Buffer<S> {
         let done = self.disk.of_run(run).take_while(|(_, stored)| stored.last <= through);
         let done: Vec<Position> = done.map(|(at, _)| *at).collect();
         done.iter().for_each(|at| self.disk.remove(*at));
-        let mut writes: Vec<Write> = done.into_iter().map(Write::Remove).collect();
+        let mut writes = std::mem::take(&mut self.owed);
+        writes.extend(done.into_iter().map(Write::Remove));
         if run == self.run.ordinal {
             writes.extend(self.taken_back(through));
             while let Some((seq, delta, bytes)) = self.memory.front()
@@ -437,9 +451,12 @@ impl<S: Store> Buffer<S> {
         }
         writes.extend(self.drained_runs().into_iter().map(Write::ForgetRun));
         if !writes.is_empty() {
-            match self.store.forget(writes) {
+            match self.store.forget(writes.clone()) {
                 Ok(()) => self.trim(now),
-                Err(error) => self.disk_failed("forgetting what is acknowledged", &error, now),
+                Err(error) => {
+                    self.owed = writes;
+                    self.disk_failed("forgetting what is acknowledged", &error, now);
+                }
             }
         }
         let earlier = self.disk.groups.range(..Position { run, seq: 0 }).next();
@@ -469,8 +486,12 @@ impl<S: Store> Buffer<S> {
             if !found.is_empty() && (at.run != end.run || at.seq > end.seq + 1) {
                 break;
             }
+            let mut stored = stored;
             let group = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
-                Ok(Some(group)) => group,
+                Ok(Some(group)) => {
+                    stored = self.believe(at, stored, &group);
+                    group
+                }
                 // The gap is told whether or not the disk takes it.
                 Ok(None) => {
                     let gap = corrupted(at, stored);
@@ -497,6 +518,18 @@ impl<S: Store> Buffer<S> {
             return self.chunk(run, split(rest, limit_bytes).next()?);
         }
         self.chunk(end.run, split(found.iter(), limit_bytes).next()?)
+    }
+
+    /// Takes a group as it is on the disk: a commit that joined it with the next and was called a failure may have been done.
+    fn believe(&mut self, at: Position, known: Stored, group: &Group) -> Stored {
+        if group.last() <= known.last {
+            return known;
+        }
+        let found = describe(group, encode(group).len());
+        let held: Vec<Position> = self.disk.of_run(at.run).map(|(at, _)| *at).collect();
+        held.into_iter().filter(|other| *other > at && other.seq <= found.last).for_each(|other| self.disk.remove(other));
+        self.disk.insert(at, found);
+        found
     }
 
     fn chunk(&self, ordinal: u32, group: Group) -> Option<Chunk> {
@@ -534,7 +567,11 @@ impl<S: Store> Buffer<S> {
             let oldest_quality = self.disk.groups.iter().find(|(_, stored)| stored.minutes > 0).map(|(at, _)| *at);
             let Some(at) = oldest_quality.or_else(|| self.oldest_droppable()) else { return };
             let Some(stored) = self.disk.groups.get(&at).copied() else { return };
-            let thinned = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
+            let read = self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes)));
+            if let Ok(Some(group)) = &read {
+                self.believe(at, stored, group);
+            }
+            let thinned = match read {
                 Ok(Some(group)) if oldest_quality.is_some() => thin(group, |body, _| matches!(body, Body::Qualities(_))),
                 Ok(Some(group)) => thin(group, |body, _| !matches!(body, Body::Boot(_))),
                 Ok(None) => corrupted(at, stored),
@@ -564,6 +601,11 @@ impl<S: Store> Buffer<S> {
     fn replace_joined(&mut self, at: Position, group: Group, now: Uptime) -> bool {
         let before = self.disk.of_run(at.run).take_while(|(before, _)| **before < at).last().map(|(before, _)| *before);
         let before = before.and_then(|before| Some((before, decode(&self.store.read(before).ok()??)?)));
+        if let Some((before, first)) = &before
+            && let Some(known) = self.disk.groups.get(before).copied()
+        {
+            self.believe(*before, known, first);
+        }
         let Some((before, mut first)) = before.filter(|(_, first)| is_joinable(first, &group)) else {
             return self.replace(at, &group, now);
         };
@@ -616,11 +658,13 @@ impl<S: Store> Buffer<S> {
             self.volatile_since = Some(now);
         }
         self.retry_at = now.plus(RETRY_MS);
+        self.lacks_room = false;
     }
 
     /// The disk took a write: it is good, unless it is about to be full.
     fn disk_took(&mut self, now: Uptime) {
-        if !self.store.has_room() {
+        self.lacks_room = !self.store.has_room();
+        if self.lacks_room {
             self.volatile_since.get_or_insert(now);
             self.room_at = now.plus(RETRY_MS);
         } else if self.volatile_since.take().is_some() {
@@ -775,7 +819,8 @@ fn thin(group: Group, mut drop: impl FnMut(&Body, u64) -> bool) -> Group {
     Group { first: group.first, deltas }
 }
 
-fn gap_of(body: &Body, at: Uptime) -> Gap {
+/// What stands for an entry that is lost.
+pub(crate) fn gap_of(body: &Body, at: Uptime) -> Gap {
     let (from, dropped) = match body {
         Body::Gap(gap) => return gap.clone(),
         Body::Transition(transition) => (transition.onset, Dropped { transitions: 1, ..Dropped::default() }),
@@ -791,8 +836,8 @@ fn gap_of(body: &Body, at: Uptime) -> Gap {
 
 fn describe(group: &Group, bytes: usize) -> Stored {
     let minutes = group.deltas.iter().map(|d| if let Body::Qualities(q) = &d.body { q.minutes() } else { 0 }).sum();
-    // A gap reaches back to the first entry that it stands for.
-    let begin = |d: &Delta| if let Body::Gap(gap) = &d.body { gap.from.min(d.at) } else { d.at };
+    // Should it be lost, that reaches back to where what it tells of began.
+    let begin = |d: &Delta| gap_of(&d.body, d.at).from.min(d.at);
     let from = group.deltas.iter().map(begin).min().unwrap_or_default();
     let to = group.deltas.iter().map(|d| d.at).max().unwrap_or_default();
     Stored { last: group.last(), bytes, minutes, from, to }
@@ -1065,6 +1110,44 @@ mod tests {
         assert_eq!(disk.0.borrow().contents.groups.len(), 1);
         drop(buffer);
         assert_eq!(waiting(&mut open(disk, 2)), "1:2 tt, 2:1 b");
+    }
+
+    #[test]
+    fn groups_that_were_joined_by_a_commit_that_failed_count_once() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        for n in 1..=3 {
+            buffer.append(transition(n), Uptime(n));
+            buffer.tick(false, Uptime(n));
+        }
+        let before = waiting(&mut buffer);
+        let positions: Vec<Position> = disk.0.borrow().contents.groups.keys().copied().collect();
+        let second = decode(&disk.0.borrow().contents.groups[&positions[1]]).expect("a group");
+        disk.0.borrow_mut().is_late = true;
+        assert!(!buffer.replace_joined(positions[1], second, Uptime(4)), "it is called a failure");
+        disk.0.borrow_mut().is_late = false;
+        assert_eq!(disk.0.borrow().contents.groups.len(), 2, "and done");
+        assert_eq!(waiting(&mut buffer), before);
+        assert_eq!(buffer.level().waiting, 4);
+    }
+
+    #[test]
+    fn what_could_not_be_forgotten_does_not_come_back() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        buffer.append(transition(2), Uptime(2));
+        buffer.tick(false, Uptime(2));
+        drop(buffer);
+        let mut next = open(disk.clone(), 2);
+        disk.0.borrow_mut().broken = true;
+        next.ack(StreamId(1), 2, Uptime(3));
+        disk.0.borrow_mut().broken = false;
+        next.ack(StreamId(1), 3, Uptime(4));
+        drop(next);
+        drop(open(disk.clone(), 3));
+        assert_eq!(waiting(&mut open(disk, 4)), "4:1 b", "nothing is left, and nothing is nobody's");
     }
 
     #[test]

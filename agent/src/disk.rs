@@ -234,20 +234,18 @@ fn open(folder: &Path) -> io::Result<Open> {
 
 fn apply(open: &Open, writes: Vec<Write>) -> io::Result<()> {
     let mut groups = sled::Batch::default();
+    let mut runs = sled::Batch::default();
     for write in writes {
         match write {
             Write::Put(at, bytes) => groups.insert(&key(at), bytes),
             Write::Remove(at) => groups.remove(&key(at)),
-            Write::Run(run) => {
-                let bytes = postcard::to_stdvec(&run).map_err(io::Error::other)?;
-                open.runs.insert(run.ordinal.to_be_bytes(), bytes)?;
-            }
-            Write::ForgetRun(ordinal) => {
-                open.runs.remove(ordinal.to_be_bytes())?;
-            }
+            Write::Run(run) => runs.insert(&run.ordinal.to_be_bytes(), postcard::to_stdvec(&run).map_err(io::Error::other)?),
+            Write::ForgetRun(ordinal) => runs.remove(&ordinal.to_be_bytes()),
         }
     }
-    Ok(open.groups.apply_batch(groups)?)
+    // In this order: groups of a run that is forgotten would be nobody's.
+    open.groups.apply_batch(groups)?;
+    Ok(open.runs.apply_batch(runs)?)
 }
 
 fn key(at: Position) -> [u8; 12] {

@@ -127,6 +127,8 @@ struct Connection {
     proof: Option<Uptime>,
     health_told: Option<(Uptime, Told)>,
     states_told: Arc<Vec<Live>>,
+    /// What was told when all of it was.
+    states_full: Arc<Vec<Live>>,
 }
 
 /// What of an agent's health is worth a word with the next heartbeat: config, buffer, entries that wait, clock.
@@ -239,6 +241,7 @@ impl Link {
             proof: None,
             health_told: None,
             states_told: Arc::default(),
+            states_full: Arc::default(),
         })
     }
 
@@ -327,7 +330,8 @@ impl Link {
         let states = Arc::clone(&self.ends.tally.borrow().states);
         // Once the stream has caught up, the collector goes by it and forgets them.
         let are_told = self.tell(connection, Arc::clone(&states)).await?;
-        connection.states_told = if are_told { states } else { Arc::default() };
+        (connection.states_told, connection.states_full) =
+            if are_told { (Arc::clone(&states), states) } else { Default::default() };
         Ok(())
     }
 
@@ -335,10 +339,14 @@ impl Link {
     async fn tell_newest(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         let states = Arc::clone(&self.ends.tally.borrow().states);
         if !self.ends.standing.borrow().is_behind {
-            connection.states_told = Arc::default();
-        } else {
-            let changed = changed(&connection.states_told, &states);
+            (connection.states_told, connection.states_full) = Default::default();
+        } else if connection.states_told != states {
+            // All that has changed since everything was told: the last such message may be lost.
+            let changed = changed(&connection.states_full, &states);
             if self.tell(connection, Arc::new(changed)).await? {
+                if connection.states_full.is_empty() {
+                    connection.states_full = Arc::clone(&states);
+                }
                 connection.states_told = states;
             }
         }

@@ -48,7 +48,8 @@ impl<S: Store + Send + 'static> Patient<S> {
 
     fn ask<T: Send + 'static>(&mut self, what: impl FnOnce(&mut S) -> io::Result<T> + Send + 'static) -> io::Result<T> {
         if self.done.load(Ordering::Acquire) < self.given {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk still hangs"));
+            // Not handed over: it won't be done late.
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the disk still hangs"));
         }
         let (reply, answer) = mpsc::sync_channel(1);
         let job: Job<S> = Box::new(move |store| {

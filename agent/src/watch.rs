@@ -19,7 +19,7 @@ use shared::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::CONFIRMATION_LIMIT_MS;
+use crate::buffer::{CONFIRMATION_LIMIT_MS, gap_of};
 use crate::clock;
 use crate::degraded::Degraded;
 use crate::isolation::{Finding, Other, blame, judge};
@@ -877,14 +877,11 @@ impl<P: Prober> Watch<P> {
     fn shorten_backlog(&mut self) {
         let mut dropped = Dropped::default();
         let lost: Vec<(Body, Uptime)> = self.backlog.drain(..BACKLOG_LIMIT / 2).collect();
-        let (from, to) = (lost.first().map_or(Uptime(0), |(_, at)| *at), lost.last().map_or(Uptime(0), |(_, at)| *at));
-        for (body, _) in &lost {
-            match body {
-                Body::Transition(_) | Body::Flagged(_) | Body::Identity(_) => dropped.transitions += 1,
-                Body::Qualities(q) => dropped.minutes += q.minutes(),
-                Body::Gap(gap) => dropped.add(gap.dropped),
-                Body::Boot(_) => dropped.unreadable += 1,
-            }
+        let (mut from, mut to) = (Uptime(u64::MAX), Uptime(0));
+        for (body, at) in &lost {
+            let gap = gap_of(body, *at);
+            dropped.add(gap.dropped);
+            (from, to) = (from.min(gap.from), to.max(*at));
         }
         tracing::error!(entries = lost.len(), "the keeper of the buffer is stuck: entries become a gap");
         let gap = Gap { span: 1, from, to, reason: GapReason::BufferFull, dropped };

@@ -553,7 +553,8 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
-        state.has_to_speak = false;
+        // A word that vouches for nothing leaves what is known as old as it is.
+        state.has_to_speak &= observed.is_none();
         // Ahead of our clock it was dated by another one: ours was set since.
         let known = state.observed.filter(|known| *known <= now);
         state.observed = known.max(observed.map(|observed| observed.min(now)));
@@ -572,7 +573,6 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
         state.gone_at = None;
-        state.has_to_speak = false;
         if let Some(health) = &heartbeat.health {
             state.health = Some(health.clone());
         }
@@ -591,6 +591,7 @@ impl Fleet {
         if heartbeat.states.is_empty() {
             return;
         }
+        state.has_to_speak = false;
         state.live_observed = Some(observed);
         state.live_until = Some((heartbeat.stream, heartbeat.last));
         for live in &heartbeat.states {

@@ -6,11 +6,12 @@
 //! to the number that it names, and says nothing where the ledger hasn't come so far. What a branch sends otherwise keeps
 //! its order. Memory is bounded in bytes: at the limit the sender waits, and with it the broker and the agents.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use shared::Lane;
+use shared::wire::{decode, encode};
+use shared::{Heartbeat, Lane};
 use tokio::sync::Semaphore;
 
 use crate::ingest::Command;
@@ -81,11 +82,48 @@ struct Share {
     batches: usize,
 }
 
+/// What waits of a branch's heartbeats, the older first.
+#[derive(Default)]
+struct Heartbeats {
+    /// The newest with states, and with those that an earlier one has told and it doesn't: each tells what has changed.
+    states: Option<Payload>,
+    /// The newest without any.
+    plain: Option<Payload>,
+}
+
+impl Heartbeats {
+    fn put(&mut self, payload: Payload) {
+        let has_states = decode::<Heartbeat>(&payload.bytes).is_ok_and(|heartbeat| !heartbeat.states.is_empty());
+        if !has_states {
+            self.plain = Some(payload);
+            return;
+        }
+        let joined = self.states.take().and_then(|before| joined(&before, &payload));
+        *self = Self { states: Some(joined.unwrap_or(payload)), plain: None };
+    }
+
+    fn cost(&self) -> usize {
+        self.states.iter().chain(&self.plain).map(Payload::cost).sum()
+    }
+}
+
+/// A heartbeat with the states that one before it has told and it doesn't, if both are of one run.
+fn joined(before: &Payload, newer: &Payload) -> Option<Payload> {
+    let (before, mut heartbeat) = (decode::<Heartbeat>(&before.bytes).ok()?, decode::<Heartbeat>(&newer.bytes).ok()?);
+    if before.stream != heartbeat.stream {
+        return None;
+    }
+    let told: HashSet<_> = heartbeat.states.iter().map(|live| live.device.clone()).collect();
+    heartbeat.states.extend(before.states.into_iter().filter(|live| !told.contains(&live.device)));
+    heartbeat.health = heartbeat.health.or(before.health);
+    Some(Payload { topic: newer.topic.clone(), is_batch: false, bytes: encode(&heartbeat).ok()?.into() })
+}
+
 #[derive(Default)]
 struct State {
     orders: VecDeque<Command>,
-    /// The newest heartbeat of each branch, and the branches in the order in which they are due.
-    heartbeats: HashMap<String, Payload>,
+    /// What waits of each branch's heartbeats, and the branches in the order in which they are due.
+    heartbeats: HashMap<String, Heartbeats>,
     heartbeat_turns: VecDeque<String>,
     heartbeat_bytes: usize,
     /// The rest by branch, and whose turn it is.
@@ -202,17 +240,18 @@ impl State {
         self.orders.is_empty() && self.heartbeat_turns.is_empty() && self.turns.is_empty()
     }
 
-    /// Puts a heartbeat in the place of the one before; `false` when there is no room.
+    /// Puts a heartbeat in the place of the one before, as far as it says the same; `false` when there is no room.
     fn put_heartbeat(&mut self, branch: String, payload: Payload) -> bool {
-        let before = self.heartbeats.get(&branch).map_or(0, Payload::cost);
-        let bytes = self.heartbeat_bytes - before + payload.cost();
-        if bytes > HEARTBEATS_LIMIT_BYTES {
+        if self.heartbeat_bytes + payload.cost() > HEARTBEATS_LIMIT_BYTES {
             return false;
         }
-        self.heartbeat_bytes = bytes;
-        if self.heartbeats.insert(branch.clone(), payload).is_none() {
-            self.heartbeat_turns.push_back(branch);
+        if !self.heartbeats.contains_key(&branch) {
+            self.heartbeat_turns.push_back(branch.clone());
         }
+        let held = self.heartbeats.entry(branch).or_default();
+        self.heartbeat_bytes -= held.cost();
+        held.put(payload);
+        self.heartbeat_bytes += held.cost();
         true
     }
 
@@ -238,9 +277,9 @@ impl State {
         while group.len() < GROUP_LIMIT
             && let Some(branch) = self.heartbeat_turns.pop_front()
         {
-            let Some(payload) = self.heartbeats.remove(&branch) else { continue };
-            self.heartbeat_bytes -= payload.cost();
-            group.push(payload.into());
+            let Some(held) = self.heartbeats.remove(&branch) else { continue };
+            self.heartbeat_bytes -= held.cost();
+            group.extend(held.states.into_iter().chain(held.plain).map(Command::from));
         }
     }
 
@@ -283,6 +322,9 @@ impl From<Payload> for Command {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use shared::message::Live;
+    use shared::{Status, StreamId, Uptime};
 
     use super::*;
 
@@ -340,6 +382,50 @@ mod tests {
     #[tokio::test]
     async fn a_heartbeat_waits_for_no_batch_and_only_the_newest_of_a_branch_counts() {
         check("a/up/1 b/up/2 a/live/3 c/live/4 a/live/5 ! b/up/6", "! a:5 c:4 a:1 b:2 b:6").await;
+    }
+
+    #[tokio::test]
+    async fn what_a_heartbeat_told_of_one_device_outlives_the_next_that_tells_of_another() {
+        let heartbeat = |sent: u64, states: &[(&str, Status)]| {
+            let live = |(device, status): &(&str, Status)| Live::of(device.parse().expect("an id"), *status, Uptime(sent));
+            let heartbeat = Heartbeat {
+                stream: StreamId(1),
+                sent: Uptime(sent),
+                dating: None,
+                last: 9,
+                observed_through: Uptime(sent),
+                health: None,
+                states: states.iter().map(live).collect(),
+            };
+            Command::Payload { topic: "ward/1/vake/live".to_owned(), bytes: encode(&heartbeat).expect("small").into() }
+        };
+        let (sender, mut inbox) = inbox(Arc::default());
+        for (sent, states) in [
+            (1, &[("a", Status::Up), ("b", Status::Up), ("c", Status::Up)][..]),
+            (2, &[]),
+            (3, &[("b", Status::Down)]),
+            (4, &[("a", Status::Down)]),
+            (5, &[]),
+            (6, &[]),
+        ] {
+            sender.send(heartbeat(sent, states)).await.expect("somebody takes it");
+        }
+        let told: Vec<(u64, Vec<String>)> = inbox
+            .take()
+            .expect("something waits")
+            .into_iter()
+            .filter_map(
+                |command| if let Command::Payload { bytes, .. } = command { decode::<Heartbeat>(&bytes).ok() } else { None },
+            )
+            .map(|heartbeat| {
+                let mut states: Vec<String> =
+                    heartbeat.states.iter().map(|live| format!("{} {}", live.device, live.status)).collect();
+                states.sort();
+                (heartbeat.sent.0, states)
+            })
+            .collect();
+        assert_eq!(told, [(4, vec!["a down".to_owned(), "b down".to_owned(), "c up".to_owned()]), (6, Vec::new())]);
+        assert_eq!(inbox.0.lock().heartbeat_bytes, 0);
     }
 
     #[tokio::test]

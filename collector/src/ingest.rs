@@ -1264,7 +1264,9 @@ fn undatable(
     let observed = row.observed.max(began).min(now);
     // A gap that the agent tells may reach back over what is known already.
     let first = entries.first().map_or(seqs.0, |(seq, _)| seqs.0.min(*seq));
-    let gap = GapRow { stream: 0, first, last: seqs.1, from: observed, to: now, reason: "undatable".to_owned(), dropped };
+    // Of a run that was never dated nothing is known, and nothing claimed: it takes out no time that others have seen.
+    let from = if row.observed > Millis(0) { observed } else { now };
+    let gap = GapRow { stream: 0, first, last: seqs.1, from, to: now, reason: "undatable".to_owned(), dropped };
     Staged { gaps: vec![gap], ..Staged::of(branch, StreamRow { began, observed, error_ms: u32::MAX, ..row }, now) }
 }
 
