@@ -43,7 +43,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// A connection on which the broker has confirmed nothing for so long, with something on its way, is given up, in ms.
 const STUCK_MS: u64 = 30_000;
 /// How often the agent's health is told while nothing of it has changed, in ms.
-const HEALTH_MS: u64 = 300_000;
+const HEALTH_MS: u64 = 900_000;
 /// Questions and answers that wait.
 pub const ASKS_LIMIT: usize = 16;
 /// Time for the last entries to be acknowledged when the program ends.

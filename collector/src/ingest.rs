@@ -32,7 +32,7 @@ use crate::settings::Rollout;
 use crate::store::{self, CutRow, GapRow, IdentityRow, MinuteRow, ProofRow, Recent, Store, StoreError, StreamRow, TransitionRow};
 
 /// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
-const CLOCK_ACK_MS: i64 = 1_800_000;
+const CLOCK_ACK_MS: i64 = 2_400_000;
 /// Device-days that are packed in one go.
 const SEAL_LIMIT: u32 = 200;
 /// Longest hole of status samples that is filled, in ms: more than the longest backlog of an agent.
@@ -227,6 +227,13 @@ impl Ingest {
         });
         // A device may stand in another branch now.
         self.live.timelines_mut().set_stale();
+        // An agent may have told of a device before it was here, and thinks no more of it. One that is new to it as well is
+        // told of by itself, and meanwhile nobody asks.
+        let fleet = self.live.fleet();
+        let in_doubt = fleet.branches.iter().enumerate().filter(|(at, _)| fleet.has_doubts(*at));
+        let asked: Vec<_> = in_doubt.filter_map(|(_, branch)| Some((branch.info.id.clone(), branch.stream()?))).collect();
+        drop(fleet);
+        asked.into_iter().for_each(|of| drop(self.doubts.entry(of).or_insert((RESTATEMENTS_SPARED, now))));
         Ok(())
     }
 
@@ -1132,6 +1139,8 @@ impl Ingest {
 const RESTATEMENT_WAIT_MS: i64 = 2_500;
 /// Longest such wait, in ms.
 const RESTATEMENT_WAIT_LIMIT_MS: i64 = 600_000;
+/// After a change of the inventory nobody is asked before the time that this many questions would have taken: 80 s.
+const RESTATEMENTS_SPARED: u32 = 5;
 /// Changes of each device that are remembered over a restart, for flapping.
 const RECENT_CHANGES: u32 = 16;
 /// A batch that was sent longer ago than this, in ms, is dated anew: it would have been sent again long since.

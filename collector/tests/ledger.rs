@@ -30,6 +30,24 @@ fn an_inventory_that_changes_beside_a_batch_lets_no_device_take_anothers_place()
 }
 
 #[test]
+fn a_device_that_was_told_of_before_it_was_imported_is_asked_for() {
+    let mut desk = heard();
+    desk.take(&batch(1, BOOT, 4, 10_000, vec![change("m3", Status::Down, 9_500)]));
+    import(&desk.folder, &format!("{CSV}m3,M3,m,M,r,R,atm,10.0.0.9\n"));
+    desk.handle(vec![Command::Reload]);
+    assert_eq!(desk.shown("m3"), "unknown(never_observed)");
+    let asks = |desk: &mut Desk, at: u64| {
+        desk.now = BOOT + i64::try_from(at).expect("small");
+        desk.handle(vec![heartbeat(1, BOOT, 4, at)]).is_some_and(|ack| ack.restate)
+    };
+    assert!(!asks(&mut desk, 20_000), "it may be new to its agent as well");
+    assert!(asks(&mut desk, 100_000));
+    desk.take(&batch(1, BOOT, 5, 100_500, vec![change("m3", Status::Down, 9_500)]));
+    assert_eq!(desk.shown("m3"), "down");
+    assert!(!asks(&mut desk, 900_000), "nothing is in doubt any more");
+}
+
+#[test]
 fn a_batch_from_ahead_of_a_clock_that_was_set_back_is_dated_anew_and_not_lost() {
     let mut desk = heard();
     desk.now -= 3_600_000;
