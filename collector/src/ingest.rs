@@ -233,7 +233,9 @@ impl Ingest {
         let in_doubt = fleet.branches.iter().enumerate().filter(|(at, _)| fleet.has_doubts(*at));
         let asked: Vec<_> = in_doubt.filter_map(|(_, branch)| Some((branch.info.id.clone(), branch.stream()?))).collect();
         drop(fleet);
-        asked.into_iter().for_each(|of| drop(self.doubts.entry(of).or_insert((RESTATEMENTS_SPARED, now))));
+        for of in asked {
+            self.doubts.entry(of).or_insert((RESTATEMENTS_SPARED, now));
+        }
         Ok(())
     }
 
