@@ -75,7 +75,7 @@ async fn measure(net: &Net, minutes: u64) -> Result<(Vec<Figure>, Vec<String>)> 
     let broker = Mosquitto::start(Net::CENTRE.into(), &pki.server(&[Net::CENTRE.into()])).await;
     let collector = Collector::start(CollectorSettings {
         broker: Broker::External(broker.access(&pki.client("collector"))),
-        victoria_metrics: None,
+        victoria_metrics: Vec::new(),
         probe: PROBE,
         silent_after: Duration::from_secs(30),
         report: Some("metered = [\"b2\"]"),

@@ -201,7 +201,7 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
         data_dir: None,
         report: None,
         broker: Broker::External(broker.access.clone()),
-        victoria_metrics: victoria.as_ref().map(Victoria::url),
+        victoria_metrics: victoria.iter().map(Victoria::url).collect(),
         probe: Probe { interval_ms: 2_000, timeout_ms: 500, retry_ms: 500, fall: 3, rise: 2 },
         silent_after: Duration::from_secs(30),
         estate: estate(branches, devices),

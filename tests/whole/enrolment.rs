@@ -53,7 +53,7 @@ impl<'net> Bank<'net> {
         let data = tempfile::tempdir().expect("the folder for temporary files is writable");
         let settings = CollectorSettings {
             broker: Broker::Authority(Net::CENTRE.into()),
-            victoria_metrics: None,
+            victoria_metrics: Vec::new(),
             probe: Probe::BRISK,
             silent_after: Duration::from_secs(10),
             report: None,

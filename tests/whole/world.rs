@@ -56,7 +56,7 @@ impl<'net> World<'net> {
         let mut settings = CollectorSettings {
             report: None,
             broker: Broker::External(broker.access(&centre)),
-            victoria_metrics: Some(victoria.url()),
+            victoria_metrics: vec![victoria.url()],
             probe: PROBE,
             silent_after,
             estate: Estate::of(net),
