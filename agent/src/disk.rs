@@ -390,6 +390,30 @@ mod tests {
         assert!(most <= SMALL * 3 / 2, "{most} B");
     }
 
+    /// Bytes of memory that this process has.
+    fn resident_bytes() -> u64 {
+        let text = fs::read_to_string("/proc/self/status").expect("it is a Linux");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        line.and_then(|kb| kb.trim().parse::<u64>().ok()).expect("a number") * 1_024
+    }
+
+    #[test]
+    fn a_database_takes_little_memory_however_much_goes_through_it() {
+        let state = tempfile::tempdir().expect("a folder");
+        let before = resident_bytes();
+        let mut disk = Disk::new(state.path(), LIMIT);
+        disk.commit(vec![Write::Run(run(1))]).expect("written");
+        let at = |seq| Position { run: 1, seq };
+        for seq in 1..=2_000 {
+            disk.commit(vec![Write::Put(at(seq), vec![seq as u8; 5_000])]).expect("written");
+            if seq > 10 {
+                disk.forget(vec![Write::Remove(at(seq - 10))]).expect("forgotten");
+            }
+        }
+        let taken = resident_bytes().saturating_sub(before);
+        assert!(taken < 9 * 1024 * 1024, "{taken} B");
+    }
+
     #[test]
     fn a_renewal_that_was_interrupted_is_finished_or_forgotten() {
         let state = tempfile::tempdir().expect("a folder");
