@@ -284,8 +284,10 @@ fn main() -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(storm(&arguments))?
     };
+    let mut missed = 0;
     for Figure { name, value, unit, goal, is_lower_better } in figures {
         let holds = goal.map(|goal| if is_lower_better { value <= goal } else { value >= goal });
+        missed += u32::from(holds == Some(false));
         let (better, sign) = if is_lower_better { ("lower", "<=") } else { ("higher", ">=") };
         if arguments.json {
             let line = serde_json::json!({
@@ -300,5 +302,6 @@ fn main() -> Result<()> {
             println!("{name:<34} {value:>12.2} {unit:<3} {goal}");
         }
     }
+    ensure!(missed == 0, "goals that do not hold: {missed}");
     Ok(())
 }
