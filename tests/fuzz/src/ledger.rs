@@ -40,7 +40,7 @@ impl Desk {
         let (sender, outgoing) = mpsc::channel(1_000);
         let metrics = Arc::new(Metrics::default());
         let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 20 };
-        let ingest = Ingest::new(store, live, metrics, sender, Rollout::default(), Some(queue), NOW);
+        let ingest = Ingest::new(store, live, metrics, sender, Rollout::default(), Some(queue), Moment { wall: NOW, boot: BootId(1), uptime: Uptime(0) });
         Self { folder, ingest: ingest.expect("a readable file"), outgoing, runs: 0 }
     }
 }
@@ -55,7 +55,7 @@ pub fn payloads(content: &[u8]) {
         let commands = [(Lane::Up, framed::<Batch>(content)), (Lane::Live, framed::<Heartbeat>(content))];
         let payload = |(lane, bytes)| Command::Payload { topic: topic(lane), bytes: Bytes::from(bytes) };
         desk.ingest.handle(commands.map(payload).into(), NOW);
-        desk.ingest.handle(vec![Command::Tick], NOW);
+        desk.ingest.handle(vec![Command::Tick(Uptime(0))], NOW);
         while desk.outgoing.try_recv().is_ok() {}
         desk.runs += 1;
         if desk.runs == RUNS {
