@@ -27,6 +27,8 @@ pub const GROUP_LIMIT_BYTES: usize = 7_000;
 pub const CONFIRMATION_LIMIT_MS: u64 = 5_000;
 /// How long to leave a disk alone that has just failed, in ms.
 const RETRY_MS: u64 = 10_000;
+/// The form of groups on a disk. An update that writes another one still reads those of the version before it.
+const FORM: u8 = 1;
 
 /// A run of the agent, as its disk remembers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +88,10 @@ pub trait Store {
     /// Whether there is room for more than the next few writes.
     fn has_room(&mut self) -> bool {
         true
+    }
+    /// Whether what earlier runs left was found damaged and put aside since this was last asked.
+    fn has_put_aside(&mut self) -> bool {
+        false
     }
 }
 
@@ -206,11 +212,7 @@ impl<S: Store> Buffer<S> {
         let dating = dating_of(&older, boot);
         let previous = older.iter().max_by_key(|run| run.ordinal);
         let ordinal = previous.map_or(1, |run| run.ordinal + 1);
-        let entry = Boot {
-            boot,
-            version: crate::VERSION.to_owned(),
-            previous: previous.map(|run| Previous { stream: run.stream, through: run.last, clean: run.clean }),
-        };
+        let entry = Boot { boot, version: crate::VERSION.to_owned(), previous: previous.map(previous_of) };
         let mut buffer = Self {
             store,
             // What an earlier run of this boot has learnt of the time still holds.
@@ -245,10 +247,10 @@ impl<S: Store> Buffer<S> {
         buffer
     }
 
-    /// Says that so many entries of runs that nobody remembers could not be sent.
+    /// Says that so many entries of runs that nobody remembers could not be sent, at least.
     fn append_orphans(&mut self, entries: u64, now: Uptime) {
         if entries > 0 {
-            tracing::error!(entries, "the disk holds entries of a run that it doesn't remember: reporting a gap");
+            tracing::error!(entries, "earlier runs left entries that nobody can read or place: reporting a gap");
             let dropped = Dropped { unreadable: entries, ..Dropped::default() };
             // When that was isn't known, only that it was before this run: the time between runs is no run's anyway.
             self.append(Body::Gap(Gap { span: 1, from: now, to: now, reason: GapReason::Corrupted, dropped }), now);
@@ -405,6 +407,13 @@ impl<S: Store> Buffer<S> {
             return Ok(());
         }
         let (older, disk, orphans) = load(&mut self.store)?;
+        // Where it has gone out already, the collector knows no better than that a run began.
+        if let Some((1, Delta { body: Body::Boot(boot), .. }, bytes)) = self.memory.front_mut() {
+            boot.previous = older.iter().max_by_key(|run| run.ordinal).map(previous_of);
+            let now = postcard::experimental::serialized_size(&Body::Boot(boot.clone())).unwrap_or(0);
+            *bytes = now;
+        }
+        self.memory_bytes = self.memory.iter().map(|(.., bytes)| bytes).sum();
         self.append_orphans(orphans, now);
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
         self.run.dating = self.run.dating.or_else(|| dating_of(&older, self.run.boot));
@@ -681,6 +690,10 @@ pub fn dating_of(runs: &[Run], boot: BootId) -> Option<Anchor> {
 /// The runs, their groups, and how many groups belong to no run that is known.
 type Loaded = (Vec<Run>, Index, u64);
 
+fn previous_of(run: &Run) -> Previous {
+    Previous { stream: run.stream, through: run.last, clean: run.clean }
+}
+
 /// Reads what earlier runs left. Groups that can't be read, and numbers that are missing between groups, become gaps.
 fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     let runs = store.runs()?;
@@ -732,7 +745,8 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     if !repairs.is_empty() {
         store.commit(repairs)?;
     }
-    Ok((runs, disk, orphans))
+    // How much that was, nobody knows: one entry, at least.
+    Ok((runs, disk, orphans + u64::from(store.has_put_aside())))
 }
 
 fn keep(disk: &mut Index, repairs: &mut Vec<Write>, run: u32, group: &Group) {
@@ -844,7 +858,7 @@ fn describe(group: &Group, bytes: usize) -> Stored {
 }
 
 fn encode(group: &Group) -> Vec<u8> {
-    let mut bytes = postcard::to_stdvec(group).expect("a group holds nothing that postcard can't write");
+    let mut bytes = postcard::to_extend(group, vec![FORM]).expect("a group holds nothing that postcard can't write");
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
@@ -854,7 +868,8 @@ fn decode(bytes: &[u8]) -> Option<Group> {
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
         return None;
     }
-    postcard::from_bytes(body).ok().filter(|group: &Group| !group.deltas.is_empty())
+    let (FORM, group) = body.split_first().map(|(form, group)| (*form, group))? else { return None };
+    postcard::from_bytes(group).ok().filter(|group: &Group| !group.deltas.is_empty())
 }
 
 #[cfg(test)]
@@ -1052,6 +1067,36 @@ mod tests {
         next.flush(Uptime(20_000));
         assert!(!next.level().volatile);
         assert!(folder.path().join("buffer.damaged-1").exists());
+        assert_eq!(waiting(&mut next), "1:1 bg1t", "what it held is lost, and that is told");
+    }
+
+    #[test]
+    fn a_group_on_a_card_is_written_as_it_always_was() {
+        let group = Group { first: 7, deltas: vec![Delta { at: Uptime(9), body: transition(5) }] };
+        let written = crate::enrol::to_hex(&encode(&group));
+        assert_eq!(
+            written, "01070109010a76616b652d61746d2d3100010500000038d52434",
+            "updates find these on cards: a changed field needs a new form"
+        );
+        assert_eq!(decode(&encode(&group)), Some(group));
+        let run = Run { ordinal: 3, stream: StreamId(7), boot: BootId(1), last: 9, clean: true, dating: None };
+        assert_eq!(crate::enrol::to_hex(&postcard::to_stdvec(&run).expect("written")), "030701090100");
+    }
+
+    #[test]
+    fn a_group_in_a_form_that_is_not_known_becomes_a_gap() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        drop(buffer);
+        for group in disk.0.borrow_mut().contents.groups.values_mut() {
+            group.truncate(group.len() - 4);
+            group[0] = FORM + 1;
+            let crc = crc32fast::hash(group);
+            group.extend(crc.to_le_bytes());
+        }
+        assert_eq!(waiting(&mut open(disk, 2)), "1:1 g2, 2:1 b");
     }
 
     #[test]
@@ -1193,6 +1238,9 @@ mod tests {
         disk.0.borrow_mut().broken = false;
         next.tick(false, Uptime(10_002));
         assert_eq!(waiting(&mut next), "1:1 bt, 2:1 bt");
+        let boot = next.next(Position { run: 1, seq: 2 }, 1, Uptime(10_002)).expect("the boot");
+        let [Delta { body: Body::Boot(boot), .. }] = boot.group.deltas.as_slice() else { panic!("{boot:?}") };
+        assert_eq!(boot.previous, Some(Previous { stream: StreamId(1), through: 2, clean: false }), "what came before is told");
         drop(next);
         assert_eq!(waiting(&mut open(disk, 3)), "1:1 bt, 2:1 bt, 3:1 b");
     }
@@ -1316,11 +1364,14 @@ mod tests {
 
     proptest! {
         /// Against a plain queue: after any steps, what waits is what was appended and not acknowledged, less what a
-        /// crash took from memory; numbers neither repeat nor go missing.
+        /// crash took from memory; numbers neither repeat nor go missing. Where room is made, gaps say for how much they stand.
         #[test]
-        fn it_is_a_queue_that_forgets_only_what_is_acknowledged(steps in prop::collection::vec(step(), 1..80)) {
+        fn it_is_a_queue_that_forgets_only_what_is_acknowledged(
+            steps in prop::collection::vec(step(), 1..200), limit in prop_oneof![Just(LIMIT), 150u64..600]
+        ) {
             let disk = Fake::default();
-            let mut buffer = open(disk.clone(), 1);
+            let mut buffer = Buffer::open(disk.clone(), StreamId(1), BootId(1), limit, Uptime(0));
+            let mut transitions: BTreeSet<Position> = BTreeSet::new();
             let mut model: Vec<Position> = vec![Position { run: 1, seq: 1 }];
             let mut now = 0;
             for step in steps {
@@ -1329,7 +1380,9 @@ mod tests {
                 match step {
                     Step::Append(is_transition) => {
                         buffer.append(if is_transition { transition(now) } else { qualities(1) }, Uptime(now));
-                        model.push(Position { run: run.ordinal, seq: buffer.run().last });
+                        let at = Position { run: run.ordinal, seq: buffer.run().last };
+                        model.push(at);
+                        transitions.extend(is_transition.then_some(at));
                     }
                     Step::Tick(connected) => buffer.tick(connected, Uptime(now)),
                     Step::Ack(n) => {
@@ -1347,14 +1400,25 @@ mod tests {
                         let ends: Vec<u64> = buffer.disk.groups.values().map(|stored| stored.last).collect();
                         drop(buffer);
                         model.retain(|at| durable.iter().zip(&ends).any(|(d, end)| d.run == at.run && (d.seq..=*end).contains(&at.seq)));
-                        buffer = Buffer::open(disk.clone(), StreamId(u64::from(run.ordinal) + 1), BootId(1), LIMIT, Uptime(now));
+                        buffer = Buffer::open(disk.clone(), StreamId(u64::from(run.ordinal) + 1), BootId(1), limit, Uptime(now));
                         model.push(Position { run: buffer.run().ordinal, seq: 1 });
                     }
                 }
                 let mut found = Vec::new();
                 let mut after = Position::default();
                 while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(now)) {
-                    found.extend((chunk.group.first..=chunk.group.last()).map(|seq| Position { run: chunk.run.ordinal, seq }));
+                    let at = |seq| Position { run: chunk.run.ordinal, seq };
+                    found.extend((chunk.group.first..=chunk.group.last()).map(at));
+                    let gaps = numbered(chunk.group.clone()).into_iter().filter_map(|(seq, delta, _)| match delta.body {
+                        Body::Gap(gap) => Some((seq, gap)),
+                        _ => None,
+                    });
+                    for (seq, gap) in gaps {
+                        prop_assert!(limit < LIMIT, "nothing had to go: {gap:?}");
+                        let lost = transitions.range(at(seq)..at(seq + gap.span)).count() as u64;
+                        prop_assert_eq!(gap.dropped.transitions, lost, "{:?}", gap);
+                        prop_assert_eq!(gap.dropped.unreadable, 0, "{:?}", gap);
+                    }
                     after = chunk.end;
                 }
                 // A group that is acknowledged in part is offered again as a whole: the collector knows what it has.

@@ -41,6 +41,7 @@ pub struct Disk {
     limit_bytes: u64,
     /// Files up to this size are left alone: a renewal that failed, or gained little, isn't tried again at once.
     renew_above: u64,
+    has_put_aside: bool,
 }
 
 struct Open {
@@ -62,7 +63,7 @@ impl Disk {
     /// another name.
     pub fn new(state_dir: &Path, limit_bytes: u64) -> Self {
         let (folder, reserve) = (state_dir.join("buffer"), state_dir.join("reserve"));
-        Self { folder, reserve, open: None, flushes: Arc::default(), limit_bytes, renew_above: 0 }
+        Self { folder, reserve, open: None, flushes: Arc::default(), limit_bytes, renew_above: 0, has_put_aside: false }
     }
 
     /// Counts how often something was made durable.
@@ -74,7 +75,9 @@ impl Disk {
     /// panicked half-way through.
     fn with<T>(&mut self, what: impl FnOnce(&Open) -> io::Result<T>) -> io::Result<T> {
         if self.open.is_none() {
-            self.open = Some(open_or_quarantine(&self.folder).inspect_err(|error| self.make_room(error))?);
+            let (open, has_put_aside) = open_or_quarantine(&self.folder).inspect_err(|error| self.make_room(error))?;
+            self.has_put_aside |= has_put_aside;
+            self.open = Some(open);
         }
         let Some(open) = &self.open else { return Err(io::Error::other("the buffer is not open")) };
         let done = guarded(|| what(open));
@@ -174,13 +177,14 @@ fn guarded<T>(what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::InvalidData, "sled panicked")))
 }
 
-fn open_or_quarantine(folder: &Path) -> io::Result<Open> {
+/// The database, and whether the one that was there is damaged and put aside.
+fn open_or_quarantine(folder: &Path) -> io::Result<(Open, bool)> {
     settle(folder)?;
     fs::create_dir_all(folder)?;
     let mut tries = 0;
     let damage = loop {
         match guarded(|| open(folder)) {
-            Ok(open) => return Ok(open),
+            Ok(open) => return Ok((open, false)),
             Err(error) if is_locked(&error) && tries < LOCK_TRIES => {
                 tries += 1;
                 std::thread::sleep(LOCK_PAUSE);
@@ -197,7 +201,7 @@ fn open_or_quarantine(folder: &Path) -> io::Result<Open> {
         "the buffer is damaged and put aside; what it held and was not sent is a gap"
     );
     fs::create_dir_all(folder)?;
-    open(folder)
+    Ok((open(folder)?, true))
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -315,6 +319,10 @@ impl Store for Disk {
     fn has_room(&mut self) -> bool {
         self.lay_by()
     }
+
+    fn has_put_aside(&mut self) -> bool {
+        std::mem::take(&mut self.has_put_aside)
+    }
 }
 
 #[cfg(test)]
@@ -388,6 +396,30 @@ mod tests {
         }
         assert!(buffer.level().bytes > Disk::held_limit(SMALL) * 9 / 10, "{:?}", buffer.level());
         assert!(most <= SMALL * 3 / 2, "{most} B");
+    }
+
+    /// Bytes of memory that this process has.
+    fn resident_bytes() -> u64 {
+        let text = fs::read_to_string("/proc/self/status").expect("it is a Linux");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        line.and_then(|kb| kb.trim().parse::<u64>().ok()).expect("a number") * 1_024
+    }
+
+    #[test]
+    fn a_database_takes_little_memory_however_much_goes_through_it() {
+        let state = tempfile::tempdir().expect("a folder");
+        let before = resident_bytes();
+        let mut disk = Disk::new(state.path(), LIMIT);
+        disk.commit(vec![Write::Run(run(1))]).expect("written");
+        let at = |seq| Position { run: 1, seq };
+        for seq in 1..=2_000 {
+            disk.commit(vec![Write::Put(at(seq), vec![seq as u8; 5_000])]).expect("written");
+            if seq > 10 {
+                disk.forget(vec![Write::Remove(at(seq - 10))]).expect("forgotten");
+            }
+        }
+        let taken = resident_bytes().saturating_sub(before);
+        assert!(taken < 9 * 1024 * 1024, "{taken} B");
     }
 
     #[test]

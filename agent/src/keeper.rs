@@ -98,7 +98,7 @@ impl Keeper {
         let began = clock::uptime();
         let disk = Disk::new(state_dir, limit_bytes);
         let meter = Meter::new(disk.flushes(), began);
-        let disk = Patient::new(disk)?;
+        let disk = Patient::new(disk, pulse.clone())?;
         let (commands, inbox) = mpsc::channel(COMMANDS_LIMIT);
         let (told, standing) = watch::channel(Standing::begun(stream));
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {

@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::buffer::{Position, Run, Store, Write};
+use crate::service::Pulse;
 
 /// How long a card may take. Healthy ones pause for up to a second or two while they tidy up.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -22,18 +23,20 @@ pub struct Patient<S> {
     given: u64,
     done: Arc<AtomicU64>,
     patience: Duration,
+    pulse: Pulse,
 }
 
 impl<S: Store + Send + 'static> Patient<S> {
-    /// Puts a store on a thread of its own. The thread ends when this value is dropped and its last job is done.
+    /// Puts a store on a thread of its own. The thread ends when this value is dropped and its last job is done. `pulse` beats
+    /// with each answer: reading a large buffer takes many, and is no standstill.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn new(store: S) -> io::Result<Self> {
-        Self::with_patience(store, PATIENCE)
+    pub fn new(store: S, pulse: Pulse) -> io::Result<Self> {
+        Self::with_patience(store, PATIENCE, pulse)
     }
 
-    fn with_patience(mut store: S, patience: Duration) -> io::Result<Self> {
+    fn with_patience(mut store: S, patience: Duration, pulse: Pulse) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job<S>>();
         let done = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&done);
@@ -43,7 +46,7 @@ impl<S: Store + Send + 'static> Patient<S> {
                 counted.fetch_add(1, Ordering::Release);
             }
         })?;
-        Ok(Self { jobs, given: 0, done, patience })
+        Ok(Self { jobs, given: 0, done, patience, pulse })
     }
 
     fn ask<T: Send + 'static>(&mut self, what: impl FnOnce(&mut S) -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -71,6 +74,7 @@ impl<S: Store + Send + 'static> Patient<S> {
         while self.done.load(Ordering::Acquire) < self.given {
             std::thread::yield_now();
         }
+        self.pulse.beat();
         answered
     }
 }
@@ -98,6 +102,10 @@ impl<S: Store + Send + 'static> Store for Patient<S> {
 
     fn has_room(&mut self) -> bool {
         self.ask(|store| Ok(store.has_room())).unwrap_or(false)
+    }
+
+    fn has_put_aside(&mut self) -> bool {
+        self.ask(|store| Ok(store.has_put_aside())).unwrap_or(false)
     }
 
     fn trim(&mut self, held_bytes: u64) -> io::Result<()> {
@@ -133,7 +141,7 @@ mod tests {
     #[test]
     fn a_disk_that_hangs_is_an_error_until_it_wakes() {
         let (wake, sleep) = mpsc::channel();
-        let mut store = Patient::with_patience(Hanging(sleep), Duration::from_millis(50)).expect("a thread");
+        let mut store = Patient::with_patience(Hanging(sleep), Duration::from_millis(50), Pulse::default()).expect("a thread");
         assert!(store.runs().is_ok());
         let error = store.commit(Vec::new()).expect_err("it hangs");
         assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::TimedOut, "the disk hangs for more than 50 ms"));
@@ -174,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_store_that_panicked_once_is_usable_again() {
-        let mut store = Patient::new(Panicking(false)).expect("a thread");
+        let mut store = Patient::new(Panicking(false), Pulse::default()).expect("a thread");
         let _ = store.forget(Vec::new());
         std::thread::sleep(Duration::from_millis(100));
         let then: Vec<String> = (0..3).map(|_| format!("{:?}", store.commit(Vec::new()).map_err(|e| e.to_string()))).collect();

@@ -23,7 +23,7 @@ use crate::fleet::Fleet;
 use crate::inbox::{Sender, inbox};
 use crate::ingest::{self, Command, Ingest};
 use crate::metrics::Metrics;
-use crate::settings::{BrokerChoice, Settings};
+use crate::settings::{BrokerChoice, Settings, VictoriaMetrics};
 use crate::store::{Readers, Store};
 use crate::victoria::Victoria;
 use crate::{broker, bus, clock, enrolment, remote_write, secrets};
@@ -88,7 +88,7 @@ impl Collector {
         let live = Arc::new(Live::new(Fleet::new(settings.silence()), notes));
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
-        let queue = settings.victoria_metrics.as_ref().map(|victoria| victoria.queue_limit_bytes);
+        let queue = settings.victoria_metrics.as_ref().map(VictoriaMetrics::queue);
         let (asks, asked) = mpsc::channel(bus::ASKS_LIMIT);
         let ingest =
             Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
@@ -130,8 +130,8 @@ impl Collector {
         let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses, enrolment } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox, &pulses.ledger))?;
-        let victoria =
-            settings.victoria_metrics.as_ref().map(|victoria| Arc::new(Victoria::new(&victoria.url, Arc::clone(&metrics))));
+        let servers = settings.victoria_metrics.as_ref().map(|victoria| victoria.endpoints.as_slice());
+        let victoria = servers.map(|servers| Arc::new(Victoria::new(servers, Arc::clone(&metrics))));
         let (edits, requests) = mpsc::channel(EDITS_LIMIT);
         let accounts = readers.read(crate::store::accounts)?;
         let code = (accounts.users().len() == 0 && !live.notes.demo).then(secrets::random_code);
@@ -176,8 +176,11 @@ impl Collector {
             helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone()));
             helpers.spawn(office.run(shutdown.clone()));
         }
-        if let (Some(settings), Some(victoria)) = (settings.victoria_metrics, victoria) {
-            helpers.spawn(remote_write::run(settings.url, victoria, readers, commands.clone(), metrics));
+        if let Some(victoria) = victoria {
+            for index in 0..victoria.endpoints().len() {
+                let (readers, metrics) = (Arc::clone(&readers), Arc::clone(&metrics));
+                helpers.spawn(remote_write::run(Arc::clone(&victoria), index, readers, commands.clone(), metrics));
+            }
         }
         let mut parts = JoinSet::new();
         parts.spawn(api::serve(listener, api, shutdown.clone()));

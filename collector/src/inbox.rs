@@ -342,9 +342,12 @@ mod tests {
             Command::Payload { topic, bytes } => {
                 format!("{}:{}", topic.split('/').nth(2).unwrap_or("?"), String::from_utf8_lossy(bytes))
             }
-            Command::Tick | Command::Republish | Command::Reload | Command::Revoked(_) | Command::Sent(_) | Command::Edit(..) => {
-                "!".to_owned()
-            }
+            Command::Tick
+            | Command::Republish
+            | Command::Reload
+            | Command::Revoked(_)
+            | Command::Sent(..)
+            | Command::Edit(..) => "!".to_owned(),
         };
         group.iter().map(word).collect::<Vec<_>>().join(" ")
     }

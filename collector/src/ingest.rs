@@ -3,7 +3,7 @@
 //!
 //! A batch is weighed, written, and only then shown and acknowledged. What can't be written is neither.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +24,15 @@ use crate::clock;
 use crate::feed::Live;
 use crate::fleet::{BranchState, Cut, Fleet, Origin, Quality};
 use crate::inbox::{self, Inbox};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, label};
 use crate::outage::Change;
 use crate::rollout::{self, Order};
 use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
-use crate::store::{self, CutRow, GapRow, IdentityRow, MinuteRow, ProofRow, Recent, Store, StoreError, StreamRow, TransitionRow};
+use crate::store::{
+    self, CutRow, GapRow, IdentityRow, MinuteRow, Outbox, OutboxReader, ProofRow, Queue, Recent, Store, StoreError, StreamRow,
+    TransitionRow,
+};
 
 /// How often an agent on a quiet line gets an ack for its heartbeat, in ms: its clock drifts.
 const CLOCK_ACK_MS: i64 = 2_400_000;
@@ -55,8 +58,8 @@ pub enum Command {
     Reload,
     /// These branches were revoked, and no others are: nobody may speak for them.
     Revoked(BTreeSet<BranchId>),
-    /// VictoriaMetrics has this request.
-    Sent(i64),
+    /// A reader of the outbox, by its place in the config, has all requests up to this one.
+    Sent(usize, i64),
     /// Somebody makes a change; the answer says whether it is made.
     Edit(store::Change, oneshot::Sender<Result<i64, store::EditError>>),
 }
@@ -79,8 +82,8 @@ pub struct Ingest {
     metrics: Arc<Metrics>,
     outgoing: mpsc::Sender<Outgoing>,
     rollout: Rollout,
-    /// Most bytes that wait for VictoriaMetrics; `None` where there is none.
-    queue_limit_bytes: Option<u64>,
+    /// What waits for VictoriaMetrics; `None` where there is none.
+    outbox: Option<Outbox>,
     streams: HashMap<(BranchId, StreamId), StreamRow>,
     acked_at: HashMap<BranchId, Millis>,
     /// Streams of which entries are lost, with how often and when last their agents were asked for their states.
@@ -98,10 +101,8 @@ pub struct Ingest {
     staged: Vec<Staged>,
     /// Which of it is whose. All that is staged of a branch is of one stream.
     staged_of: HashMap<BranchId, (StreamId, Vec<usize>)>,
-    /// Requests that VictoriaMetrics has and the file doesn't have to hold any more.
-    taken: Vec<i64>,
-    /// Bytes that wait for VictoriaMetrics.
-    queue_bytes: u64,
+    /// How far readers have come in the outbox since that was written.
+    taken: BTreeMap<usize, i64>,
     /// The last commit failed.
     is_failing: bool,
 }
@@ -178,16 +179,18 @@ impl Ingest {
         metrics: Arc<Metrics>,
         outgoing: mpsc::Sender<Outgoing>,
         rollout: Rollout,
-        queue_limit_bytes: Option<u64>,
+        queue: Option<Queue>,
         now: Millis,
     ) -> Result<Self, StoreError> {
+        let mut store = store;
+        let outbox = queue.map(|queue| store.transaction(|db| Outbox::open(db, queue))).transpose()?;
         let mut ingest = Self {
             store,
             live,
             metrics,
             outgoing,
             rollout,
-            queue_limit_bytes,
+            outbox,
             streams: HashMap::new(),
             acked_at: HashMap::new(),
             doubts: HashMap::new(),
@@ -199,11 +202,9 @@ impl Ingest {
             sealed_at: Millis(0),
             staged: Vec::new(),
             staged_of: HashMap::new(),
-            taken: Vec::new(),
-            queue_bytes: 0,
+            taken: BTreeMap::new(),
             is_failing: false,
         };
-        ingest.queue_bytes = store::outbox_bytes(ingest.store.connection())?;
         ingest.revoked = store::revoked_branches(ingest.store.connection())?;
         ingest.load_inventory(now)?;
         ingest.load_ledger(now)?;
@@ -377,7 +378,7 @@ impl Ingest {
                     self.reload(now);
                 }
                 Command::Revoked(branches) => self.revoked = branches,
-                Command::Sent(id) => self.taken.push(id),
+                Command::Sent(reader, through) => drop(self.taken.insert(reader, through)),
                 Command::Edit(change, answer) => {
                     // What is staged speaks of devices by their present places.
                     self.commit(now);
@@ -686,7 +687,7 @@ impl Ingest {
                             // A minute may end a moment ahead of us; one beyond that has not happened.
                             let latest = now.plus(Millis::AHEAD_LIMIT_MS);
                             let rows: Vec<MinuteRow> = rows.filter(|row| row.minute.sent > 0 && row.end <= latest).collect();
-                            if self.queue_limit_bytes.is_some() {
+                            if self.outbox.is_some() {
                                 rows.iter().for_each(|row| quality_samples(device, row, &mut staged.samples));
                             }
                             staged.minutes.push((device, rows));
@@ -740,7 +741,7 @@ impl Ingest {
 
     /// Status samples of a branch: at each transition, and at each full minute that is now known to its end.
     fn status_samples(&self, id: &BranchId, staged: &Staged, begins: bool) -> Vec<Sample> {
-        if self.queue_limit_bytes.is_none() {
+        if self.outbox.is_none() {
             return Vec::new();
         }
         let since = self.stream(id, staged.row.stream).map_or(staged.row.began, |row| row.observed);
@@ -942,13 +943,14 @@ impl Ingest {
 
     fn write(&mut self, staged: &mut [Staged], facts: &[(usize, Facts)], now: Millis) -> Result<(), StoreError> {
         let (live, taken) = (&self.live, &self.taken);
-        let (limit_bytes, before) = (self.queue_limit_bytes, self.queue_bytes);
+        let before = &self.outbox;
         let mut changed = Vec::new();
-        let (queue_bytes, dropped) = self.store.transaction(|db| {
+        let outbox = self.store.transaction(|db| {
             let fleet = live.fleet();
-            let mut bytes = before;
-            for id in taken {
-                bytes = bytes.saturating_sub(store::remove(db, *id)?);
+            // Only what is written counts: a commit that fails leaves the sums as they were.
+            let mut outbox = before.clone();
+            if let Some(outbox) = &mut outbox {
+                taken.iter().try_for_each(|(reader, through)| outbox.sent(db, *reader, *through))?;
             }
             let timelines = live.timelines();
             for of_branch in facts.chunk_by(|a, b| a.0 == b.0) {
@@ -995,26 +997,35 @@ impl Ingest {
                 }
                 samples.append(&mut work.samples);
             }
-            let Some(limit_bytes) = limit_bytes.filter(|_| !samples.is_empty()) else { return Ok((bytes, 0)) };
+            let Some(waiting) = outbox.as_mut().filter(|_| !samples.is_empty()) else { return Ok(outbox) };
             for part in samples.chunks_mut(REQUEST_LIMIT_SAMPLES) {
                 let (body, count) = samples::encode(part, now, |device| {
                     let device = &fleet.devices[device];
                     (&device.info, &fleet.branches[device.branch].info)
                 });
-                store::push(db, count, &body)?;
-                bytes += body.len() as u64;
+                waiting.push(db, count, &body)?;
             }
-            store::drop_oldest(db, bytes, limit_bytes)
+            Ok(outbox)
         })?;
         if !changed.is_empty() {
             live.prepare(|fleet| changed.iter().for_each(|device| fleet.set_changed(*device, true)));
         }
         self.taken.clear();
-        self.queue_bytes = queue_bytes;
-        self.metrics.set("ward_remote_write_queue_bytes", "", queue_bytes as f64);
-        if dropped > 0 {
-            self.metrics.add("ward_remote_write_dropped_total", "", dropped);
-            tracing::error!(samples = dropped, "the queue for VictoriaMetrics is full: its oldest samples are gone");
+        let before = std::mem::replace(&mut self.outbox, outbox);
+        let (before, after) =
+            (before.iter().flat_map(|outbox| &outbox.readers), self.outbox.iter().flat_map(|outbox| &outbox.readers));
+        for (before, OutboxReader { name, bytes, lost, .. }) in before.zip(after) {
+            let labels = label("endpoint", name);
+            self.metrics.set("ward_remote_write_queue_bytes", &labels, *bytes as f64);
+            let lost = lost - before.lost;
+            if lost > 0 {
+                self.metrics.add("ward_remote_write_dropped_total", &labels, lost);
+                tracing::error!(
+                    samples = lost,
+                    endpoint = name,
+                    "the queue for VictoriaMetrics is full: its oldest samples are gone"
+                );
+            }
         }
         Ok(())
     }

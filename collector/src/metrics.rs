@@ -38,11 +38,12 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_ledger_failing", "gauge", "1 while the newest commit has failed."),
     ("ward_inbox_bytes", "gauge", "Bytes of batches that wait for the ledger's thread."),
     ("ward_ledger_commit_ms", "gauge", "How long the newest commit took."),
-    ("ward_remote_write_samples_total", "counter", "Samples that VictoriaMetrics has taken."),
-    ("ward_remote_write_errors_total", "counter", "Tries to write to VictoriaMetrics that failed."),
-    ("ward_remote_write_rejected_total", "counter", "Samples that VictoriaMetrics refused for good."),
-    ("ward_remote_write_dropped_total", "counter", "Samples dropped because the queue was full."),
-    ("ward_remote_write_queue_bytes", "gauge", "Bytes that wait for VictoriaMetrics."),
+    ("ward_remote_write_samples_total", "counter", "Samples that VictoriaMetrics has taken, by endpoint."),
+    ("ward_remote_write_errors_total", "counter", "Tries to write to VictoriaMetrics that failed, by endpoint."),
+    ("ward_remote_write_rejected_total", "counter", "Samples that VictoriaMetrics refused for good, by endpoint."),
+    ("ward_remote_write_dropped_total", "counter", "Samples dropped because the queue was full, by endpoint."),
+    ("ward_remote_write_queue_bytes", "gauge", "Bytes that wait for VictoriaMetrics, by endpoint."),
+    ("ward_remote_write_failing", "gauge", "1 while the newest try to write to VictoriaMetrics has failed, by endpoint."),
     ("ward_websocket_connections_active", "gauge", "Open live feeds."),
     ("websocket_connections_active", "gauge", "The same, by the name that dashboards know."),
     ("ward_websocket_dropped_total", "counter", "Live feeds that were closed because they didn't read."),
@@ -54,13 +55,19 @@ const HELP: &[(&str, &str, &str)] = &[
     ("cache_requests_total", "counter", "Reads that a cache might answer, by cache."),
     ("cache_hits_total", "counter", "Reads that a cache answered, by cache."),
     ("vm_query_duration_seconds", "histogram", "How long questions to VictoriaMetrics took, tries again included."),
-    ("vm_query_errors_total", "counter", "Questions to VictoriaMetrics that failed, by reason."),
-    ("vm_breaker_open", "gauge", "1 while VictoriaMetrics isn't asked because it doesn't answer."),
+    ("vm_query_errors_total", "counter", "Questions to VictoriaMetrics that failed, by endpoint and reason."),
+    ("vm_breaker_open", "gauge", "1 while VictoriaMetrics isn't asked because it doesn't answer, by endpoint."),
     ("ward_devices", "gauge", "Devices by status."),
     ("ward_branches", "gauge", "Branches by contact."),
     ("ward_oldest_observation_seconds", "gauge", "Age of the oldest observation among branches that were ever heard."),
     ("ward_job_last_success_timestamp_seconds", "gauge", "When each periodic job last succeeded."),
 ];
+
+/// A label as it stands in a metric's braces.
+pub fn label(name: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{name}=\"{value}\"")
+}
 
 impl Metrics {
     /// Adds to a counter.

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use crate::enrolment::desk::Terms;
 use crate::fleet::Silence;
+use crate::store::Queue;
 use shared::settings::{Mistakes, Section, read};
 use shared::{BranchId, DeviceId};
 use ward_agent::manner::Manner;
@@ -22,7 +24,7 @@ pub struct Settings {
     pub enrolment: Option<Enrolment>,
     /// The HTTP server.
     pub api: Api,
-    /// Base URL of VictoriaMetrics, if series go there.
+    /// Where series go, if they go anywhere.
     pub victoria_metrics: Option<VictoriaMetrics>,
     /// When a branch counts as silent.
     pub silent_after_ms: u32,
@@ -61,13 +63,57 @@ pub struct Api {
     pub time_zone: String,
 }
 
-/// A VictoriaMetrics server.
+/// Servers of VictoriaMetrics that all hold the same.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VictoriaMetrics {
-    /// Base URL without a slash at the end.
-    pub url: String,
-    /// Most bytes of samples that wait for it while it is away.
+    /// Where they are, at least one; the first ones are rather asked.
+    pub endpoints: Vec<Endpoint>,
+    /// Most bytes of samples that wait for those of them that are away.
     pub queue_limit_bytes: u64,
+}
+
+impl VictoriaMetrics {
+    /// What waits for them.
+    pub fn queue(&self) -> Queue {
+        let readers = self.endpoints.iter().map(|endpoint| endpoint.name().to_owned()).collect();
+        Queue { readers, limit_bytes: self.queue_limit_bytes }
+    }
+}
+
+/// Where a VictoriaMetrics is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    url: String,
+    name: String,
+}
+
+impl Endpoint {
+    /// Its base URL, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The URL without a name and a password, for everybody to see.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if !text.starts_with("http://") && !text.starts_with("https://") {
+            return Err("must begin with http:// or https://".to_owned());
+        }
+        let mut url = reqwest::Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("must end before any ? or #: the collector adds its own paths".to_owned());
+        }
+        // A URL with a host takes both.
+        let _ = (url.set_username(""), url.set_password(None));
+        Ok(Self { url: text.trim_end_matches('/').to_owned(), name: url.as_str().trim_end_matches('/').to_owned() })
+    }
 }
 
 /// What agents are told beside their devices.
@@ -167,6 +213,9 @@ impl Settings {
 /// How long a box's certificate counts unless the config says otherwise. It is renewed after two thirds of that.
 const LIFETIME_DAYS: u32 = 90;
 
+/// Most servers of VictoriaMetrics: each is sent everything.
+const ENDPOINTS_LIMIT: usize = 8;
+
 /// The time zone of calendar months where none is set.
 const TIME_ZONE: &str = "UTC";
 
@@ -223,14 +272,27 @@ fn api(section: &Section<'_>) -> Option<Api> {
 }
 
 fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
-    let url = section.required::<String>("url");
     let queue_mb = section.whole("queue_limit_mb", 1_024u32, 1..=1_048_576);
-    let (url, queue_mb) = (url?, queue_mb?);
-    if !url.starts_with("http://") && !url.starts_with("https://") {
-        section.mistake("url", "must begin with http:// or https://");
+    let endpoints = if section.has("urls") {
+        if section.has("url") {
+            section.mistake("url", "urls says it already");
+        }
+        section.list::<Endpoint>("urls")
+    } else {
+        section.required::<Endpoint>("url").into_iter().collect()
+    };
+    let queue_mb = queue_mb?;
+    if section.has("urls") && !(1..=ENDPOINTS_LIMIT).contains(&endpoints.len()) {
+        section.mistake("urls", format!("must name 1 to {ENDPOINTS_LIMIT} servers"));
         return None;
     }
-    Some(VictoriaMetrics { url: url.trim_end_matches('/').to_owned(), queue_limit_bytes: u64::from(queue_mb) * 1024 * 1024 })
+    let names: BTreeSet<&str> = endpoints.iter().map(Endpoint::name).collect();
+    if names.len() < endpoints.len() {
+        section.mistake("urls", "names a server twice");
+        return None;
+    }
+    let queue_limit_bytes = u64::from(queue_mb) * 1024 * 1024;
+    Some(VictoriaMetrics { endpoints, queue_limit_bytes }).filter(|victoria| !victoria.endpoints.is_empty())
 }
 
 fn rollout(root: &Section<'_>, silent_after_ms: u32) -> Option<Rollout> {
@@ -298,6 +360,7 @@ mod tests {
             "insecure_listen",
             "time_zone",
             "url",
+            "urls",
             "queue_limit_mb",
             "silent_after",
             "heartbeat",
@@ -360,5 +423,33 @@ mod tests {
              c.toml:5: report.metered[3]: an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'"
         );
         assert_eq!(mistakes(""), "c.toml:1: the file is empty");
+    }
+
+    #[test]
+    fn series_go_to_one_server_or_to_several() {
+        let read = |text: &str| {
+            Settings::parse("c.toml", &format!("[broker]\nembedded = \"127.0.0.1:1883\"\n[victoria_metrics]\n{text}"))
+        };
+        let urls = |text: &str| {
+            let settings = read(text).expect("good");
+            let endpoints = settings.victoria_metrics.expect("there").endpoints;
+            endpoints.iter().map(|endpoint| (endpoint.url().to_owned(), endpoint.name().to_owned())).collect::<Vec<_>>()
+        };
+        let plain = |url: &str| (url.to_owned(), url.to_owned());
+        assert_eq!(urls("url = \"http://a:8428/\""), [plain("http://a:8428")]);
+        assert_eq!(urls("urls = [\"http://a:8428\", \"https://b/x/\"]"), [plain("http://a:8428"), plain("https://b/x")]);
+        assert_eq!(urls("url = \"http://me:secret@a:8428\""), [("http://me:secret@a:8428".into(), "http://a:8428".into())]);
+        let check = |text: &str, expected: &str| {
+            assert_eq!(read(text).expect_err("refused").to_string(), format!("c.toml:{expected}"), "{text}")
+        };
+        check("", "3: victoria_metrics.url: missing");
+        check("urls = []", "4: victoria_metrics.urls: must name 1 to 8 servers");
+        let nine: Vec<String> = (1..=9).map(|n| format!("\"http://v{n}\"")).collect();
+        check(&format!("urls = [{}]", nine.join(", ")), "4: victoria_metrics.urls: must name 1 to 8 servers");
+        check("urls = [\"http://a\", \"http://x:y@a/\"]", "4: victoria_metrics.urls: names a server twice");
+        check("url = \"http://a\"\nurls = [\"http://b\"]", "4: victoria_metrics.url: urls says it already");
+        check("url = \"http://\"", "4: victoria_metrics.url: is no URL: empty host");
+        check("url = \"http://a/?x=1\"", "4: victoria_metrics.url: must end before any ? or #: the collector adds its own paths");
+        check("urls = [\"http://a\",\n\"ftp://b\"]", "5: victoria_metrics.urls[2]: must begin with http:// or https://");
     }
 }

@@ -1,7 +1,11 @@
 //! Asks VictoriaMetrics. An answer is kept for a time that fits its step, those who ask the same wait for one answer, and a
 //! server that is dead isn't asked.
+//!
+//! Where there are several, all hold the same: the first that answers is asked, and one that has been away comes last until
+//! it has what it missed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,14 +17,17 @@ use tokio::time::Instant;
 
 use crate::breaker::Breaker;
 use crate::history::Point;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, label};
 use crate::promql::selector;
 use crate::remote_write;
 use crate::samples;
+use crate::settings;
 
 /// Time for one try, and for all of them.
 const TRY_LIMIT: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(20);
+/// Time for one try at a server that did not answer of late, where another can be asked.
+const TRIAL_LIMIT: Duration = Duration::from_secs(2);
 /// Waits before the second and the third try; each is made longer by up to as much again.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
 /// How long answers are kept, at least and at most.
@@ -63,11 +70,51 @@ pub struct Question {
     pub device: Option<DeviceId>,
 }
 
-/// A server to ask.
-pub struct Victoria {
-    url: String,
-    client: reqwest::Client,
+/// A server: what it is called, and how it does.
+pub struct Endpoint {
+    at: settings::Endpoint,
+    label: String,
     breaker: Mutex<Breaker>,
+    /// It doesn't have everything yet.
+    is_behind: AtomicBool,
+}
+
+impl Endpoint {
+    fn new(at: &settings::Endpoint) -> Self {
+        // Nobody knows yet how long it has been away.
+        let is_behind = AtomicBool::new(true);
+        Self { at: at.clone(), label: label("endpoint", at.name()), breaker: Mutex::default(), is_behind }
+    }
+
+    /// Its base URL.
+    pub fn url(&self) -> &str {
+        self.at.url()
+    }
+
+    /// What the log and the outbox call it.
+    pub fn name(&self) -> &str {
+        self.at.name()
+    }
+
+    /// How metrics name it.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Says whether it lacks something that others may have.
+    pub fn set_behind(&self, is_behind: bool) {
+        self.is_behind.store(is_behind, Ordering::Relaxed);
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The servers to ask.
+pub struct Victoria {
+    endpoints: Vec<Endpoint>,
+    client: reqwest::Client,
     kept: Cache<String, Arc<Kept>>,
     late: Mutex<Late>,
     metrics: Arc<Metrics>,
@@ -104,15 +151,20 @@ struct Series {
 }
 
 impl Victoria {
-    /// A server at a base URL.
-    pub fn new(url: &str, metrics: Arc<Metrics>) -> Self {
+    /// Servers that hold the same.
+    pub fn new(servers: &[settings::Endpoint], metrics: Arc<Metrics>) -> Self {
         let weigh = |key: &String, kept: &Arc<Kept>| {
             let bytes = kept.answer.as_ref().map_or(100, Bytes::len);
             u32::try_from(key.len() + bytes).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().max_capacity(KEPT_LIMIT_BYTES).weigher(weigh).time_to_live(KEPT.1).build();
-        let (breaker, late) = (Mutex::default(), Mutex::default());
-        Self { url: url.to_owned(), client: remote_write::client(), breaker, kept, late, metrics }
+        let endpoints = servers.iter().map(Endpoint::new).collect();
+        Self { endpoints, client: remote_write::client(), kept, late: Mutex::default(), metrics }
+    }
+
+    /// The servers, in the order of the config.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
     }
 
     /// Round trips and loss of a device, a point a step; see [`Point`].
@@ -227,21 +279,19 @@ impl Victoria {
         let mut waits = BACKOFF.iter();
         let tries = async {
             loop {
-                if !self.breaker().lets(Instant::now()) {
-                    return Err(Unanswered::Gone("it has not answered for a while".to_owned()));
+                let mut why = None;
+                for endpoint in self.in_order() {
+                    match self.ask_one(endpoint, path, parameters).await {
+                        Some(Err(Unanswered::Gone(reason))) => why = Some(reason),
+                        Some(outcome) => return outcome,
+                        None => {}
+                    }
                 }
-                let outcome = tokio::time::timeout(TRY_LIMIT, self.try_once(path, parameters)).await;
-                let outcome = outcome.unwrap_or_else(|_| Err(Unanswered::Gone("it takes too long".to_owned())));
-                let Err(Unanswered::Gone(reason)) = outcome else {
-                    self.breaker().succeeded();
-                    self.metrics.set("vm_breaker_open", "", 0.0);
-                    return outcome;
+                let Some(reason) = why else {
+                    return Err(Unanswered::Gone("it has not answered for a while".to_owned()));
                 };
-                self.breaker().failed(Instant::now());
-                self.metrics.add("vm_query_errors_total", "reason=\"gone\"", 1);
-                let is_open = self.breaker().is_open();
-                self.metrics.set("vm_breaker_open", "", f64::from(u8::from(is_open)));
-                let Some(wait) = waits.next().filter(|_| !is_open) else {
+                let is_hopeless = self.endpoints.iter().all(|endpoint| endpoint.breaker().is_open());
+                let Some(wait) = waits.next().filter(|_| !is_hopeless) else {
                     tracing::warn!(reason, "VictoriaMetrics can't be asked");
                     return Err(Unanswered::Gone(reason));
                 };
@@ -252,16 +302,65 @@ impl Victoria {
         limited.unwrap_or_else(|_| Err(Unanswered::Gone("it takes too long".to_owned())))
     }
 
-    async fn try_once(&self, path: &str, parameters: &[(&'static str, String)]) -> Result<Bytes, Unanswered> {
+    /// Those that have everything first.
+    fn in_order(&self) -> Vec<&Endpoint> {
+        let mut all: Vec<&Endpoint> = self.endpoints.iter().collect();
+        all.sort_by_key(|endpoint| endpoint.is_behind.load(Ordering::Relaxed));
+        all
+    }
+
+    /// One try at one server; `None` if it isn't worth a question now.
+    async fn ask_one(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        parameters: &[(&'static str, String)],
+    ) -> Option<Result<Bytes, Unanswered>> {
+        let was_open = {
+            let mut breaker = endpoint.breaker();
+            breaker.lets(Instant::now()).then(|| breaker.is_open())?
+        };
+        // Whether a dead one lives again is no reason to keep somebody waiting whom another could answer.
+        let limit = if was_open && self.endpoints.len() > 1 { TRIAL_LIMIT } else { TRY_LIMIT };
+        let outcome = tokio::time::timeout(limit, self.try_once(endpoint, path, parameters)).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(Unanswered::Gone("it takes too long".to_owned())));
+        let is_open = {
+            let mut breaker = endpoint.breaker();
+            match &outcome {
+                Err(Unanswered::Gone(_)) => breaker.failed(Instant::now()),
+                Ok(_) | Err(Unanswered::Refused { .. }) => breaker.succeeded(),
+            }
+            breaker.is_open()
+        };
+        self.metrics.set("vm_breaker_open", endpoint.label(), f64::from(u8::from(is_open)));
+        if let Err(Unanswered::Gone(reason)) = &outcome {
+            self.failed(endpoint, "gone");
+            if is_open && !was_open && self.endpoints.len() > 1 {
+                tracing::warn!(endpoint = endpoint.name(), reason, "one VictoriaMetrics doesn't answer: others are asked");
+            }
+        }
+        Some(outcome)
+    }
+
+    fn failed(&self, endpoint: &Endpoint, reason: &str) {
+        self.metrics.add("vm_query_errors_total", &format!("{},{}", endpoint.label(), label("reason", reason)), 1);
+    }
+
+    async fn try_once(
+        &self,
+        endpoint: &Endpoint,
+        path: &str,
+        parameters: &[(&'static str, String)],
+    ) -> Result<Bytes, Unanswered> {
         let gone = |error: reqwest::Error| Unanswered::Gone(format!("{:#}", anyhow::Error::from(error)));
         // POST: a query may be longer than an address.
-        let request = self.client.post(format!("{}/api/v1/{path}", self.url)).form(parameters);
+        let request = self.client.post(format!("{}/api/v1/{path}", endpoint.url())).form(parameters);
         let mut response = request.send().await.map_err(gone)?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(gone)? {
             if body.len() + chunk.len() > ANSWER_LIMIT_BYTES {
-                self.metrics.add("vm_query_errors_total", "reason=\"too_large\"", 1);
+                self.failed(endpoint, "too_large");
                 let text = format!("the answer is larger than {ANSWER_LIMIT_BYTES} bytes: ask for less, or with a longer step");
                 return Err(Unanswered::Refused { status: 422, text });
             }
@@ -274,13 +373,9 @@ impl Victoria {
         if status.is_server_error() || [408, 429].contains(&status.as_u16()) {
             return Err(Unanswered::Gone(format!("{status}: {text}")));
         }
-        self.metrics.add("vm_query_errors_total", "reason=\"refused\"", 1);
-        tracing::warn!(%status, text, path, "VictoriaMetrics refuses a question");
+        self.failed(endpoint, "refused");
+        tracing::warn!(%status, text, path, endpoint = endpoint.name(), "VictoriaMetrics refuses a question");
         Err(Unanswered::Refused { status: status.as_u16(), text })
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn late(&self) -> MutexGuard<'_, Late> {
@@ -302,7 +397,7 @@ pub fn seconds(at: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use axum::Router;
     use axum::extract::State;
@@ -323,6 +418,11 @@ mod tests {
     }
 
     async fn server(script: &'static [(u16, &'static str)]) -> Server {
+        let (at, asked) = endpoint(script).await;
+        Server { asked, victoria: Victoria::new(&[at], Arc::default()) }
+    }
+
+    async fn endpoint(script: &'static [(u16, &'static str)]) -> (settings::Endpoint, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let answer = move |State(asked): State<Arc<AtomicUsize>>| async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -333,7 +433,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Server { asked, victoria: Victoria::new(&url, Arc::default()) }
+        (url.parse().expect("a URL"), asked)
     }
 
     impl Server {
@@ -379,7 +479,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         drop(listener);
-        let victoria = Victoria::new(&url, Arc::default());
+        let victoria = Victoria::new(&[url.parse().expect("a URL")], Arc::default());
         let device = "a".parse().expect("an id");
         let ask = || victoria.points(&device, NOW.plus(-60_000), NOW, 60_000);
         assert!(ask().await.is_err());
@@ -388,8 +488,44 @@ mod tests {
             assert!(matches!(ask().await, Err(Unanswered::Gone(_))));
         }
         assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-        assert_eq!(victoria.metrics.value("vm_breaker_open", ""), 1.0);
-        assert!(victoria.metrics.value("vm_query_errors_total", "reason=\"gone\"") < 16.0);
+        let label = victoria.endpoints()[0].label();
+        assert_eq!(victoria.metrics.value("vm_breaker_open", label), 1.0);
+        assert!(victoria.metrics.value("vm_query_errors_total", &format!("{label},reason=\"gone\"")) < 16.0);
+    }
+
+    #[tokio::test]
+    async fn the_first_that_answers_and_has_everything_is_asked() {
+        let ((first, asked_first), (second, asked_second)) = (endpoint(&[]).await, endpoint(&[]).await);
+        let dead: settings::Endpoint = "http://127.0.0.1:1".parse().expect("a URL");
+        let victoria = Victoria::new(&[dead, first, second], Arc::default());
+        let ask = async |n: i64| {
+            let parameters = vec![("query", n.to_string())];
+            victoria.ask(Question { path: "query", parameters, step_ms: 60_000, device: None }).await
+        };
+        let asked = || (asked_first.load(Ordering::Relaxed), asked_second.load(Ordering::Relaxed));
+        for n in 0..10 {
+            ask(n).await.expect("one of them answers");
+        }
+        assert_eq!(asked(), (10, 0));
+        let label = |at: usize| victoria.endpoints()[at].label();
+        assert_eq!(victoria.metrics.value("vm_breaker_open", label(0)), 1.0);
+        assert!(victoria.metrics.value("vm_query_errors_total", &format!("{},reason=\"gone\"", label(0))) < 6.0);
+        // One that has been away is asked when it has what it missed.
+        victoria.endpoints()[2].set_behind(false);
+        ask(10).await.expect("an answer");
+        assert_eq!(asked(), (10, 1));
+        victoria.endpoints()[1].set_behind(false);
+        ask(11).await.expect("an answer");
+        assert_eq!(asked(), (11, 1));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_one_is_the_answer_of_all() {
+        let ((first, _), (second, asked_second)) = (endpoint(&[(422, "no")]).await, endpoint(&[]).await);
+        let victoria = Victoria::new(&[first, second], Arc::default());
+        let question = Question { path: "query", parameters: Vec::new(), step_ms: 0, device: None };
+        assert!(matches!(victoria.ask(question).await, Err(Unanswered::Refused { status: 422, .. })));
+        assert_eq!(asked_second.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

@@ -54,9 +54,11 @@ fn main() -> Result<()> {
         let _ = told.send(measure(&net, minutes).await);
     });
     let (figures, counted) = told_by_agents.recv()??;
+    let mut missed = 0;
     for Figure { name, bytes_a_day, goal } in figures {
         let (value, goal_kb) = ((bytes_a_day / 1_000.0).round(), goal / 1_000.0);
         let holds = bytes_a_day <= goal;
+        missed += u32::from(!holds);
         if as_json {
             let line = json!({"figure": name, "value": value, "unit": "kB/day", "goal": goal_kb, "better": "lower", "holds": holds, "anchors": {}});
             println!("{line}");
@@ -67,6 +69,7 @@ fn main() -> Result<()> {
     if !as_json {
         counted.iter().for_each(|line| println!("{line}"));
     }
+    ensure!(missed == 0, "goals that do not hold: {missed}");
     Ok(())
 }
 
@@ -76,7 +79,7 @@ async fn measure(net: &Net, minutes: u64) -> Result<(Vec<Figure>, Vec<String>)> 
     let collector = Collector::start(CollectorSettings {
         tables: String::new(),
         broker: Broker::External(broker.access(&pki.client("collector"))),
-        victoria_metrics: None,
+        victoria_metrics: Vec::new(),
         probe: PROBE,
         silent_after: Duration::from_secs(30),
         report: Some("metered = [\"b2\"]"),

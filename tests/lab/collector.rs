@@ -33,8 +33,8 @@ pub enum Broker {
 pub struct CollectorSettings {
     /// The broker.
     pub broker: Broker,
-    /// VictoriaMetrics, if there is one.
-    pub victoria_metrics: Option<String>,
+    /// Where VictoriaMetrics is, once or several times; nowhere if empty.
+    pub victoria_metrics: Vec<String>,
     /// How the agents are to probe.
     pub probe: Probe,
     /// How long an agent may say nothing before its devices are unknown.
@@ -86,8 +86,10 @@ impl Collector {
         };
         let listen = format!("127.0.0.1:{}", free_port(loopback));
         text += &format!("\n[api]\nlisten = \"{listen}\"\ntoken_file = \"{}\"\n", at("token").display());
-        if let Some(url) = victoria_metrics {
-            text += &format!("\n[victoria_metrics]\nurl = \"{url}\"\n");
+        match victoria_metrics.as_slice() {
+            [] => {}
+            [url] => text += &format!("\n[victoria_metrics]\nurl = \"{url}\"\n"),
+            urls => text += &format!("\n[victoria_metrics]\nurls = {urls:?}\n"),
         }
         text += &format!("\n[fleet]\nsilent_after = \"{}s\"\n\n{}", silent_after.as_secs(), probe.table());
         // Tests wait for the minutes that they look at.

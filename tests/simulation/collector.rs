@@ -11,7 +11,7 @@ use ward_collector::ingest::{Command, Ingest, Outgoing};
 use ward_collector::inventory::parse_csv;
 use ward_collector::metrics::Metrics;
 use ward_collector::settings::Rollout;
-use ward_collector::store::{self, Store};
+use ward_collector::store::{self, Queue, Store};
 
 /// How long a branch may say nothing before it is silent, in ms.
 pub(crate) const SILENT_AFTER_MS: u32 = 30_000;
@@ -58,7 +58,8 @@ impl Collector {
         let (sender, outgoing) = mpsc::channel(10_000);
         let metrics = Arc::new(Metrics::default());
         let store = self.store();
-        let ingest = Ingest::new(store, Arc::clone(&live), metrics, sender, Rollout::default(), Some(1 << 30), self.clock(now));
+        let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 30 };
+        let ingest = Ingest::new(store, Arc::clone(&live), metrics, sender, Rollout::default(), Some(queue), self.clock(now));
         self.began_behind = (self.skew() < self.skew_at_end).then_some(now);
         self.running = Some(Running { ingest: ingest.expect("the ledger is readable"), live, outgoing });
     }

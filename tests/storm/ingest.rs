@@ -18,7 +18,7 @@ use ward_collector::metrics::Metrics;
 use ward_collector::outage::Change;
 use ward_collector::samples::{self, Metric, Sample, status_value};
 use ward_collector::settings::Rollout;
-use ward_collector::store::{self, Store};
+use ward_collector::store::{self, Queue, Store};
 use ward_tests::now_ms;
 
 use crate::site::Site;
@@ -90,7 +90,8 @@ impl Load {
         let (sender, _outgoing) = mpsc::channel(1_000_000);
         let metrics = Arc::<Metrics>::default();
         let now = Millis(self.now);
-        let mut ingest = Ingest::new(store, live, Arc::clone(&metrics), sender, Rollout::default(), queue_limit_bytes, now)?;
+        let queue = queue_limit_bytes.map(|limit_bytes| Queue { readers: vec!["v".to_owned()], limit_bytes });
+        let mut ingest = Ingest::new(store, live, Arc::clone(&metrics), sender, Rollout::default(), queue, now)?;
         let groups: Vec<Vec<Command>> = self.groups.iter().map(|group| group.iter().map(command).collect()).collect();
         let (began, cpu_before) = (Instant::now(), cpu_s()?);
         for group in groups {

@@ -202,7 +202,7 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
         data_dir: None,
         report: None,
         broker: Broker::External(broker.access.clone()),
-        victoria_metrics: victoria.as_ref().map(Victoria::url),
+        victoria_metrics: victoria.iter().map(Victoria::url).collect(),
         probe: Probe { interval_ms: 2_000, timeout_ms: 500, retry_ms: 500, fall: 3, rise: 2 },
         silent_after: Duration::from_secs(30),
         estate: estate(branches, devices),
@@ -285,8 +285,10 @@ fn main() -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(storm(&arguments))?
     };
+    let mut missed = 0;
     for Figure { name, value, unit, goal, is_lower_better } in figures {
         let holds = goal.map(|goal| if is_lower_better { value <= goal } else { value >= goal });
+        missed += u32::from(holds == Some(false));
         let (better, sign) = if is_lower_better { ("lower", "<=") } else { ("higher", ">=") };
         if arguments.json {
             let line = serde_json::json!({
@@ -301,5 +303,6 @@ fn main() -> Result<()> {
             println!("{name:<34} {value:>12.2} {unit:<3} {goal}");
         }
     }
+    ensure!(missed == 0, "goals that do not hold: {missed}");
     Ok(())
 }

@@ -54,7 +54,7 @@ impl<'net> Bank<'net> {
         let settings = CollectorSettings {
             tables: String::new(),
             broker: Broker::Authority(Net::CENTRE.into()),
-            victoria_metrics: None,
+            victoria_metrics: Vec::new(),
             probe: Probe::BRISK,
             silent_after: Duration::from_secs(10),
             report: None,

@@ -71,7 +71,7 @@ fn every_expression_of_every_dashboard_brings_data() {
         let settings = CollectorSettings {
             tables: String::new(),
             broker: Broker::Embedded,
-            victoria_metrics: Some(victoria.url()),
+            victoria_metrics: vec![victoria.url()],
             probe: Probe::BRISK,
             silent_after: Duration::from_secs(30),
             report: None,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use ward_tests::{Net, eventually, lasting, now_ms};
+use anyhow::{Context, Result, ensure};
+use ward_tests::collector::CollectorSettings;
+use ward_tests::{Net, Victoria, eventually, lasting, now_ms};
 
 use crate::world::{World, takes_down};
 
@@ -34,11 +35,46 @@ fn what_victoria_metrics_took_just_before_it_was_killed_is_sent_again_when_it_co
         let outages = world.api().outages("b1-d00").await.expect("the API answers");
         let to_ms = outages.first().and_then(|outage| outage.to_ms).expect("it is over");
         eventually(Duration::from_secs(30), "VictoriaMetrics has the end of the outage", async || {
-            let series = world.victoria.export("device_ping_status{device_id=\"b1-d00\"}").await?;
-            let samples = series.into_iter().next().context("no status")?.1;
-            ensure!(samples.contains(&(to_ms, 1.0)), "no sample at {to_ms}: {samples:?}");
+            has_status(&world.victoria, to_ms, 1.0).await
+        })
+        .await;
+    });
+}
+
+#[test]
+fn of_two_victoria_metrics_one_that_dies_holds_back_nobody_and_gets_what_it_missed() {
+    let net = Net::new(1, 2);
+    net.at_the_centre(async || {
+        let second = Victoria::start().await;
+        let also = |settings: &mut CollectorSettings| settings.victoria_metrics.push(second.url());
+        let mut world = World::start_with(&net, Duration::from_secs(30), also, |_| {}).await;
+        world.victoria.kill();
+        takes_down(&world, 0).await;
+        let outages = world.api().outages("b1-d00").await.expect("the API answers");
+        let from_ms = outages.first().expect("it is down").from_ms;
+        eventually(Duration::from_secs(30), "the one that lives has the outage", || has_status(&second, from_ms, 0.0)).await;
+        let history = world.api().json("/api/v1/devices/b1-d01/history?time_range=1h").await.expect("the API answers");
+        assert_eq!(history["source"], "victoria_metrics", "the one that lives is asked");
+        let health = world.api().json("/health").await.expect("the API answers");
+        let takes = |at: usize| health["victoria_metrics"]["endpoints"][at]["takes_samples"].clone();
+        assert_eq!((takes(0), takes(1)), (false.into(), true.into()), "{health}");
+        // What waits for one of them is still known after the collector has started anew.
+        world.collector.start_again().await;
+        world.victoria.start_again().await;
+        eventually(Duration::from_secs(60), "the other has it as well", || has_status(&world.victoria, from_ms, 0.0)).await;
+        eventually(Duration::from_secs(30), "both take samples", async || {
+            let health = world.api().json("/health").await?;
+            let endpoints = health["victoria_metrics"]["endpoints"].as_array().context("endpoints")?.clone();
+            ensure!(endpoints.iter().all(|endpoint| endpoint["takes_samples"] == true), "{health}");
             Ok(())
         })
         .await;
     });
+}
+
+async fn has_status(victoria: &Victoria, at_ms: i64, value: f64) -> Result<()> {
+    let series = victoria.export("device_ping_status{device_id=\"b1-d00\"}").await?;
+    let samples = series.into_iter().next().context("no status")?.1;
+    ensure!(samples.contains(&(at_ms, value)), "no {value} at {at_ms}: {samples:?}");
+    Ok(())
 }

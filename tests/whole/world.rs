@@ -57,7 +57,7 @@ impl<'net> World<'net> {
             tables: String::new(),
             report: None,
             broker: Broker::External(broker.access(&centre)),
-            victoria_metrics: Some(victoria.url()),
+            victoria_metrics: vec![victoria.url()],
             probe: PROBE,
             silent_after,
             estate: Estate::of(net),

@@ -14,17 +14,32 @@ use super::Api;
 pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let file = api.read(|db| Ok(db.query_row("select count(*) from stream", [], |row| row.get::<_, i64>(0))?)).await;
     let value = |name| api.metrics.value(name, "");
-    let queue_bytes = value("ward_remote_write_queue_bytes");
-    let dropped = value("ward_remote_write_dropped_total") + value("ward_remote_write_rejected_total");
+    let endpoints: Vec<(f64, f64, Value)> = api
+        .victoria
+        .iter()
+        .flat_map(|victoria| victoria.endpoints())
+        .map(|endpoint| {
+            let of = |name| api.metrics.value(name, endpoint.label());
+            let (queue_bytes, is_failing) = (of("ward_remote_write_queue_bytes"), of("ward_remote_write_failing") > 0.0);
+            let lost = of("ward_remote_write_dropped_total") + of("ward_remote_write_rejected_total");
+            let told = json!({
+                "endpoint": endpoint.name(), "takes_samples": !is_failing, "queue_bytes": queue_bytes, "samples_lost": lost,
+            });
+            (queue_bytes, lost, told)
+        })
+        .collect();
+    let queue_bytes = endpoints.iter().map(|(bytes, ..)| *bytes).fold(0.0, f64::max);
+    let lost: f64 = endpoints.iter().map(|(_, lost, _)| lost).sum();
+    let endpoints: Vec<Value> = endpoints.into_iter().map(|(.., told)| told).collect();
     let ledger_errors = value("ward_ledger_errors_total");
     let is_failing = value("ward_ledger_failing") > 0.0;
     let ok = file.is_ok();
     let body = json!({
-        "status": if !ok { "failed" } else if dropped > 0.0 || is_failing { "degraded" } else { "ok" },
+        "status": if !ok { "failed" } else if lost > 0.0 || is_failing { "degraded" } else { "ok" },
         "version": crate::VERSION,
         "ledger": { "readable": ok, "writable": !is_failing, "failed_commits": ledger_errors },
         "victoria_metrics": if api.victoria.is_some() {
-            json!({ "queue_bytes": queue_bytes, "samples_lost": dropped })
+            json!({ "queue_bytes": queue_bytes, "samples_lost": lost, "endpoints": endpoints })
         } else {
             Value::Null
         },

@@ -32,7 +32,7 @@ pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
 pub use inventory::{Changed, InventoryEdit};
 pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
-pub use outbox::Waiting;
+pub use outbox::{Outbox, OutboxReader, Queue, Waiting};
 
 /// What can go wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,8 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 6] = [TABLES, maintenance::TABLES, evidence::TABLES, enrolment::TABLES, accounts::TABLES, inventory::TABLES];
+const STEPS: [&str; 7] =
+    [TABLES, maintenance::TABLES, evidence::TABLES, enrolment::TABLES, accounts::TABLES, inventory::TABLES, outbox::TABLES];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
@@ -238,5 +239,5 @@ pub use ledger::{
 };
 pub use maintenance::{ScheduleEdit, add_late, late, schedule};
 pub use minutes::{add_minutes, minutes, seal};
-pub use outbox::{drop_oldest, outbox_bytes, peek, push, remove};
+pub use outbox::{outbox_through, peek};
 pub use timeline::timelines;

@@ -19,7 +19,7 @@ use ward_collector::ingest::{Command, Ingest, Outgoing};
 use ward_collector::inventory::parse_csv;
 use ward_collector::metrics::Metrics;
 use ward_collector::settings::Rollout;
-use ward_collector::store::{self, Store};
+use ward_collector::store::{self, Queue, Store};
 
 /// When the branch's machine booted.
 pub(crate) const BOOT: i64 = 1_795_442_400_000;
@@ -54,8 +54,9 @@ impl Desk {
         let live = Arc::new(Live::new(Fleet::new(30_000), Notes::default()));
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(1_000);
+        let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 20 };
         let ingest =
-            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, Rollout::default(), Some(1 << 20), Millis(now));
+            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, Rollout::default(), Some(queue), Millis(now));
         Self { folder, ingest: ingest.expect("a readable file"), live, outgoing, metrics, now }
     }
 

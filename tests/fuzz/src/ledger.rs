@@ -12,7 +12,7 @@ use ward_collector::ingest::{Command, Ingest, Outgoing};
 use ward_collector::inventory::parse_csv;
 use ward_collector::metrics::Metrics;
 use ward_collector::settings::Rollout;
-use ward_collector::store::{self, Store};
+use ward_collector::store::{self, Queue, Store};
 
 use crate::payload::framed;
 
@@ -39,7 +39,8 @@ impl Desk {
         let live = Arc::new(Live::new(Fleet::new(30_000), Notes::default()));
         let (sender, outgoing) = mpsc::channel(1_000);
         let metrics = Arc::new(Metrics::default());
-        let ingest = Ingest::new(store, live, metrics, sender, Rollout::default(), Some(1 << 20), NOW);
+        let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 20 };
+        let ingest = Ingest::new(store, live, metrics, sender, Rollout::default(), Some(queue), NOW);
         Self { folder, ingest: ingest.expect("a readable file"), outgoing, runs: 0 }
     }
 }
