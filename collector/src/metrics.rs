@@ -36,6 +36,7 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_unknown_devices_total", "counter", "Entries about devices that the inventory doesn't know."),
     ("ward_ledger_errors_total", "counter", "Commits that failed: what they held is sent again."),
     ("ward_ledger_failing", "gauge", "1 while the newest commit has failed."),
+    ("ward_ledger_reads_total", "counter", "Questions of the API to the collector's file."),
     ("ward_inbox_bytes", "gauge", "Bytes of batches that wait for the ledger's thread."),
     ("ward_ledger_commit_ms", "gauge", "How long the newest commit took."),
     ("ward_remote_write_samples_total", "counter", "Samples that VictoriaMetrics has taken, by endpoint."),

@@ -11,6 +11,7 @@ pub mod edits;
 mod events;
 mod fleet;
 pub mod gate;
+mod graphql;
 mod health;
 mod history;
 mod inventory;
@@ -100,6 +101,7 @@ impl Api {
         self: &Arc<Self>,
         ask: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.metrics.add("ward_ledger_reads_total", "", 1);
         let readers = Arc::clone(&self.readers);
         tokio::task::spawn_blocking(move || readers.read(ask)).await.map_err(Problem::internal)?.map_err(Problem::internal)
     }
@@ -171,6 +173,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/labels", get(prometheus::labels).post(prometheus::labels))
         .route("/api/v1/label/{name}/values", get(prometheus::label_values))
         .route("/api/v1/series", get(prometheus::series).post(prometheus::series))
+        .route("/api/v1/graphql", post(graphql::answer))
+        .route("/api/v1/schema.graphql", get(graphql::schema))
         .route("/ws/updates", get(socket::updates))
         .fallback(|| async { Problem::not_found("there is no such path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

@@ -235,7 +235,7 @@ pub use inventory::{
     config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
 };
 pub use ledger::{
-    add_gap, add_transition, changes, covered, gaps, lost_through, open_since, put_stream, recent_changes, streams,
+    add_gap, add_transition, changes, changes_of, covered, gaps, lost_through, open_since, put_stream, recent_changes, streams,
 };
 pub use maintenance::{ScheduleEdit, add_late, late, schedule};
 pub use minutes::{add_minutes, minutes, seal};
