@@ -3,6 +3,7 @@
 mod api;
 mod cards;
 mod clocks;
+mod cuts;
 mod demo;
 mod edge;
 mod enrolment;
@@ -16,6 +17,9 @@ mod links;
 mod path;
 mod promql;
 mod series;
+mod services;
+mod shared_host;
 mod soak;
 mod truth;
+mod uplinks;
 mod world;
