@@ -14,6 +14,7 @@ use ward_agent::settings::Broker;
 
 use crate::api::answer::Answers;
 use crate::api::auth::Token;
+use crate::api::effort::Effort;
 use crate::api::gate::Gate;
 use crate::api::{self, Api, FEEDS_LIMIT};
 use crate::enrolment::Office;
@@ -149,6 +150,8 @@ impl Collector {
             victoria: victoria.clone(),
             gate,
             is_tls: false,
+            effort: Effort::default(),
+            trusted_proxies: settings.api.trusted_proxies.clone(),
             asks,
             edits,
             zone,
@@ -169,11 +172,11 @@ impl Collector {
                 tracing::error!(%error, "the past can't be read: the first question about it tries again");
             }
         });
-        helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
+        helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone(), Arc::clone(&metrics)));
         let seal = enrolment.as_ref().map(|(_, authority)| Arc::clone(authority));
         if let Some((office, authority)) = enrolment {
             let (readers, data_dir, broker) = (Arc::clone(&readers), settings.data_dir.clone(), broker.clone());
-            helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone()));
+            helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone(), Arc::clone(&metrics)));
             helpers.spawn(office.run(shutdown.clone()));
         }
         if let Some(victoria) = victoria {
@@ -206,7 +209,7 @@ impl Collector {
 }
 
 /// Tells the ledger's thread when `ward-collector import` has changed the inventory beside it.
-async fn watch_inventory(readers: Arc<Readers>, commands: Sender) {
+async fn watch_inventory(readers: Arc<Readers>, commands: Sender, metrics: Arc<Metrics>) {
     let mut known = None;
     loop {
         let readers = Arc::clone(&readers);
@@ -216,6 +219,7 @@ async fn watch_inventory(readers: Arc<Readers>, commands: Sender) {
                 return;
             }
             known = Some(version);
+            metrics.has_run("inventory", clock::now());
         }
         tokio::time::sleep(INVENTORY_EVERY).await;
     }

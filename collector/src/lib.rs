@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod metrics;
 pub mod outage;
 pub mod promql;
+pub mod proxies;
 pub mod remote_write;
 pub mod replies;
 pub mod rollout;

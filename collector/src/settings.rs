@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use crate::enrolment::desk::Terms;
 use crate::fleet::Silence;
+use crate::proxies::Network;
 use crate::store::Queue;
 use shared::settings::{Mistakes, Section, read};
 use shared::{BranchId, DeviceId};
@@ -61,6 +62,8 @@ pub struct Api {
     pub token_file: Option<PathBuf>,
     /// IANA name of the time zone of calendar months and days.
     pub time_zone: String,
+    /// Proxies whose word on who asks is taken.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// Servers of VictoriaMetrics that all hold the same.
@@ -220,7 +223,12 @@ const ENDPOINTS_LIMIT: usize = 8;
 const TIME_ZONE: &str = "UTC";
 
 fn default_api() -> Api {
-    Api { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token_file: None, time_zone: TIME_ZONE.to_owned() }
+    Api {
+        listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        token_file: None,
+        time_zone: TIME_ZONE.to_owned(),
+        trusted_proxies: Vec::new(),
+    }
 }
 
 fn broker(section: &Section<'_>, has_authority: bool) -> Option<BrokerChoice> {
@@ -263,12 +271,13 @@ fn api(section: &Section<'_>) -> Option<Api> {
         section.mistake("time_zone", crate::schedule::NO_ZONE);
         return None;
     }
+    let trusted_proxies = section.list::<Network>("trusted_proxies");
     let (listen, insecure): (SocketAddr, bool) = (listen?, insecure?);
     if !listen.ip().is_loopback() && !insecure {
         section.mistake("listen", "not loopback: put a TLS proxy in front, or set insecure_listen = true");
         return None;
     }
-    Some(Api { listen, token_file, time_zone })
+    Some(Api { listen, token_file, time_zone, trusted_proxies })
 }
 
 fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
@@ -359,6 +368,7 @@ mod tests {
             "token_file",
             "insecure_listen",
             "time_zone",
+            "trusted_proxies",
             "url",
             "urls",
             "queue_limit_mb",

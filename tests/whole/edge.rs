@@ -75,6 +75,12 @@ fn a_dead_switch_a_dead_device_and_another_box_are_told_apart() {
         is(&world, 3, "up", None).await;
         let way = post(&world, &path("traceroute"), json!({})).await;
         assert_eq!((&way["reached"], way["hops"].as_array().map(Vec::len)), (&json!(true), Some(1)), "{way}");
+        eventually(Duration::from_secs(60), "an agent is asked no more than it can do", async || {
+            let answer = world.api().request(Method::POST, &path("traceroute")).send().await?;
+            ensure!(answer.status() == 429, "{}", answer.status());
+            Ok(())
+        })
+        .await;
 
         // All devices are addresses of one box.
         net.swap_boxes(1, "02:00:00:00:00:99");

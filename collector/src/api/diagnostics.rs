@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::evidence::Seen;
 use shared::message::{Answer, Ask, Hop, PROBES_LIMIT, Refused};
 use shared::{BranchId, Evidence, Status};
+use tokio::time::Instant;
 
 use super::Api;
 use super::auth::Caller;
@@ -65,7 +66,9 @@ async fn ask(api: &Api, branch: BranchId, limit: Duration, question: impl FnOnce
     let Some(mut place) = api.live.answers.wait(branch.clone()) else {
         return Err(Problem::unavailable("too many questions wait for their answers: try again later"));
     };
-    if api.asks.try_send(Outgoing::Ask(branch, question(place.id))).is_err() {
+    let question = question(place.id);
+    api.effort.begin(&branch, &question, Instant::now()).map_err(Problem::too_many)?;
+    if api.asks.try_send(Outgoing::Ask(branch, question)).is_err() {
         return Err(Problem::unavailable("too many questions are on their way: try again later"));
     }
     let answer = tokio::time::timeout(limit, &mut place.answer).await;

@@ -8,6 +8,7 @@ mod body;
 mod devices;
 mod diagnostics;
 pub mod edits;
+pub mod effort;
 mod events;
 mod fleet;
 pub mod gate;
@@ -47,10 +48,11 @@ use crate::feed::Live;
 use crate::ingest::Outgoing;
 use crate::metrics::Metrics;
 use crate::outage::Covered;
+use crate::proxies::{self, Network};
 use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use answer::Answers;
-use auth::Caller;
+use auth::{Caller, Peer};
 use gate::Gate;
 use problem::Problem;
 use server::Limits;
@@ -82,6 +84,10 @@ pub struct Api {
     pub is_tls: bool,
     /// Where questions to agents go.
     pub asks: mpsc::Sender<Outgoing>,
+    /// What agents have been asked for.
+    pub effort: effort::Effort,
+    /// Proxies whose word on who asks is taken.
+    pub trusted_proxies: Vec<Network>,
     /// Where changes go.
     pub edits: mpsc::Sender<edits::Request>,
     /// The time zone of calendar months and days unless a caller names another, and its name.
@@ -200,7 +206,12 @@ fn too_large(request: &Request, limit_bytes: usize) -> bool {
     length.is_some_and(|length| length > limit_bytes)
 }
 
-async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+async fn count(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
+        let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let client = proxies::client(&api.trusted_proxies, peer, forwarded);
+        request.extensions_mut().insert(Peer(client));
+    }
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let began = tokio::time::Instant::now();
     let limit_bytes = if route == IMPORT { inventory::IMPORT_LIMIT_BYTES } else { BODY_LIMIT_BYTES };

@@ -360,6 +360,7 @@ fn changes(method: &str, summary: &str, parameters: Vec<Value>, done: &str, body
         "403": problem("The caller may not do that"),
         "404": problem("There is no such thing"),
         "409": problem("It can't be done as things stand"),
+        "429": problem("Too many tries, or too many questions to one agent"),
         "413": problem("The body is too large"),
         "503": problem("The collector can't do it now"),
     });
