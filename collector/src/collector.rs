@@ -24,8 +24,9 @@ use crate::fleet::Fleet;
 use crate::inbox::{Sender, inbox};
 use crate::ingest::{self, Command, Ingest};
 use crate::metrics::Metrics;
-use crate::settings::{BrokerChoice, Settings, VictoriaMetrics};
+use crate::settings::{BrokerChoice, Endpoint, Settings, VictoriaMetrics};
 use crate::store::{Readers, Store};
+use crate::valkey::Valkey;
 use crate::victoria::Victoria;
 use crate::{broker, bus, clock, enrolment, remote_write, secrets};
 
@@ -132,7 +133,12 @@ impl Collector {
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox, &pulses.ledger))?;
         let servers = settings.victoria_metrics.as_ref().map(|victoria| victoria.endpoints.as_slice());
-        let victoria = servers.map(|servers| Arc::new(Victoria::new(servers, Arc::clone(&metrics))));
+        let shared = settings.shared_cache.as_ref().zip(servers).map(|(cache, servers)| {
+            let mut names: Vec<&str> = servers.iter().map(Endpoint::name).collect();
+            names.sort_unstable();
+            Arc::new(Valkey::new(cache, &names.join(" "), Arc::clone(&metrics)))
+        });
+        let victoria = servers.map(|servers| Arc::new(Victoria::new(servers, shared.clone(), Arc::clone(&metrics))));
         let (edits, requests) = mpsc::channel(EDITS_LIMIT);
         let accounts = readers.read(crate::store::accounts)?;
         let code = (accounts.users().len() == 0 && !live.notes.demo).then(secrets::random_code);
@@ -178,6 +184,9 @@ impl Collector {
             let (readers, data_dir, broker) = (Arc::clone(&readers), settings.data_dir.clone(), broker.clone());
             helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone(), Arc::clone(&metrics)));
             helpers.spawn(office.run(shutdown.clone()));
+        }
+        if let (Some(shared), Some(cache)) = (shared, settings.shared_cache) {
+            helpers.spawn(shared.run(cache));
         }
         if let Some(victoria) = victoria {
             for index in 0..victoria.endpoints().len() {

@@ -35,6 +35,7 @@ pub mod secrets;
 pub mod settings;
 pub mod store;
 pub mod surface;
+pub mod valkey;
 pub mod victoria;
 
 /// The version that `/version` and `--version` tell.

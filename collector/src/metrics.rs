@@ -63,6 +63,8 @@ const HELP: &[(&str, &str, &str)] = &[
     ("api_request_duration_seconds", "histogram", "How long answers took until their head was ready, by route."),
     ("cache_requests_total", "counter", "Reads that a cache might answer, by cache."),
     ("cache_hits_total", "counter", "Reads that a cache answered, by cache."),
+    ("ward_shared_cache_up", "gauge", "1 while the shared cache can be used."),
+    ("ward_shared_cache_errors_total", "counter", "Questions to the shared cache that failed."),
     ("vm_query_duration_seconds", "histogram", "How long questions to VictoriaMetrics took, tries again included."),
     ("vm_query_errors_total", "counter", "Questions to VictoriaMetrics that failed, by endpoint and reason."),
     ("vm_breaker_open", "gauge", "1 while VictoriaMetrics isn't asked because it doesn't answer, by endpoint."),

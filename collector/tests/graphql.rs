@@ -125,9 +125,12 @@ async fn questions_that_would_cost_too_much_are_refused() {
         let (status, body) = ask(&counter, TOKEN, &format!("{{ devices(region: \"{region}\") {{ total }} }}")).await;
         assert_eq!((status, &body["data"]["devices"]["total"]), (200, &json!(0)), "{region}: {body}");
     }
-    for (body, field) in
-        [(json!({}), "query"), (json!({ "query": 1 }), "query"), (json!({ "query": "{ stats { up } }", "colour": 1 }), "colour")]
-    {
+    for (body, field) in [
+        (json!({}), "query"),
+        (json!({ "query": 1 }), "query"),
+        (json!({ "query": "{ stats { up } }", "colour": 1 }), "colour"),
+        (json!({ "query": "{ stats { up } }", "variables": [1] }), "variables"),
+    ] {
         let (status, problem) = said(counter.by(TOKEN, "POST", PATH).json(&body)).await;
         assert_eq!((status, problem["field"].as_str()), (400, Some(field)), "{problem}");
     }

@@ -20,6 +20,7 @@ pub mod process;
 pub mod program;
 pub mod service;
 pub mod socket;
+pub mod valkey;
 pub mod victoria;
 pub mod wan;
 
@@ -36,5 +37,6 @@ pub use mqtt::Mqtt;
 pub use pki::{Identity, Pki};
 pub use service::Service;
 pub use socket::Follower;
+pub use valkey::Valkey;
 pub use victoria::Victoria;
 pub use wan::Relay;

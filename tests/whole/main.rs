@@ -1,6 +1,7 @@
 //! The programs as a user runs them, between real servers, under real faults.
 
 mod api;
+mod cache;
 mod cards;
 mod clocks;
 mod cuts;

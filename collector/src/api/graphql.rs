@@ -546,7 +546,11 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&headers, &body)?;
     let query = fields.needed("query")?;
-    let variables = fields.take("variables").map_or_else(Variables::default, Variables::from_json);
+    let variables = match fields.take("variables") {
+        None => Variables::default(),
+        Some(variables @ serde_json::Value::Object(_)) => Variables::from_json(variables),
+        Some(_) => return Err(Problem::field("variables", "must be an object")),
+    };
     let operation = fields.text("operationName")?;
     // Tools send that along.
     let _ = fields.take("extensions");

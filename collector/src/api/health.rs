@@ -34,8 +34,11 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let ledger_errors = value("ward_ledger_errors_total");
     let is_failing = value("ward_ledger_failing") > 0.0;
     let ok = file.is_ok();
+    let shared = api.victoria.as_ref().and_then(|victoria| victoria.shared());
+    let trouble = shared.and_then(|shared| shared.trouble());
+    let is_degraded = lost > 0.0 || is_failing || trouble.is_some();
     let body = json!({
-        "status": if !ok { "failed" } else if lost > 0.0 || is_failing { "degraded" } else { "ok" },
+        "status": if !ok { "failed" } else if is_degraded { "degraded" } else { "ok" },
         "version": crate::VERSION,
         "ledger": { "readable": ok, "writable": !is_failing, "failed_commits": ledger_errors },
         "victoria_metrics": if api.victoria.is_some() {
@@ -43,6 +46,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         } else {
             Value::Null
         },
+        "shared_cache": shared.map(|_| json!({ "reachable": trouble.is_none(), "reason": trouble })),
     });
     (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
 }

@@ -87,6 +87,7 @@ impl Demo {
             broker: BrokerChoice::Embedded(broker),
             api: Api { listen, token_file: None, time_zone: "Asia/Tbilisi".to_owned(), trusted_proxies: Vec::new() },
             victoria_metrics: None,
+            shared_cache: None,
             silent_after_ms: SILENT_AFTER_MS,
             rollout: Rollout { reporting: REPORTING, ..Rollout::default() },
         };

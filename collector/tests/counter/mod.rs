@@ -55,6 +55,7 @@ impl Counter {
                 trusted_proxies: vec!["127.0.0.1".parse().expect("an address")],
             },
             victoria_metrics: None,
+            shared_cache: None,
             silent_after_ms: 30_000,
             rollout: Rollout::default(),
         };
