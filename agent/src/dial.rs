@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shared::message::{Probe, Via};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 
 use crate::clock;
 use crate::monitor::Outcome;
@@ -26,6 +26,8 @@ enum Came {
     Answer,
     /// Another: the service is there and isn't well.
     Other,
+    /// Nothing left this machine, which says nothing of the service.
+    Nothing(io::Error),
 }
 
 /// Asks a service once.
@@ -37,38 +39,30 @@ pub async fn probe(asked: &Asked, timeout: Duration) -> Outcome {
         Err(_) => Outcome::Timeout,
         Ok(Ok(Came::Answer)) => Outcome::Reply { rtt_us },
         Ok(Ok(Came::Other)) => Outcome::Unreachable,
+        Ok(Ok(Came::Nothing(error))) => {
+            tracing::trace!(address = %asked.address, %error, "a service could not be asked");
+            Outcome::SendError
+        }
+        // Whatever goes wrong once the question has left is said by somebody on the way, or by the kernel that finds nobody there.
         Ok(Err(error)) => {
             tracing::trace!(address = %asked.address, error = format!("{error:#}"), "a service was asked in vain");
-            match error.downcast_ref::<io::Error>() {
-                Some(error) if is_our_own(error) => Outcome::SendError,
-                Some(_) | None => Outcome::Unreachable,
-            }
+            Outcome::Unreachable
         }
     }
-}
-
-/// Whether an error is this machine's: no permission, no such way, no route, no files left. That says nothing of a device.
-fn is_our_own(error: &io::Error) -> bool {
-    const OURS: [i32; 9] = [
-        libc::EACCES,
-        libc::EPERM,
-        libc::EINVAL,
-        libc::ENETUNREACH,
-        libc::EHOSTUNREACH,
-        libc::EADDRNOTAVAIL,
-        libc::ENODEV,
-        libc::EMFILE,
-        libc::ENFILE,
-    ];
-    error.raw_os_error().is_some_and(|errno| OURS.contains(&errno))
 }
 
 async fn ask(asked: &Asked) -> anyhow::Result<Came> {
     match &asked.probe {
         Probe::Icmp => bail!("an echo asks no service"),
-        Probe::Tcp { port } => Ok(connect(asked, *port).await.map(|_| Came::Answer)?),
+        Probe::Tcp { port } => match begin(asked, *port) {
+            Ok(begun) => connected(begun).await.map(|_| Came::Answer).context("connecting"),
+            Err(error) => Ok(Came::Nothing(error)),
+        },
         Probe::Http { is_tls, port, path, status } => {
-            let stream = connect(asked, *port).await?;
+            let stream = match begin(asked, *port) {
+                Ok(begun) => connected(begun).await?,
+                Err(error) => return Ok(Came::Nothing(error)),
+            };
             let host = asked.name.as_deref().map_or_else(|| host_of(asked.address), str::to_owned);
             let code = if *is_tls {
                 let stream = tls::to_anybody(asked.name.as_deref(), asked.address, stream).await?;
@@ -90,16 +84,40 @@ fn host_of(address: IpAddr) -> String {
     }
 }
 
-async fn connect(asked: &Asked, port: u16) -> io::Result<TcpStream> {
-    let socket = if asked.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+/// Begins to connect. What fails here is this machine's own: no permission, no such way, no route, no files left.
+fn begin(asked: &Asked, port: u16) -> io::Result<std::net::TcpStream> {
+    let socket = open(asked, Type::STREAM, Protocol::TCP)?;
+    // Without a farewell that would leave a port waiting for a minute, on either side, each time.
+    socket.set_linger(Some(Duration::ZERO))?;
+    match socket.connect(&SocketAddr::new(asked.address, port).into()) {
+        // Nobody listens at an address of this machine's own: that is the answer.
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) && error.kind() != io::ErrorKind::ConnectionRefused => {
+            Err(error)
+        }
+        Ok(()) | Err(_) => Ok(socket.into()),
+    }
+}
+
+/// A socket that takes the target's way out.
+fn open(asked: &Asked, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(if asked.address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 }, kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
     match &asked.via {
         None => {}
-        Some(Via::Source(source)) => socket.bind(SocketAddr::new(*source, 0))?,
+        Some(Via::Source(source)) => socket.bind(&SocketAddr::new(*source, 0).into())?,
         Some(Via::Interface(name)) => socket.bind_device(Some(name.as_bytes()))?,
     }
-    // Without a farewell that would leave a port waiting for a minute, on either side, each time.
-    SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
-    socket.connect(SocketAddr::new(asked.address, port)).await
+    Ok(socket)
+}
+
+/// Waits until a connection that was begun is there.
+async fn connected(begun: std::net::TcpStream) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(begun)?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => stream.peer_addr().map(|_| stream),
+    }
 }
 
 /// Sends a request; the status of its answer.
@@ -135,20 +153,18 @@ fn parse_status(line: &[u8]) -> Option<u16> {
 
 /// Asks a DNS server for the address of a name.
 async fn look_up(asked: &Asked, port: u16, name: &str) -> anyhow::Result<Came> {
-    let domain = if asked.address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    match &asked.via {
-        None => {}
-        Some(Via::Source(source)) => socket.bind(&SocketAddr::new(*source, 0).into())?,
-        Some(Via::Interface(name)) => socket.bind_device(Some(name.as_bytes()))?,
-    }
-    let socket = UdpSocket::from_std(socket.into())?;
+    let server = SocketAddr::new(asked.address, port);
     // Only this server's answers come to a connected socket.
-    socket.connect(SocketAddr::new(asked.address, port)).await?;
+    let bound = open(asked, Type::DGRAM, Protocol::UDP).and_then(|socket| socket.connect(&server.into()).map(|()| socket));
+    let socket = match bound.and_then(|socket| UdpSocket::from_std(socket.into())) {
+        Ok(socket) => socket,
+        Err(error) => return Ok(Came::Nothing(error)),
+    };
     let id = rand::random();
     let question = question(id, name).context("a name that can't be asked for")?;
-    socket.send(&question).await?;
+    if let Err(error) = socket.send(&question).await {
+        return Ok(Came::Nothing(error));
+    }
     loop {
         let mut answer = [0; DNS_LIMIT_BYTES];
         let got = socket.recv(&mut answer).await?;

@@ -14,8 +14,8 @@ use shared::Uptime;
 const GOOD_MS: u64 = 60_000;
 /// The same after a failure.
 const RETRY_MS: u64 = 5_000;
-/// How long a name server may take.
-const LIMIT: Duration = Duration::from_secs(10);
+/// How long a name server may take. The last good address stays whatever it says, so one that is slow does no harm.
+const LIMIT: Duration = Duration::from_secs(3);
 /// Most names that are asked for at a time: each takes a thread while it waits.
 const AT_ONCE: usize = 8;
 
@@ -32,7 +32,15 @@ pub struct Known {
 struct Entry {
     known: Known,
     due: Uptime,
+    /// When it was last answered.
+    heard: Uptime,
     is_asked: bool,
+}
+
+impl Entry {
+    fn is_older_than(&self, silent_from: Uptime) -> bool {
+        !self.known.is_failing && self.heard <= silent_from
+    }
 }
 
 /// Every name that is probed.
@@ -57,6 +65,18 @@ impl Names {
     /// Whether a name is wanted at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// What it points to does not answer since `silent_from`, and may stand elsewhere by now: it is asked for at once.
+    pub fn doubt(&mut self, name: &str, silent_from: Uptime) {
+        if let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.is_older_than(silent_from)) {
+            entry.due = entry.heard;
+        }
+    }
+
+    /// Whether nobody has said yet where it points to since then.
+    pub fn is_in_doubt(&self, name: &str, silent_from: Uptime) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.is_older_than(silent_from))
     }
 
     /// Begins to ask for what is due.
@@ -87,11 +107,12 @@ impl Names {
             tracing::warn!(name, last_good = ?entry.known.address, "a name doesn't resolve");
         }
         entry.known = Known { address: address.or(entry.known.address), is_failing: address.is_none() };
-        (entry.is_asked, entry.due) = (false, now.plus(if address.is_some() { GOOD_MS } else { RETRY_MS }));
+        (entry.is_asked, entry.heard, entry.due) = (false, now, now.plus(if address.is_some() { GOOD_MS } else { RETRY_MS }));
     }
 }
 
-async fn look_up(name: String) -> (String, Option<IpAddr>) {
+/// Where a name points to, if it resolves in time; with the name.
+pub async fn look_up(name: String) -> (String, Option<IpAddr>) {
     let found = tokio::time::timeout(LIMIT, tokio::net::lookup_host((name.clone(), 0))).await;
     // The least one, so that a name with many addresses means the same device each time.
     let address = found.ok().and_then(Result::ok).and_then(|all| all.map(|socket| socket.ip()).min());
@@ -101,6 +122,25 @@ async fn look_up(name: String) -> (String, Option<IpAddr>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_name_is_asked_for_again_when_what_it_points_to_falls_silent() {
+        let mut names = Names::default();
+        names.set(["localhost".to_owned()].into_iter());
+        names.ask_due(Uptime(0));
+        let (name, address) = names.answered().await;
+        names.take(&name, address, Uptime(10));
+        assert!(!names.is_in_doubt(&name, Uptime(9)), "it was heard since");
+        names.doubt(&name, Uptime(20));
+        assert!(names.is_in_doubt(&name, Uptime(20)));
+        names.ask_due(Uptime(20));
+        let (name, address) = names.answered().await;
+        names.take(&name, address, Uptime(30));
+        assert!(!names.is_in_doubt(&name, Uptime(20)));
+        names.doubt(&name, Uptime(20));
+        names.ask_due(Uptime(31));
+        assert!(names.asking.is_empty(), "once for each silence");
+    }
 
     #[tokio::test]
     async fn the_last_good_address_is_kept_while_a_name_fails() {

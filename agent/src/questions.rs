@@ -146,7 +146,7 @@ impl<P: Prober> Questions<P> {
         let Some(turn) = Turn::take(&self.is_sweeping) else { return self.refuse(id, Refused::Busy) };
         let (prober, answers) = (Arc::clone(&self.prober), self.answers.clone());
         tokio::spawn(async move {
-            let asked = addresses(Routes::read().own_networks());
+            let asked = addresses(of_the_branch(Routes::read().own_networks(), &known).into_iter());
             let strangers = asked.iter().copied().map(IpAddr::from).filter(|address| !known.contains(address));
             let ask = |address: IpAddr| {
                 let prober = Arc::clone(&prober);
@@ -169,6 +169,18 @@ impl<P: Prober> Questions<P> {
             let _ = answers.send(Answer::Discovered { id, asked: count, unknown, never, config }).await;
         });
     }
+}
+
+/// Those networks in which a device stands; all, where none does. A line to a provider is none of the branch's own, and to
+/// sweep it may cost money.
+fn of_the_branch(networks: impl Iterator<Item = (Ipv4Addr, u32)>, known: &HashSet<IpAddr>) -> Vec<(Ipv4Addr, u32)> {
+    let all: Vec<(Ipv4Addr, u32)> = networks.collect();
+    let holds = |(network, prefix): &(Ipv4Addr, u32), address: &IpAddr| match address {
+        IpAddr::V4(v4) => u32::from(*v4).checked_shr(32 - prefix) == u32::from(*network).checked_shr(32 - prefix),
+        IpAddr::V6(_) => false,
+    };
+    let own: Vec<_> = all.iter().copied().filter(|network| known.iter().any(|address| holds(network, address))).collect();
+    if own.is_empty() { all } else { own }
 }
 
 /// The hosts of some networks, at most [`SWEEP_LIMIT`], the smallest network first.
@@ -244,6 +256,15 @@ mod tests {
         assert_eq!(all.len(), SWEEP_LIMIT);
         assert_eq!(all.iter().filter(|address| address.octets()[0] == 192).count(), 6);
         assert_eq!(addresses([network("10.1.1.0", 30)].into_iter()).len(), 2);
+    }
+
+    #[test]
+    fn a_line_to_a_provider_is_not_swept() {
+        let network = |text: &str, prefix| (text.parse::<Ipv4Addr>().expect("an address"), prefix);
+        let (lan, line) = (network("192.168.7.0", 24), network("10.64.0.0", 10));
+        let known = |text: &str| [text.parse::<IpAddr>().expect("an address")].into();
+        assert_eq!(of_the_branch([lan, line].into_iter(), &known("192.168.7.9")), [lan]);
+        assert_eq!(of_the_branch([lan, line].into_iter(), &known("192.168.8.9")), [lan, line], "behind a router");
     }
 
     #[test]

@@ -503,6 +503,14 @@ impl<P: Prober> Watch<P> {
         }
     }
 
+    /// Whether a device that doesn't answer has a name of which nobody has said since where it points to. A name server that
+    /// takes long over that holds no failure back.
+    fn may_stand_elsewhere(&self, index: usize, now: Uptime) -> bool {
+        let slot = &self.slots[index];
+        let (Host::Name(name), Some(from)) = (&slot.planned.host, slot.silent_from) else { return false };
+        now.since(from) < CONFIRMATION_LIMIT_MS && self.names.is_in_doubt(name, from)
+    }
+
     /// Nobody answers: no device's state is known any more, whenever it would have been probed next. Where the cable of
     /// one interface is out, that is so of the devices behind it.
     fn isolate(&mut self, index: usize, onset: Uptime, now: Uptime) {
@@ -542,9 +550,13 @@ impl<P: Prober> Watch<P> {
         let now = clock::uptime();
         let rule = self.slots[index].planned.rule;
         if !matches!(outcome, Outcome::Reply { .. }) && self.slots[index].monitor.status() != Status::Down {
+            if let (Host::Name(name), Some(from)) = (&self.slots[index].planned.host, self.slots[index].silent_from) {
+                self.names.doubt(name, from);
+            }
             self.ask_others(index, now);
         }
         let means = self.slots[index].monitor.silence(outcome, sent, &rule).and_then(|onset| self.weigh(index, onset, now));
+        let means = means.filter(|means| *means != Status::Down || !self.may_stand_elsewhere(index, now));
         let slot = &mut self.slots[index];
         slot.in_flight = None;
         slot.summary.add(outcome);

@@ -14,6 +14,7 @@ use ward_agent::settings::Broker;
 
 use crate::api::answer::Answers;
 use crate::api::auth::Token;
+use crate::api::effort::Effort;
 use crate::api::gate::Gate;
 use crate::api::{self, Api, FEEDS_LIMIT};
 use crate::clock::Moment;
@@ -24,8 +25,9 @@ use crate::fleet::Fleet;
 use crate::inbox::{Sender, inbox};
 use crate::ingest::{self, Command, Ingest};
 use crate::metrics::Metrics;
-use crate::settings::{BrokerChoice, Settings, VictoriaMetrics};
+use crate::settings::{BrokerChoice, Endpoint, Settings, VictoriaMetrics};
 use crate::store::{Readers, Store};
+use crate::valkey::Valkey;
 use crate::victoria::Victoria;
 use crate::{broker, bus, clock, enrolment, remote_write, secrets};
 
@@ -132,7 +134,12 @@ impl Collector {
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox, &pulses.ledger))?;
         let servers = settings.victoria_metrics.as_ref().map(|victoria| victoria.endpoints.as_slice());
-        let victoria = servers.map(|servers| Arc::new(Victoria::new(servers, Arc::clone(&metrics))));
+        let shared = settings.shared_cache.as_ref().zip(servers).map(|(cache, servers)| {
+            let mut names: Vec<&str> = servers.iter().map(Endpoint::name).collect();
+            names.sort_unstable();
+            Arc::new(Valkey::new(cache, &names.join(" "), Arc::clone(&metrics)))
+        });
+        let victoria = servers.map(|servers| Arc::new(Victoria::new(servers, shared.clone(), Arc::clone(&metrics))));
         let (edits, requests) = mpsc::channel(EDITS_LIMIT);
         let accounts = readers.read(crate::store::accounts)?;
         let code = (accounts.users().len() == 0 && !live.notes.demo).then(secrets::random_code);
@@ -150,6 +157,8 @@ impl Collector {
             victoria: victoria.clone(),
             gate,
             is_tls: false,
+            effort: Effort::default(),
+            trusted_proxies: settings.api.trusted_proxies.clone(),
             asks,
             edits,
             zone,
@@ -170,12 +179,15 @@ impl Collector {
                 tracing::error!(%error, "the past can't be read: the first question about it tries again");
             }
         });
-        helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone()));
+        helpers.spawn(watch_inventory(Arc::clone(&readers), commands.clone(), Arc::clone(&metrics)));
         let seal = enrolment.as_ref().map(|(_, authority)| Arc::clone(authority));
         if let Some((office, authority)) = enrolment {
             let (readers, data_dir, broker) = (Arc::clone(&readers), settings.data_dir.clone(), broker.clone());
-            helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone()));
+            helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone(), Arc::clone(&metrics)));
             helpers.spawn(office.run(shutdown.clone()));
+        }
+        if let (Some(shared), Some(cache)) = (shared, settings.shared_cache) {
+            helpers.spawn(shared.run(cache));
         }
         if let Some(victoria) = victoria {
             for index in 0..victoria.endpoints().len() {
@@ -207,7 +219,7 @@ impl Collector {
 }
 
 /// Tells the ledger's thread when `ward-collector import` has changed the inventory beside it.
-async fn watch_inventory(readers: Arc<Readers>, commands: Sender) {
+async fn watch_inventory(readers: Arc<Readers>, commands: Sender, metrics: Arc<Metrics>) {
     let mut known = None;
     loop {
         let readers = Arc::clone(&readers);
@@ -217,6 +229,7 @@ async fn watch_inventory(readers: Arc<Readers>, commands: Sender) {
                 return;
             }
             known = Some(version);
+            metrics.has_run("inventory", clock::now());
         }
         tokio::time::sleep(INVENTORY_EVERY).await;
     }

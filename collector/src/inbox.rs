@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use bytes::Bytes;
 use shared::wire::{decode, encode};
@@ -66,6 +67,7 @@ struct Shared {
 struct Payload {
     topic: String,
     is_batch: bool,
+    arrived: Instant,
     bytes: Bytes,
 }
 
@@ -116,7 +118,8 @@ fn joined(before: &Payload, newer: &Payload) -> Option<Payload> {
     let told: HashSet<_> = heartbeat.states.iter().map(|live| live.device.clone()).collect();
     heartbeat.states.extend(before.states.into_iter().filter(|live| !told.contains(&live.device)));
     heartbeat.health = heartbeat.health.or(before.health);
-    Some(Payload { topic: newer.topic.clone(), is_batch: false, bytes: encode(&heartbeat).ok()?.into() })
+    let arrived = newer.arrived;
+    Some(Payload { topic: newer.topic.clone(), is_batch: false, arrived, bytes: encode(&heartbeat).ok()?.into() })
 }
 
 #[derive(Default)]
@@ -129,6 +132,8 @@ struct State {
     /// The rest by branch, and whose turn it is.
     shares: HashMap<String, Share>,
     turns: VecDeque<String>,
+    /// When the oldest of the batches came that were taken last.
+    oldest_taken: Option<Instant>,
     is_over: bool,
 }
 
@@ -162,7 +167,7 @@ impl Sender {
         let (is_heartbeat, is_batch) = (lane == Lane::Live.as_str(), lane == Lane::Up.as_str());
         let branch = branch.to_owned();
         // What the broker's connection has read is one block of memory: a piece of it would keep all of it.
-        let payload = Payload { topic, is_batch, bytes: Bytes::copy_from_slice(&bytes) };
+        let payload = Payload { topic, is_batch, arrived: Instant::now(), bytes: Bytes::copy_from_slice(&bytes) };
         drop(bytes);
         if is_heartbeat {
             let is_kept = shared.lock().put_heartbeat(branch, payload);
@@ -213,6 +218,7 @@ impl Inbox {
             state = self.0.arrived.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         let orders = state.orders.len();
+        state.oldest_taken = None;
         let mut group: Vec<Command> = state.orders.drain(..).collect();
         state.take_heartbeats(&mut group);
         let bytes = state.take_turns(&mut group);
@@ -220,6 +226,11 @@ impl Inbox {
         self.0.orders.add_permits(orders);
         self.0.room.add_permits(bytes);
         Some(group)
+    }
+
+    /// When the oldest of the batches came that were taken last; `None` if there was none.
+    pub fn oldest_taken(&self) -> Option<Instant> {
+        self.0.lock().oldest_taken
     }
 
     /// Bytes of batches that wait.
@@ -299,6 +310,9 @@ impl State {
                 turn += 1;
                 turn_bytes += payload.cost();
                 share.batches -= usize::from(payload.is_batch);
+                if payload.is_batch {
+                    self.oldest_taken = Some(self.oldest_taken.map_or(payload.arrived, |oldest| oldest.min(payload.arrived)));
+                }
                 group.push(payload.into());
             }
             share.bytes -= turn_bytes;

@@ -22,7 +22,7 @@ use crate::availability::spans::Span;
 use crate::availability::timelines::Facts;
 use crate::clock::{self, Moment};
 use crate::feed::Live;
-use crate::fleet::{BranchState, Cut, Fleet, Origin, Quality};
+use crate::fleet::{BranchState, Contact, Cut, Fleet, Origin, Quality};
 use crate::inbox::{self, Inbox};
 use crate::metrics::{Metrics, label};
 use crate::outage::Change;
@@ -377,6 +377,9 @@ impl Ingest {
         while let Some(group) = inbox.take() {
             self.metrics.set("ward_inbox_bytes", "", inbox.waiting_bytes() as f64);
             self.handle(group, clock::now());
+            if let Some(arrived) = inbox.oldest_taken().filter(|_| !self.is_failing) {
+                self.metrics.observe("ward_ack_lag_seconds", "", arrived.elapsed());
+            }
             pulse.beat();
         }
     }
@@ -1090,6 +1093,10 @@ impl Ingest {
         let oldest = fleet.branches.iter().filter_map(|branch| branch.known_through()).min();
         let age = oldest.map_or(0, |at| now.since(at).max(0));
         self.metrics.set("ward_oldest_observation_seconds", "", age as f64 / 1000.0);
+        let heard = fleet.branches.iter().filter(|branch| branch.contact == Contact::Connected);
+        let behind = heard.filter_map(|branch| branch.observed).min().map_or(0, |at| now.since(at).max(0));
+        self.metrics.set("ward_ledger_lag_seconds", "", behind as f64 / 1000.0);
+        self.metrics.has_run("tick", now);
         drop(fleet);
         if now.since(self.progress_at).abs() >= PROGRESS_EVERY_MS {
             self.progress_at = now;
@@ -1154,7 +1161,7 @@ impl Ingest {
             Ok(packed) => {
                 // More may be due: go on at the next tick.
                 self.sealed_at = if packed == SEAL_LIMIT as usize { Millis(0) } else { now };
-                self.metrics.set("ward_job_last_success_timestamp_seconds", "job=\"seal\"", (now.0 / 1000) as f64);
+                self.metrics.has_run("seal", now);
             }
             Err(error) => {
                 self.sealed_at = now;

@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod metrics;
 pub mod outage;
 pub mod promql;
+pub mod proxies;
 pub mod remote_write;
 pub mod replies;
 pub mod rollout;
@@ -34,6 +35,7 @@ pub mod secrets;
 pub mod settings;
 pub mod store;
 pub mod surface;
+pub mod valkey;
 pub mod victoria;
 
 /// The version that `/version` and `--version` tell.

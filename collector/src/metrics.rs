@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use shared::Millis;
+
 /// Counters and gauges by name and labels.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -45,7 +47,14 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_unknown_devices_total", "counter", "Entries about devices that the inventory doesn't know."),
     ("ward_ledger_errors_total", "counter", "Commits that failed: what they held is sent again."),
     ("ward_ledger_failing", "gauge", "1 while the newest commit has failed."),
+    ("ward_ledger_reads_total", "counter", "Questions of the API to the collector's file."),
     ("ward_inbox_bytes", "gauge", "Bytes of batches that wait for the ledger's thread."),
+    (
+        "ward_ack_lag_seconds",
+        "histogram",
+        "From a batch's arrival until it is durable and acknowledged, the slowest of those taken together.",
+    ),
+    ("ward_ledger_lag_seconds", "gauge", "Age of the oldest ledger among branches that can be heard."),
     ("ward_ledger_commit_ms", "gauge", "How long the newest commit took."),
     ("ward_remote_write_samples_total", "counter", "Samples that VictoriaMetrics has taken, by endpoint."),
     ("ward_remote_write_errors_total", "counter", "Tries to write to VictoriaMetrics that failed, by endpoint."),
@@ -63,6 +72,8 @@ const HELP: &[(&str, &str, &str)] = &[
     ("api_request_duration_seconds", "histogram", "How long answers took until their head was ready, by route."),
     ("cache_requests_total", "counter", "Reads that a cache might answer, by cache."),
     ("cache_hits_total", "counter", "Reads that a cache answered, by cache."),
+    ("ward_shared_cache_up", "gauge", "1 while the shared cache can be used."),
+    ("ward_shared_cache_errors_total", "counter", "Questions to the shared cache that failed."),
     ("vm_query_duration_seconds", "histogram", "How long questions to VictoriaMetrics took, tries again included."),
     ("vm_query_errors_total", "counter", "Questions to VictoriaMetrics that failed, by endpoint and reason."),
     ("vm_breaker_open", "gauge", "1 while VictoriaMetrics isn't asked because it doesn't answer, by endpoint."),
@@ -87,6 +98,11 @@ impl Metrics {
     /// Sets a gauge.
     pub fn set(&self, name: &'static str, labels: &str, value: f64) {
         self.lock().insert((name, labels.to_owned()), value);
+    }
+
+    /// A periodic job has done what it is for.
+    pub fn has_run(&self, job: &str, now: Millis) {
+        self.set("ward_job_last_success_timestamp_seconds", &label("job", job), (now.0 / 1000) as f64);
     }
 
     /// Moves a gauge.
@@ -168,6 +184,29 @@ mod tests {
         let text = metrics.render();
         assert!(text.contains("ward_payloads_refused_total{reason=\"checksum\"} 3\n"), "{text}");
         assert!(text.contains("ward_deltas_total 0\n"), "{text}");
+    }
+
+    #[test]
+    fn each_metric_is_documented_and_no_other() {
+        let docs = include_str!("../../docs/api.md");
+        let (_, docs) = docs.split_once("\n## GET /metrics\n").expect("a section");
+        let (docs, _) = docs.split_once("\n## ").expect("another section");
+        let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" | "));
+        let mut documented: Vec<(String, &str)> = rows
+            .flat_map(|(names, rest)| {
+                let kind = rest.split(" | ").next().unwrap_or_default();
+                names.split(", ").map(move |name| (name.trim_matches('`').to_owned(), kind))
+            })
+            .collect();
+        documented.sort();
+        let mut known: Vec<(String, &str)> = HELP.iter().map(|(name, kind, _)| ((*name).to_owned(), *kind)).collect();
+        known.sort();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn a_label_is_one_whatever_stands_in_it() {
+        assert_eq!(label("endpoint", "a\"b\\c\nd"), r#"endpoint="a\"b\\c\nd""#);
     }
 
     #[test]

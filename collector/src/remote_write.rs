@@ -148,7 +148,7 @@ impl Writer {
         let response = request.header("x-prometheus-remote-write-version", "0.1.0").send().await.context("sending samples")?;
         let status = response.status();
         if status.is_success() {
-            self.victoria.has_taken(&body, clock::now());
+            self.victoria.has_taken(&body, clock::now()).await;
             self.metrics.add("ward_remote_write_samples_total", self.endpoint().label(), samples);
         } else {
             let text: String = response.text().await.unwrap_or_default().chars().take(300).collect();

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use crate::enrolment::desk::Terms;
 use crate::fleet::Silence;
+use crate::proxies::Network;
 use crate::store::Queue;
 use shared::settings::{Mistakes, Section, read};
 use shared::{BranchId, DeviceId};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub api: Api,
     /// Where series go, if they go anywhere.
     pub victoria_metrics: Option<VictoriaMetrics>,
+    /// Where several collectors share answers of VictoriaMetrics, if they do.
+    pub shared_cache: Option<SharedCache>,
     /// When a branch counts as silent.
     pub silent_after_ms: u32,
     /// How agents report and probe.
@@ -61,6 +64,8 @@ pub struct Api {
     pub token_file: Option<PathBuf>,
     /// IANA name of the time zone of calendar months and days.
     pub time_zone: String,
+    /// Proxies whose word on who asks is taken.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// Servers of VictoriaMetrics that all hold the same.
@@ -114,6 +119,19 @@ impl FromStr for Endpoint {
         let _ = (url.set_username(""), url.set_password(None));
         Ok(Self { url: text.trim_end_matches('/').to_owned(), name: url.as_str().trim_end_matches('/').to_owned() })
     }
+}
+
+/// A Valkey or a Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedCache {
+    /// Where it is, without a password.
+    pub url: String,
+    /// File with the password, if it asks for one.
+    pub password_file: Option<PathBuf>,
+    /// File with the CA that vouches for it; without it the machine's own CAs do.
+    pub ca: Option<PathBuf>,
+    /// What all names there begin with.
+    pub prefix: String,
 }
 
 /// What agents are told beside their devices.
@@ -190,6 +208,10 @@ impl Settings {
             let broker = root.table("broker", |section| broker(section, root.has("enrolment")));
             let api = if root.has("api") { root.table("api", api) } else { Some(default_api()) };
             let victoria = root.table("victoria_metrics", victoria);
+            let shared_cache = root.table("shared_cache", shared_cache);
+            if shared_cache.is_some() && !root.has("victoria_metrics") {
+                root.mistake("shared_cache", "keeps answers of VictoriaMetrics: [victoria_metrics] is missing");
+            }
             let silent = root.table("fleet", |fleet| fleet.duration_ms("silent_after", SILENT_AFTER_MS, 2_000..=3_600_000));
             let silent_after_ms = silent.unwrap_or(SILENT_AFTER_MS);
             let rollout = rollout(root, silent_after_ms);
@@ -199,6 +221,7 @@ impl Settings {
                 enrolment,
                 api: api?,
                 victoria_metrics: victoria,
+                shared_cache,
                 silent_after_ms,
                 rollout: rollout?,
             };
@@ -220,7 +243,12 @@ const ENDPOINTS_LIMIT: usize = 8;
 const TIME_ZONE: &str = "UTC";
 
 fn default_api() -> Api {
-    Api { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), token_file: None, time_zone: TIME_ZONE.to_owned() }
+    Api {
+        listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        token_file: None,
+        time_zone: TIME_ZONE.to_owned(),
+        trusted_proxies: Vec::new(),
+    }
 }
 
 fn broker(section: &Section<'_>, has_authority: bool) -> Option<BrokerChoice> {
@@ -263,12 +291,13 @@ fn api(section: &Section<'_>) -> Option<Api> {
         section.mistake("time_zone", crate::schedule::NO_ZONE);
         return None;
     }
+    let trusted_proxies = section.list::<Network>("trusted_proxies");
     let (listen, insecure): (SocketAddr, bool) = (listen?, insecure?);
     if !listen.ip().is_loopback() && !insecure {
         section.mistake("listen", "not loopback: put a TLS proxy in front, or set insecure_listen = true");
         return None;
     }
-    Some(Api { listen, token_file, time_zone })
+    Some(Api { listen, token_file, time_zone, trusted_proxies })
 }
 
 fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
@@ -293,6 +322,41 @@ fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
     }
     let queue_limit_bytes = u64::from(queue_mb) * 1024 * 1024;
     Some(VictoriaMetrics { endpoints, queue_limit_bytes }).filter(|victoria| !victoria.endpoints.is_empty())
+}
+
+fn shared_cache(section: &Section<'_>) -> Option<SharedCache> {
+    let url = section.required::<String>("url");
+    let password_file = section.text("password_file").map(PathBuf::from);
+    let ca = section.text("ca").map(PathBuf::from);
+    let prefix = section.text("prefix").unwrap_or_else(|| "ward".to_owned());
+    let is_name =
+        |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if !is_name(&prefix) {
+        section.mistake("prefix", "has 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'");
+        return None;
+    }
+    let url = url?;
+    let parsed =
+        reqwest::Url::parse(&url).ok().filter(|parsed| ["redis", "rediss"].contains(&parsed.scheme()) && parsed.has_host());
+    let Some(parsed) = parsed else {
+        section.mistake("url", "must be redis://HOST:PORT, or rediss://HOST:PORT for TLS");
+        return None;
+    };
+    if parsed.password().is_some() {
+        section.mistake("url", "a password stands in password_file");
+        return None;
+    }
+    let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if parsed.scheme() == "redis" && !is_local {
+        section.mistake("url", "is not loopback: use rediss://, or the password and all answers cross the network in the clear");
+        return None;
+    }
+    if parsed.scheme() == "redis" && ca.is_some() {
+        section.mistake("ca", "is of no use without rediss://");
+        return None;
+    }
+    Some(SharedCache { url, password_file, ca, prefix })
 }
 
 fn rollout(root: &Section<'_>, silent_after_ms: u32) -> Option<Rollout> {
@@ -359,8 +423,11 @@ mod tests {
             "token_file",
             "insecure_listen",
             "time_zone",
+            "trusted_proxies",
             "url",
             "urls",
+            "password_file",
+            "prefix",
             "queue_limit_mb",
             "silent_after",
             "heartbeat",
@@ -423,6 +490,37 @@ mod tests {
              c.toml:5: report.metered[3]: an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'"
         );
         assert_eq!(mistakes(""), "c.toml:1: the file is empty");
+    }
+
+    #[test]
+    fn a_shared_cache_has_no_password_in_the_open() {
+        let read = |text: &str| {
+            let head = "[broker]\nembedded = \"127.0.0.1:1883\"\n[victoria_metrics]\nurl = \"http://a\"\n[shared_cache]\n";
+            Settings::parse("c.toml", &format!("{head}{text}"))
+        };
+        let cache = read("url = \"redis://127.0.0.1:6379\"\n").expect("good").shared_cache.expect("there");
+        assert_eq!((cache.prefix.as_str(), cache.password_file, cache.ca), ("ward", None, None));
+        read("url = \"rediss://cache.example.bank:6380/2\"\nca = \"ca.pem\"\npassword_file = \"p\"\nprefix = \"w1\"\n")
+            .expect("good");
+        for (text, expected) in [
+            ("", "url: missing"),
+            ("url = \"http://a\"", "url: must be redis://HOST:PORT, or rediss://HOST:PORT for TLS"),
+            ("url = \"redis://:secret@127.0.0.1\"", "url: a password stands in password_file"),
+            (
+                "url = \"redis://10.0.0.1\"",
+                "url: is not loopback: use rediss://, or the password and all answers cross the network in the clear",
+            ),
+            ("url = \"redis://[::1]:1\"\nca = \"x\"", "ca: is of no use without rediss://"),
+            (
+                "url = \"redis://localhost\"\nprefix = \"a:b\"",
+                "prefix: has 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'",
+            ),
+        ] {
+            let found = read(text).expect_err("refused").to_string();
+            assert!(found.ends_with(&format!("shared_cache.{expected}")), "{text}: {found}");
+        }
+        let alone = "[broker]\nembedded = \"127.0.0.1:1883\"\n[shared_cache]\nurl = \"redis://localhost\"\n";
+        assert!(mistakes(alone).contains("[victoria_metrics] is missing"));
     }
 
     #[test]

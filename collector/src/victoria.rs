@@ -16,12 +16,14 @@ use shared::{DeviceId, Millis};
 use tokio::time::Instant;
 
 use crate::breaker::Breaker;
+use crate::clock;
 use crate::history::Point;
 use crate::metrics::{Metrics, label};
 use crate::promql::selector;
 use crate::remote_write;
 use crate::samples;
 use crate::settings;
+use crate::valkey::Valkey;
 
 /// Time for one try, and for all of them.
 const TRY_LIMIT: Duration = Duration::from_secs(10);
@@ -117,6 +119,7 @@ pub struct Victoria {
     client: reqwest::Client,
     kept: Cache<String, Arc<Kept>>,
     late: Mutex<Late>,
+    shared: Option<Arc<Valkey>>,
     metrics: Arc<Metrics>,
 }
 
@@ -152,14 +155,19 @@ struct Series {
 
 impl Victoria {
     /// Servers that hold the same.
-    pub fn new(servers: &[settings::Endpoint], metrics: Arc<Metrics>) -> Self {
+    pub fn new(servers: &[settings::Endpoint], shared: Option<Arc<Valkey>>, metrics: Arc<Metrics>) -> Self {
         let weigh = |key: &String, kept: &Arc<Kept>| {
             let bytes = kept.answer.as_ref().map_or(100, Bytes::len);
             u32::try_from(key.len() + bytes).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().max_capacity(KEPT_LIMIT_BYTES).weigher(weigh).time_to_live(KEPT.1).build();
         let endpoints = servers.iter().map(Endpoint::new).collect();
-        Self { endpoints, client: remote_write::client(), kept, late: Mutex::default(), metrics }
+        Self { endpoints, client: remote_write::client(), kept, late: Mutex::default(), shared, metrics }
+    }
+
+    /// What is shared with other collectors, if anything is.
+    pub fn shared(&self) -> Option<&Valkey> {
+        self.shared.as_deref()
     }
 
     /// The servers, in the order of the config.
@@ -233,20 +241,34 @@ impl Victoria {
         self.metrics.add("cache_requests_total", "cache=\"series\"", 1);
         self.late().asked = Some(Instant::now());
         let key = format!("{path} {parameters:?}");
+        let half = Duration::from_millis(u64::try_from(step_ms / 2).unwrap_or_default()).clamp(KEPT.0, KEPT.1);
         let new = async {
-            let made = Instant::now();
+            if let Some(kept) = self.others(&key, device.as_ref(), half).await {
+                return Arc::new(kept);
+            }
+            let (made, made_at) = (Instant::now(), clock::now());
             let answer = self.ask_server(path, &parameters).await;
             self.metrics.observe("vm_query_duration_seconds", "", made.elapsed());
-            let half = Duration::from_millis(u64::try_from(step_ms / 2).unwrap_or_default()).clamp(KEPT.0, KEPT.1);
+            if let (Some(shared), Ok(body)) = (&self.shared, &answer) {
+                shared.keep(&key, body, made_at, half).await;
+            }
             // Whoever waits shares a failure; whoever comes later asks again.
             let until = if answer.is_ok() { Instant::now() + half } else { made };
             Arc::new(Kept { answer, device: device.clone(), made, until })
         };
-        let entry = self.kept.entry(key).or_insert_with_if(new, |kept| !self.holds(kept)).await;
+        let entry = self.kept.entry(key.clone()).or_insert_with_if(new, |kept| !self.holds(kept)).await;
         if !entry.is_fresh() {
             self.metrics.add("cache_hits_total", "cache=\"series\"", 1);
         }
         entry.into_value().answer.clone()
+    }
+
+    /// What another collector was answered, if that still counts.
+    async fn others(&self, question: &str, device: Option<&DeviceId>, time: Duration) -> Option<Kept> {
+        let found = self.shared.as_ref()?.find(question, device.map(DeviceId::as_str)).await?;
+        let made = Instant::now().checked_sub(found.age)?;
+        let kept = Kept { answer: Ok(found.body), device: device.cloned(), made, until: made + time };
+        self.holds(&kept).then_some(kept)
     }
 
     fn holds(&self, kept: &Kept) -> bool {
@@ -259,14 +281,18 @@ impl Victoria {
     }
 
     /// A remote-write request has been taken: what it says of earlier minutes makes answers void.
-    pub fn has_taken(&self, body: &[u8], now: Millis) {
+    pub async fn has_taken(&self, body: &[u8], now: Millis) {
         let is_asked = self.late().asked.is_some_and(|asked| asked.elapsed() < KEPT.1 + LIMIT);
-        if !is_asked {
+        // Others may have been asked.
+        if !is_asked && self.shared.is_none() {
             return;
         }
         let devices = samples::devices_before(body, now.plus(-LATE_MS));
         if devices.is_empty() {
             return;
+        }
+        if let Some(shared) = &self.shared {
+            shared.mark_late(&devices.iter().cloned().collect::<Vec<_>>(), now.plus(FOUND_AFTER.as_millis() as i64)).await;
         }
         let found = Instant::now() + FOUND_AFTER;
         let mut late = self.late();
@@ -419,7 +445,7 @@ mod tests {
 
     async fn server(script: &'static [(u16, &'static str)]) -> Server {
         let (at, asked) = endpoint(script).await;
-        Server { asked, victoria: Victoria::new(&[at], Arc::default()) }
+        Server { asked, victoria: Victoria::new(&[at], None, Arc::default()) }
     }
 
     async fn endpoint(script: &'static [(u16, &'static str)]) -> (settings::Endpoint, Arc<AtomicUsize>) {
@@ -479,7 +505,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         drop(listener);
-        let victoria = Victoria::new(&[url.parse().expect("a URL")], Arc::default());
+        let victoria = Victoria::new(&[url.parse().expect("a URL")], None, Arc::default());
         let device = "a".parse().expect("an id");
         let ask = || victoria.points(&device, NOW.plus(-60_000), NOW, 60_000);
         assert!(ask().await.is_err());
@@ -497,7 +523,7 @@ mod tests {
     async fn the_first_that_answers_and_has_everything_is_asked() {
         let ((first, asked_first), (second, asked_second)) = (endpoint(&[]).await, endpoint(&[]).await);
         let dead: settings::Endpoint = "http://127.0.0.1:1".parse().expect("a URL");
-        let victoria = Victoria::new(&[dead, first, second], Arc::default());
+        let victoria = Victoria::new(&[dead, first, second], None, Arc::default());
         let ask = async |n: i64| {
             let parameters = vec![("query", n.to_string())];
             victoria.ask(Question { path: "query", parameters, step_ms: 60_000, device: None }).await
@@ -522,7 +548,7 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_of_one_is_the_answer_of_all() {
         let ((first, _), (second, asked_second)) = (endpoint(&[(422, "no")]).await, endpoint(&[]).await);
-        let victoria = Victoria::new(&[first, second], Arc::default());
+        let victoria = Victoria::new(&[first, second], None, Arc::default());
         let question = Question { path: "query", parameters: Vec::new(), step_ms: 0, device: None };
         assert!(matches!(victoria.ask(question).await, Err(Unanswered::Refused { status: 422, .. })));
         assert_eq!(asked_second.load(Ordering::Relaxed), 0);
@@ -547,10 +573,10 @@ mod tests {
             server.ask(device).await.expect("an answer");
         }
         let request = |at: Millis| samples::of_device_for_tests("a", at);
-        server.victoria.has_taken(&request(NOW), NOW);
+        server.victoria.has_taken(&request(NOW), NOW).await;
         server.ask("a").await.expect("an answer");
         assert_eq!(server.asked(), 8, "what is new changes nothing that is kept");
-        server.victoria.has_taken(&request(NOW.plus(-LATE_MS - 1)), NOW);
+        server.victoria.has_taken(&request(NOW.plus(-LATE_MS - 1)), NOW).await;
         server.ask("b").await.expect("an answer");
         assert_eq!(server.asked(), 8, "another device's");
         server.ask("a").await.expect("an answer");

@@ -246,3 +246,19 @@ async fn a_link_with_the_token_leads_in_and_its_cookie_alone_changes_nothing() {
     let wrong = counter.request("GET", "/login?token=wrong-token").send().await.expect("an answer");
     assert_eq!(wrong.headers()["location"].to_str().expect("a text"), "/login?failed=1");
 }
+
+#[tokio::test]
+async fn who_guesses_behind_a_proxy_is_slowed_down_and_nobody_else() {
+    let counter = Counter::open().await;
+    // This machine is the proxy.
+    let guess = async |forwarded: &str| {
+        let body = json!({ "name": "nino", "password": "wrong wrong" });
+        said(counter.request("POST", "/login").header("x-forwarded-for", forwarded).json(&body)).await.0
+    };
+    for _ in 0..10 {
+        assert_eq!(guess("198.51.100.1").await, 401);
+    }
+    assert_eq!(guess("198.51.100.1").await, 429);
+    assert_eq!(guess("198.51.100.2, 198.51.100.1").await, 429, "what it wrote itself doesn't count");
+    assert_eq!(guess("198.51.100.2").await, 401);
+}

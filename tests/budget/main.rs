@@ -77,6 +77,7 @@ async fn measure(net: &Net, minutes: u64) -> Result<(Vec<Figure>, Vec<String>)> 
     let pki = Pki::new();
     let broker = Mosquitto::start(Net::CENTRE.into(), &pki.server(&[Net::CENTRE.into()])).await;
     let collector = Collector::start(CollectorSettings {
+        tables: String::new(),
         broker: Broker::External(broker.access(&pki.client("collector"))),
         victoria_metrics: Vec::new(),
         probe: PROBE,

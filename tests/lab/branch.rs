@@ -15,6 +15,9 @@ use crate::now_ms;
 /// Last byte of the first device's address.
 const FIRST_DEVICE: u8 = 10;
 
+/// Which groups may open unprivileged ICMP sockets.
+const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
+
 /// Drops echo requests to a silent device. The kernel goes on answering ARP, so that nothing becomes unreachable.
 const SILENCE: &str = "\
 table inet lab {
@@ -123,8 +126,7 @@ impl Net {
         run("ip", &["-n", &lan, "-batch", "-"], &addresses);
         run("ip", &["netns", "exec", &lan, "nft", "-f", "-"], SILENCE);
         // A new namespace lets nobody open an unprivileged ICMP socket.
-        let range = "/proc/sys/net/ipv4/ping_group_range";
-        inside(&branch, || fs::write(range, "0 2147483647")).expect("root may set a namespace's limits");
+        inside(&branch, || fs::write(PING_GROUPS, "0 2147483647")).expect("root may set a namespace's limits");
     }
 
     /// The centre's address in the eyes of the branches.
@@ -167,6 +169,73 @@ impl Net {
     /// Makes a silenced device answer again.
     pub fn restore(&self, b: u8, i: u8) -> Change {
         self.set(&self.lan(b), "delete", "inet lab silent", &self.address(b, i).to_string())
+    }
+
+    /// Unplugs a device: nobody answers for its address any more, not even by ARP.
+    pub fn unplug(&self, b: u8, i: u8) -> Change {
+        self.at_address("del", b, i)
+    }
+
+    /// Plugs it in again.
+    pub fn plug(&self, b: u8, i: u8) -> Change {
+        self.at_address("add", b, i)
+    }
+
+    fn at_address(&self, verb: &str, b: u8, i: u8) -> Change {
+        let address = format!("{}/24", self.address(b, i));
+        Change::of(|| run("ip", &["-n", &self.lan(b), "addr", verb, &address, "dev", "lan"], ""))
+    }
+
+    /// Puts a box into a branch that no inventory knows, at `192.168.b.last`; its address.
+    pub fn add_stranger(&self, b: u8, last: u8) -> Ipv4Addr {
+        let address = Ipv4Addr::new(192, 168, b, last);
+        run("ip", &["-n", &self.lan(b), "addr", "add", &format!("{address}/24"), "dev", "lan"], "");
+        address
+    }
+
+    /// Lets programs in a branch open raw sockets only, as on a machine whose kernel permits no other.
+    pub fn raw_sockets_only(&self, b: u8) {
+        inside(&self.branch(b), || fs::write(PING_GROUPS, "1 0")).expect("root may set a namespace's limits");
+    }
+
+    /// Gives a branch another line to the world, the interface `name` with the address `172.31.line.2`. At its far end is
+    /// `172.31.line.1`, and behind that every address of [`Self::OUTSIDE`].
+    pub fn add_line(&self, b: u8, name: &str, line: u8) {
+        let provider = self.provider(b, line);
+        run("ip", &["netns", "add", &provider], "");
+        let links = format!(
+            "link add {name} type veth peer name line netns {provider}\naddr add 172.31.{line}.2/24 dev {name}\nlink set {name} up\n"
+        );
+        run("ip", &["-n", &self.branch(b), "-batch", "-"], &links);
+        let mut far = format!("link set lo up\naddr add 172.31.{line}.1/24 dev line\nlink set line up\n");
+        for address in Self::OUTSIDE {
+            let _ = writeln!(far, "addr add {address}/32 dev lo");
+        }
+        run("ip", &["-n", &provider, "-batch", "-"], &far);
+        // What leaves by this line's own address takes this line, and so does what asks for it by name.
+        let mut ways =
+            format!("rule add from 172.31.{line}.2 lookup {line}\nroute add default via 172.31.{line}.1 table {line}\n");
+        for address in Self::OUTSIDE {
+            let _ = writeln!(ways, "route add {address} via 172.31.{line}.1 dev {name} metric {line}");
+        }
+        run("ip", &["-n", &self.branch(b), "-batch", "-"], &ways);
+    }
+
+    /// Somewhere behind every line of a provider.
+    pub const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 2)];
+
+    /// The provider of a line is gone: whatever is sent by it comes to nothing, and nobody is told.
+    pub fn line_cut(&self, b: u8, line: u8) -> Change {
+        self.at_provider(b, line, "table inet cut { chain input { type filter hook input priority 0; drop; }; }")
+    }
+
+    /// It is there again.
+    pub fn line_restore(&self, b: u8, line: u8) -> Change {
+        self.at_provider(b, line, "delete table inet cut")
+    }
+
+    fn at_provider(&self, b: u8, line: u8, rules: &str) -> Change {
+        Change::of(|| run("ip", &["netns", "exec", &self.provider(b, line), "nft", "-f", "-"], rules))
     }
 
     /// Puts other boxes at the addresses of a branch's devices: their MAC is another, and the agent's kernel notices at once.
@@ -241,20 +310,27 @@ impl Net {
         Change::of(|| run("ip", &["netns", "exec", namespace, "nft", &command], ""))
     }
 
+    fn provider(&self, b: u8, line: u8) -> String {
+        format!("{}-p{b}-{line}", self.name)
+    }
+
     fn centre(&self) -> String {
         format!("{}-c", self.name)
     }
 
-    fn lan(&self, b: u8) -> String {
+    /// The namespace where the devices of branch `b` are.
+    pub fn lan(&self, b: u8) -> String {
         format!("{}-d{b}", self.name)
     }
 }
 
 impl Drop for Net {
     fn drop(&mut self) {
-        let branches = (1..=self.branches).flat_map(|b| [self.branch(b), self.lan(b)]);
-        for namespace in branches.chain([self.centre()]) {
-            // One that was never made can't be removed, and there is nothing else to do about it.
+        let ours = format!("{}-", self.name);
+        let namespaces =
+            fs::read_dir("/run/netns").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        for namespace in namespaces.filter(|namespace| namespace.starts_with(&ours)) {
+            // One that can't be removed stays, and there is nothing else to do about it.
             let _ = Command::new("ip").args(["netns", "del", &namespace]).stderr(Stdio::null()).status();
         }
     }

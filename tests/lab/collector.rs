@@ -41,6 +41,8 @@ pub struct CollectorSettings {
     pub silent_after: Duration,
     /// The lines of its `[report]`; without them, qualities each minute.
     pub report: Option<&'static str>,
+    /// Further tables, such as `[probe.device.b1-d00]`.
+    pub tables: String,
     /// The inventory, imported before the first start.
     pub estate: Estate,
     /// Where it keeps its file; a folder of its own without it.
@@ -64,7 +66,7 @@ impl Collector {
         let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
         let at = |name: &str| folder.path().join(name);
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let CollectorSettings { broker, victoria_metrics, probe, silent_after, estate, data_dir, report } = settings;
+        let CollectorSettings { broker, victoria_metrics, probe, silent_after, estate, data_dir, report, tables } = settings;
         let data_dir = data_dir.unwrap_or_else(|| at("data"));
         let mut text = data_line(&data_dir) + "\n";
         let embedded = match broker {
@@ -92,6 +94,7 @@ impl Collector {
         text += &format!("\n[fleet]\nsilent_after = \"{}s\"\n\n{}", silent_after.as_secs(), probe.table());
         // Tests wait for the minutes that they look at.
         text += &format!("\n[report]\n{}\n", report.unwrap_or("qualities = \"60s\""));
+        text += &format!("\n{tables}\n");
         fs::create_dir_all(&data_dir).expect("the folder is the test's own");
         fs::write(at("collector.toml"), text).expect("the folder is the test's own");
         write_secret(&at("token"), &format!("{TOKEN}\n"));

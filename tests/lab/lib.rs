@@ -18,7 +18,9 @@ pub mod namespace;
 pub mod pki;
 pub mod process;
 pub mod program;
+pub mod service;
 pub mod socket;
+pub mod valkey;
 pub mod victoria;
 pub mod wan;
 
@@ -33,6 +35,8 @@ pub use moment::{eventually, lasting, now_ms};
 pub use mosquitto::{Access, Mosquitto};
 pub use mqtt::Mqtt;
 pub use pki::{Identity, Pki};
+pub use service::Service;
 pub use socket::Follower;
+pub use valkey::Valkey;
 pub use victoria::Victoria;
 pub use wan::Relay;

@@ -10,6 +10,7 @@ use shared::wire::{decode, encode};
 use shared::{Ack, Batch, Body, Lane, Millis};
 use tokio::sync::mpsc;
 use ward_collector::admission::{Admission, admit};
+use ward_collector::clock::Moment;
 use ward_collector::feed::{Live, Notes};
 use ward_collector::fleet::{Fleet, Quality};
 use ward_collector::ingest::{Command, Ingest};

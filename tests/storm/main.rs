@@ -198,6 +198,7 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
     let broker = Mosquitto::start().await?;
     let victoria = if arguments.victoria { Some(Victoria::start().await) } else { None };
     let collector = Collector::start(CollectorSettings {
+        tables: String::new(),
         data_dir: None,
         report: None,
         broker: Broker::External(broker.access.clone()),

@@ -26,7 +26,7 @@ impl Description {
         let kind = response.headers().get("content-type").context("a kind")?.to_str()?.to_owned();
         let kind = kind.split(';').next().unwrap_or_default();
         let text = response.text().await?;
-        let answer: Value = if kind == "text/csv" { json!(text) } else { serde_json::from_str(&text)? };
+        let answer: Value = if kind.starts_with("text/") { json!(text) } else { serde_json::from_str(&text)? };
         let described = &self.0["paths"][route]["get"]["responses"][status.as_str()]["content"][kind]["schema"];
         ensure!(described.is_object(), "{path}: {status} as {kind} isn't described: {answer}");
         let mut schema = described.clone();

@@ -75,6 +75,12 @@ fn a_dead_switch_a_dead_device_and_another_box_are_told_apart() {
         is(&world, 3, "up", None).await;
         let way = post(&world, &path("traceroute"), json!({})).await;
         assert_eq!((&way["reached"], way["hops"].as_array().map(Vec::len)), (&json!(true), Some(1)), "{way}");
+        eventually(Duration::from_secs(60), "an agent is asked no more than it can do", async || {
+            let answer = world.api().request(Method::POST, &path("traceroute")).send().await?;
+            ensure!(answer.status() == 429, "{}", answer.status());
+            Ok(())
+        })
+        .await;
 
         // All devices are addresses of one box.
         net.swap_boxes(1, "02:00:00:00:00:99");
@@ -93,5 +99,25 @@ fn a_dead_switch_a_dead_device_and_another_box_are_told_apart() {
         let device = world.api().device(&device_id(1, 2)).await.expect("the device");
         assert_eq!(device["flags"], json!([]), "{device}");
         world.surfaces_agree().await;
+    });
+}
+
+#[test]
+fn a_sweep_tells_what_answers_and_is_unknown_and_which_devices_never_answered() {
+    let net = Net::new(1, 3);
+    net.at_the_centre(async || {
+        let world = World::start(&net, SILENT_AFTER).await;
+        let stranger = net.add_stranger(1, 200);
+        // In the inventory, and nowhere else.
+        let mut estate = ward_tests::Estate::of(&net);
+        let (device, ip) = (device_id(1, 3), std::net::Ipv4Addr::new(192, 168, 1, 77).into());
+        estate.rows.push(ward_tests::estate::Row { device: device.clone(), ip, ..estate.rows[0].clone() });
+        world.collector.import(&estate.csv()).expect("a good inventory");
+        world.becomes(&device, "down").await;
+        let swept = post(&world, "/api/v1/branches/b1/discovery", json!({})).await;
+        let unknown = swept["answered_unknown"].as_array().expect("a list");
+        assert_eq!((unknown.len(), &unknown[0]["ip"]), (1, &json!(stranger)), "{swept}");
+        assert!(unknown[0]["mac"].as_str().is_some_and(|mac| mac.len() == 17), "{swept}");
+        assert_eq!((&swept["never_answered"], &swept["asked"]), (&json!([device]), &json!(254)), "{swept}");
     });
 }

@@ -52,6 +52,7 @@ impl<'net> Bank<'net> {
     async fn open(net: &'net Net) -> Self {
         let data = tempfile::tempdir().expect("the folder for temporary files is writable");
         let settings = CollectorSettings {
+            tables: String::new(),
             broker: Broker::Authority(Net::CENTRE.into()),
             victoria_metrics: Vec::new(),
             probe: Probe::BRISK,

@@ -69,6 +69,7 @@ fn every_expression_of_every_dashboard_brings_data() {
     net.at_the_centre(async || {
         let victoria = Victoria::start().await;
         let settings = CollectorSettings {
+            tables: String::new(),
             broker: Broker::Embedded,
             victoria_metrics: vec![victoria.url()],
             probe: Probe::BRISK,

@@ -1,8 +1,10 @@
 //! The programs as a user runs them, between real servers, under real faults.
 
 mod api;
+mod cache;
 mod cards;
 mod clocks;
+mod cuts;
 mod demo;
 mod edge;
 mod enrolment;
@@ -16,6 +18,9 @@ mod links;
 mod path;
 mod promql;
 mod series;
+mod services;
+mod shared_host;
 mod soak;
 mod truth;
+mod uplinks;
 mod world;

@@ -58,6 +58,24 @@ fn of_two_victoria_metrics_one_that_dies_holds_back_nobody_and_gets_what_it_miss
         let health = world.api().json("/health").await.expect("the API answers");
         let takes = |at: usize| health["victoria_metrics"]["endpoints"][at]["takes_samples"].clone();
         assert_eq!((takes(0), takes(1)), (false.into(), true.into()), "{health}");
+        for metric in [
+            "ward_deltas_total",
+            "ward_ack_lag_seconds_count",
+            "ward_remote_write_samples_total",
+            "ward_remote_write_errors_total",
+            "ward_remote_write_queue_bytes",
+            "ward_ledger_reads_total",
+            "api_request_duration_seconds_count",
+            "cache_requests_total{cache=\"series\"}",
+            "vm_query_duration_seconds_count",
+            "ward_oldest_observation_seconds",
+            "ward_ledger_lag_seconds",
+            "ward_job_last_success_timestamp_seconds{job=\"tick\"}",
+            "ward_job_last_success_timestamp_seconds{job=\"inventory\"}",
+            "ward_job_last_success_timestamp_seconds{job=\"seal\"}",
+        ] {
+            assert!(world.api().counter(metric).await.expect("the API answers") > 0.0, "{metric} has not moved");
+        }
         // What waits for one of them is still known after the collector has started anew.
         world.collector.start_again().await;
         world.victoria.start_again().await;

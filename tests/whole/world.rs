@@ -54,6 +54,7 @@ impl<'net> World<'net> {
         let victoria = Victoria::start().await;
         let centre = pki.client("collector");
         let mut settings = CollectorSettings {
+            tables: String::new(),
             report: None,
             broker: Broker::External(broker.access(&centre)),
             victoria_metrics: vec![victoria.url()],

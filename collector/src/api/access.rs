@@ -37,6 +37,8 @@ pub const RULES: &[(&str, &str, Role)] = &[
     ("GET", "/api/v1/label/{name}/values", Viewer),
     ("GET", "/api/v1/series", Viewer),
     ("POST", "/api/v1/series", Viewer),
+    ("POST", "/api/v1/graphql", Viewer),
+    ("GET", "/api/v1/schema.graphql", Viewer),
     // Oneself.
     ("GET", "/api/v1/me", Viewer),
     ("POST", "/api/v1/me/password", Viewer),
@@ -77,8 +79,8 @@ pub const RULES: &[(&str, &str, Role)] = &[
     ("GET", "/api/v1/audit", Admin),
 ];
 
-/// Questions that have a form as their body and change nothing: no other site's page could do harm with them.
-const QUESTIONS: [&str; 4] = ["/api/v1/query", "/api/v1/query_range", "/api/v1/labels", "/api/v1/series"];
+/// Questions that have a body and change nothing: no other site's page could do harm with them.
+const QUESTIONS: [&str; 5] = ["/api/v1/query", "/api/v1/query_range", "/api/v1/labels", "/api/v1/series", "/api/v1/graphql"];
 
 /// What a route asks of who calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -56,6 +56,22 @@ pub(super) struct Params {
 }
 
 impl Params {
+    /// A month, or a time in integer ms.
+    pub(super) fn of_time(month: Option<String>, from: Option<String>, to: Option<String>, tz: Option<String>) -> Self {
+        Self { month, from, to, tz, ..Self::default() }
+    }
+
+    /// The same about some devices only.
+    pub(super) fn about(
+        self,
+        region: Option<String>,
+        branch: Option<String>,
+        device_type: Option<String>,
+        device: Option<String>,
+    ) -> Self {
+        Self { region, branch, device_type, device, ..self }
+    }
+
     /// Refuses what this question doesn't take.
     fn only(&self, also: &[&str]) -> Result<(), Problem> {
         let special = [
@@ -246,6 +262,20 @@ fn put_page(body: &mut Value, rows: &[Row], params: &Params, write: impl Fn(&Row
     Ok(())
 }
 
+/// The figures of a time: what was asked for, the name of the time zone, and the rows by their keys.
+pub(super) async fn figures(
+    api: &Arc<Api>,
+    caller: &Caller,
+    params: &Params,
+    by: By,
+    now: Millis,
+) -> Result<(Asked, String, Vec<Row>), Problem> {
+    let (name, zone) = params.zone(api)?;
+    let asked = params.time(&zone, now, this_month(&zone, now))?;
+    let rows = rows_of(api, by, params.filter(caller), asked, now).await?;
+    Ok((asked, name, rows))
+}
+
 /// How available devices were.
 pub(super) async fn availability(
     State(api): State<Arc<Api>>,
@@ -254,10 +284,8 @@ pub(super) async fn availability(
 ) -> Result<Json<Value>, Problem> {
     params.only(&["by", "month", "from", "to", "limit", "cursor"])?;
     let now = clock::now();
-    let (name, zone) = params.zone(&api)?;
-    let asked = params.time(&zone, now, this_month(&zone, now))?;
     params.page()?;
-    let rows = rows_of(&api, params.by(By::All)?, params.filter(&caller), asked, now).await?;
+    let (asked, name, rows) = figures(&api, &caller, &params, params.by(By::All)?, now).await?;
     let mut body = head(asked, &name, now);
     body["state"] = json!(state(rows.iter().all(|row| row.is_final)));
     put_page(&mut body, &rows, &params, row_json)?;

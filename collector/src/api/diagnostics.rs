@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::evidence::Seen;
 use shared::message::{Answer, Ask, Hop, PROBES_LIMIT, Refused};
 use shared::{BranchId, Evidence, Status};
+use tokio::time::Instant;
 
 use super::Api;
 use super::auth::Caller;
@@ -65,7 +66,9 @@ async fn ask(api: &Api, branch: BranchId, limit: Duration, question: impl FnOnce
     let Some(mut place) = api.live.answers.wait(branch.clone()) else {
         return Err(Problem::unavailable("too many questions wait for their answers: try again later"));
     };
-    if api.asks.try_send(Outgoing::Ask(branch, question(place.id))).is_err() {
+    let question = question(place.id);
+    api.effort.begin(&branch, &question, Instant::now()).map_err(Problem::too_many)?;
+    if api.asks.try_send(Outgoing::Ask(branch, question)).is_err() {
         return Err(Problem::unavailable("too many questions are on their way: try again later"));
     }
     let answer = tokio::time::timeout(limit, &mut place.answer).await;
@@ -175,17 +178,14 @@ pub(super) async fn discovery(
     let Answer::Discovered { asked, unknown, never, config, .. } = answer else {
         return Err(Problem::internal("another question was answered"));
     };
+    let key = branch.to_string();
+    let newest = api.read(move |db| Ok(store::config_versions(db)?.get(&key).map(|(version, _)| *version))).await?;
     let fleet = api.live.fleet();
     let Some(at) = fleet.branch(&branch) else { return Err(Problem::not_found("there is no such branch")) };
-    // The places are those of the config as it was sent: of another one nothing can be said.
-    let is_current = fleet.branches[at].health.as_ref().is_some_and(|health| health.config == config);
     let devices = &fleet.branches[at].devices;
-    let ids: Vec<&str> = never
-        .iter()
-        .filter(|_| is_current)
-        .filter_map(|place| devices.get(usize::from(*place)))
-        .map(|at| fleet.devices[*at].info.id.as_str())
-        .collect();
+    let id = |place: &u16| devices.get(usize::from(*place)).map(|at| fleet.devices[*at].info.id.as_str());
+    // The places are those of the config that the agent has: of another one nothing can be said.
+    let ids: Option<Vec<&str>> = (newest == Some(config)).then(|| never.iter().filter_map(id).collect());
     let found: Vec<Value> =
         unknown.iter().map(|found| json!({ "ip": found.address, "mac": found.mac.map(|mac| mac.to_string()) })).collect();
     Ok(Json(json!({ "branch": branch.as_str(), "asked": asked, "answered_unknown": found, "never_answered": ids })))

@@ -36,9 +36,12 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let (is_behind, has_old_inventory) = (value("ward_clock_behind") > 0.0, value("ward_inventory_failing") > 0.0);
     let (contending, undatable) = (value("ward_agents_contending"), value("ward_batches_undatable_total"));
     let ok = file.is_ok();
-    let is_well = lost == 0.0 && !is_failing && !is_behind && !has_old_inventory && contending == 0.0 && undatable == 0.0;
+    let shared = api.victoria.as_ref().and_then(|victoria| victoria.shared());
+    let trouble = shared.and_then(|shared| shared.trouble());
+    let is_lossy = lost > 0.0 || undatable > 0.0;
+    let is_degraded = is_lossy || is_failing || is_behind || has_old_inventory || contending > 0.0 || trouble.is_some();
     let body = json!({
-        "status": if !ok { "failed" } else if is_well { "ok" } else { "degraded" },
+        "status": if !ok { "failed" } else if is_degraded { "degraded" } else { "ok" },
         "version": crate::VERSION,
         "ledger": { "readable": ok, "writable": !is_failing, "failed_commits": ledger_errors },
         "clock": { "behind_ledger": is_behind },
@@ -49,6 +52,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
         } else {
             Value::Null
         },
+        "shared_cache": shared.map(|_| json!({ "reachable": trouble.is_none(), "reason": trouble })),
     });
     (if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body)).into_response()
 }

@@ -8,9 +8,11 @@ mod body;
 mod devices;
 mod diagnostics;
 pub mod edits;
+pub mod effort;
 mod events;
 mod fleet;
 pub mod gate;
+mod graphql;
 mod health;
 mod history;
 mod inventory;
@@ -46,10 +48,11 @@ use crate::feed::Live;
 use crate::ingest::Outgoing;
 use crate::metrics::Metrics;
 use crate::outage::Covered;
+use crate::proxies::{self, Network};
 use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use answer::Answers;
-use auth::Caller;
+use auth::{Caller, Peer};
 use gate::Gate;
 use problem::Problem;
 use server::Limits;
@@ -81,6 +84,10 @@ pub struct Api {
     pub is_tls: bool,
     /// Where questions to agents go.
     pub asks: mpsc::Sender<Outgoing>,
+    /// What agents have been asked for.
+    pub effort: effort::Effort,
+    /// Proxies whose word on who asks is taken.
+    pub trusted_proxies: Vec<Network>,
     /// Where changes go.
     pub edits: mpsc::Sender<edits::Request>,
     /// The time zone of calendar months and days unless a caller names another, and its name.
@@ -100,6 +107,7 @@ impl Api {
         self: &Arc<Self>,
         ask: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.metrics.add("ward_ledger_reads_total", "", 1);
         let readers = Arc::clone(&self.readers);
         tokio::task::spawn_blocking(move || readers.read(ask)).await.map_err(Problem::internal)?.map_err(Problem::internal)
     }
@@ -171,6 +179,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/labels", get(prometheus::labels).post(prometheus::labels))
         .route("/api/v1/label/{name}/values", get(prometheus::label_values))
         .route("/api/v1/series", get(prometheus::series).post(prometheus::series))
+        .route("/api/v1/graphql", post(graphql::answer))
+        .route("/api/v1/schema.graphql", get(graphql::schema))
         .route("/ws/updates", get(socket::updates))
         .fallback(|| async { Problem::not_found("there is no such path") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
@@ -196,7 +206,12 @@ fn too_large(request: &Request, limit_bytes: usize) -> bool {
     length.is_some_and(|length| length > limit_bytes)
 }
 
-async fn count(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+async fn count(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
+        let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let client = proxies::client(&api.trusted_proxies, peer, forwarded);
+        request.extensions_mut().insert(Peer(client));
+    }
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let began = tokio::time::Instant::now();
     let limit_bytes = if route == IMPORT { inventory::IMPORT_LIMIT_BYTES } else { BODY_LIMIT_BYTES };

@@ -255,6 +255,9 @@ fn schemas() -> Value {
             "type": "object", "required": ["status"],
             "properties": { "status": words(&["success"]), "data": {} },
         },
+        "GraphQl": {
+            "type": "object", "properties": { "data": {}, "errors": { "type": "array", "items": { "type": "object" } } },
+        },
         "PrometheusError": object([("status", words(&["error"])), ("errorType", text()), ("error", text())]),
     })
 }
@@ -357,6 +360,7 @@ fn changes(method: &str, summary: &str, parameters: Vec<Value>, done: &str, body
         "403": problem("The caller may not do that"),
         "404": problem("There is no such thing"),
         "409": problem("It can't be done as things stand"),
+        "429": problem("Too many tries, or too many questions to one agent"),
         "413": problem("The body is too large"),
         "503": problem("The collector can't do it now"),
     });
@@ -408,6 +412,31 @@ fn also_as_form(mut path: Value) -> Value {
     let body = json!({ "required": true, "content": { "application/x-www-form-urlencoded": { "schema": form } } });
     path["post"] = json!({ "summary": path["get"]["summary"], "requestBody": body, "responses": path["get"]["responses"] });
     path
+}
+
+fn graphql() -> Value {
+    let question = json!({
+        "type": "object", "additionalProperties": false, "required": ["query"],
+        "properties": {
+            "query": text(), "operationName": or_null(text()), "variables": { "type": ["object", "null"] },
+            "extensions": { "type": ["object", "null"] },
+        },
+    });
+    let mut asked = changes("post", "Reads what is asked for in GraphQL", vec![], "200", Some((question, of("GraphQl"))));
+    asked["post"]["responses"]["200"]["description"] = json!("The answer, which may have errors beside its data");
+    asked["post"]["responses"]["400"]["description"] = json!("The question can't be read, or would cost too much");
+    asked["post"]["responses"]["400"]["content"]["application/json"] = json!({ "schema": of("GraphQl") });
+    asked
+}
+
+fn schema() -> Value {
+    let mut described = get("What can be asked in GraphQL, in its own language", vec![], json!({}));
+    described["get"]["responses"]["200"] =
+        json!({ "description": "The schema", "content": { "text/plain": { "schema": text() } } });
+    described["get"]["responses"].as_object_mut().into_iter().for_each(|answers| {
+        answers.remove("304");
+    });
+    described
 }
 
 fn prometheus_time(name: &str) -> Value {
@@ -500,6 +529,8 @@ fn paths() -> Value {
         "/api/v1/query_range": also_as_form(prometheus("PromQL over a time", moments)),
         "/api/v1/labels": also_as_form(prometheus("Names of labels", label.clone())),
         "/api/v1/label/{name}/values": prometheus("Values of a label", with(path("name"), label)),
+        "/api/v1/graphql": graphql(),
+        "/api/v1/schema.graphql": schema(),
         "/api/v1/series": also_as_form(prometheus("Series that match", prometheus_parameters("match[]", &["start", "end"], &["limit"]))),
     })
 }

@@ -85,8 +85,9 @@ impl Demo {
             enrolment: None,
             data_dir: folder.path().to_owned(),
             broker: BrokerChoice::Embedded(broker),
-            api: Api { listen, token_file: None, time_zone: "Asia/Tbilisi".to_owned() },
+            api: Api { listen, token_file: None, time_zone: "Asia/Tbilisi".to_owned(), trusted_proxies: Vec::new() },
             victoria_metrics: None,
+            shared_cache: None,
             silent_after_ms: SILENT_AFTER_MS,
             rollout: Rollout { reporting: REPORTING, ..Rollout::default() },
         };

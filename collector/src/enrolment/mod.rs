@@ -28,6 +28,7 @@ use ward_agent::tls;
 use crate::clock;
 use crate::inbox::Sender;
 use crate::ingest::Command;
+use crate::metrics::Metrics;
 use crate::store::{self, CertificateRow, Readers, Store, StoreError};
 use authority::{Authority, write_secret};
 use desk::Terms;
@@ -156,7 +157,14 @@ impl Clerk {
 }
 
 /// Follows what is taken back, by whichever process: mosquitto's list, the ledger's thread, and open connections.
-pub async fn follow(readers: Arc<Readers>, authority: Arc<Authority>, data_dir: PathBuf, broker: Broker, commands: Sender) {
+pub async fn follow(
+    readers: Arc<Readers>,
+    authority: Arc<Authority>,
+    data_dir: PathBuf,
+    broker: Broker,
+    commands: Sender,
+    metrics: Arc<Metrics>,
+) {
     let mut listed: Option<Vec<CertificateRow>> = None;
     let mut closed: Option<BTreeSet<BranchId>> = None;
     loop {
@@ -168,7 +176,7 @@ pub async fn follow(readers: Arc<Readers>, authority: Arc<Authority>, data_dir: 
                 let list: Vec<_> = rows.into_iter().filter(|row| row.revoked.is_some() && row.until > now).collect();
                 if listed.as_ref() != Some(&list) {
                     match mosquitto::write_list(&authority, &mosquitto_folder(&data_dir), &list, now) {
-                        Ok(()) => listed = Some(list),
+                        Ok(()) => listed = Some(list.clone()),
                         Err(error) => tracing::error!(
                             error = format!("{error:#}"),
                             "mosquitto's list of revoked certificates can't be written"
@@ -184,6 +192,9 @@ pub async fn follow(readers: Arc<Readers>, authority: Arc<Authority>, data_dir: 
                         tokio::spawn(evict(Arc::clone(&authority), broker.clone(), data_dir.clone(), branch.clone()));
                     }
                     closed = Some(revoked);
+                }
+                if listed.as_ref() == Some(&list) {
+                    metrics.has_run("revocations", now);
                 }
             }
             Ok(Err(error)) => tracing::error!(%error, "certificates can't be read"),

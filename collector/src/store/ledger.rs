@@ -1,5 +1,7 @@
 //! The ledger's rows: streams, transitions and gaps. Rows are added, never changed; only a stream's mark moves on.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use shared::{BootId, Cause, Millis, Status, StreamId, Uptime};
 
@@ -206,37 +208,48 @@ fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
     })
 }
 
-/// A device's transitions from `from` to `to`, in the order in which they were told, and around them what still counts
-/// there: back to the last time that it was up before, and on to the first time that it is up after.
+/// A device's transitions from `from` to `to`; see [`changes_of`].
+pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result<Vec<Change>, StoreError> {
+    Ok(changes_of(db, &[device], from, to)?.remove(&device).unwrap_or_default())
+}
+
+/// Devices' transitions from `from` to `to`, in the order in which they were told, and around them what still counts
+/// there: back to the last time that it was up before, and on to the first time that it is up after. One question, however
+/// many devices; one without transitions is missing.
 ///
 /// The order is that of the runs, not of the dates: two runs of an agent may be dated by different errors, and what
 /// came later must not be taken for what came before. A date that contradicts the order is moved into it.
-pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result<Vec<Change>, StoreError> {
-    let up_before = db
-        .prepare_cached("select max(onset_ms) from transition where device = ?1 and onset_ms < ?2 and to_status = 1")?
-        .query_row(params![device, from.0], |row| row.get::<_, Option<i64>>(0))?;
-    let up_after = db
-        .prepare_cached("select min(onset_ms) from transition where device = ?1 and onset_ms >= ?2 and to_status = 1")?
-        .query_row(params![device, to.0], |row| row.get::<_, Option<i64>>(0))?;
-    let end = up_after.map_or(i64::MAX, |up| up.saturating_add(1));
-    let mut rows = db.prepare_cached(&format!("{CHANGE} and onset_ms >= ?2 and onset_ms < ?3 order by began_ms, s.no, seq"))?;
-    let mut rows = rows.query(params![device, up_before.unwrap_or(i64::MIN), end])?;
-    let mut out: Vec<Change> = Vec::new();
-    let mut lost = db.prepare_cached(
-        "select max(to_ms) from gap where stream = ?1 and last_seq < ?2 and to_ms > ?3 and (transitions > 0 or unreadable > 0)",
+pub fn changes_of(db: &Connection, devices: &[u32], from: Millis, to: Millis) -> Result<HashMap<u32, Vec<Change>>, StoreError> {
+    // Joined in this order: for each device a piece of the index.
+    let mut rows = db.prepare_cached(
+        "with wanted as materialized (
+             select value as no,
+                 (select max(onset_ms) from transition where device = value and onset_ms < ?2 and to_status = 1) as up_before,
+                 (select min(onset_ms) from transition where device = value and onset_ms >= ?3 and to_status = 1) as up_after
+             from json_each(?1)
+         )
+         select onset_ms, to_status, last_ok_ms, t.error_ms, t.device,
+             (select max(to_ms) from gap where stream = s.no and last_seq < t.seq and (transitions > 0 or unreadable > 0))
+         from wanted
+         cross join transition t on t.device = wanted.no and onset_ms >= coalesce(up_before, -9223372036854775808)
+             and onset_ms <= coalesce(up_after, 9223372036854775807)
+         cross join stream s on s.no = t.stream
+         order by t.device, began_ms, s.no, seq",
     )?;
+    let mut rows = rows.query(params![format!("{devices:?}"), from.0, to.0])?;
+    let mut all: HashMap<u32, Vec<Change>> = HashMap::new();
     while let Some(row) = rows.next()? {
         let mut next = change(row)?;
+        let out = all.entry(row.get(4)?).or_default();
         next.onset = out.last().map_or(next.onset, |before| next.onset.max(before.onset));
-        let place = params![row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, next.onset.0];
-        let again: Option<i64> = lost.query_row(place, |row| row.get(0))?;
+        let lost_to = row.get::<_, Option<i64>>(5)?.map(Millis);
         out.push(next.clone());
         // What is told anew after a loss holds from its end on: what was in between nobody saw.
-        if let Some(end) = again.map(Millis) {
+        if let Some(end) = lost_to.filter(|end| *end > next.onset) {
             out.push(Change { onset: end, ..next });
         }
     }
-    Ok(out)
+    Ok(all)
 }
 
 /// A device's newest transitions.

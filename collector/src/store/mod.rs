@@ -243,8 +243,8 @@ pub use inventory::{
     config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
 };
 pub use ledger::{
-    add_gap, add_transition, alive, changes, covered, gaps, lost_through, open_since, put_alive, put_stream, recent_changes,
-    streams,
+    add_gap, add_transition, alive, changes, changes_of, covered, gaps, lost_through, open_since, put_alive, put_stream,
+    recent_changes, streams,
 };
 pub use maintenance::{ScheduleEdit, add_late, late, schedule};
 pub use minutes::{add_minutes, minutes, seal};

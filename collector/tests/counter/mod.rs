@@ -48,8 +48,14 @@ impl Counter {
             enrolment: None,
             // Nobody listens there, and nobody has to.
             broker: BrokerChoice::External(Broker { host: "127.0.0.1".into(), port: 9, tls: None }),
-            api: Api { listen: SocketAddr::from(([127, 0, 0, 1], 0)), token_file: None, time_zone: "UTC".into() },
+            api: Api {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                token_file: None,
+                time_zone: "UTC".into(),
+                trusted_proxies: vec!["127.0.0.1".parse().expect("an address")],
+            },
             victoria_metrics: None,
+            shared_cache: None,
             silent_after_ms: 30_000,
             rollout: Rollout::default(),
         };

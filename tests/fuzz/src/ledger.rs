@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::{Batch, Heartbeat, Lane, Millis};
+use shared::{Batch, BootId, Heartbeat, Lane, Millis, Uptime};
 use tokio::sync::mpsc;
+use ward_collector::clock::Moment;
 use ward_collector::feed::{Live, Notes};
 use ward_collector::fleet::Fleet;
 use ward_collector::ingest::{Command, Ingest, Outgoing};

@@ -21,8 +21,12 @@ pub(super) fn paths() -> Map<String, Value> {
     let hop = object([("ttl", count()), ("address", or_null(text())), ("rtt_ms", or_null(number()))]);
     let route = object([("device", text()), ("hops", list(hop)), ("reached", flag())]);
     let found = object([("ip", text()), ("mac", or_null(text()))]);
-    let discovered =
-        object([("branch", text()), ("asked", count()), ("answered_unknown", list(found)), ("never_answered", list(text()))]);
+    let discovered = object([
+        ("branch", text()),
+        ("asked", count()),
+        ("answered_unknown", list(found)),
+        ("never_answered", or_null(list(text()))),
+    ]);
     let identity = object([
         ("at_ms", ms()),
         ("ip", text()),

@@ -245,7 +245,8 @@ function Gaps({ id }: { id: string }) {
 
 interface Discovered {
   answered_unknown: { ip: string; mac: string | null }[];
-  never_answered: string[];
+  /** Null while the agent has another config than the newest. */
+  never_answered: string[] | null;
 }
 
 function Discovery({ id }: { id: string }) {
@@ -270,7 +271,7 @@ function Discovery({ id }: { id: string }) {
           <h3>{words.discoveryUnknown}</h3>
           {found.answered_unknown.length === 0 ? <p class="faint">{words.discoveryNone}</p> : <ul>{found.answered_unknown.map(({ ip, mac }) => <li key={ip}>{ip} {mac}</li>)}</ul>}
           <h3>{words.discoveryNever}</h3>
-          {found.never_answered.length === 0 ? <p class="faint">{words.discoveryNone}</p> : <ul>{found.never_answered.map((device) => <li key={device}><a href={devicePath(device)}>{board.devices.get(device)?.name ?? device}</a></li>)}</ul>}
+          {found.never_answered === null ? <p class="faint">{words.discoveryNotYet}</p> : found.never_answered.length === 0 ? <p class="faint">{words.discoveryNone}</p> : <ul>{found.never_answered.map((device) => <li key={device}><a href={devicePath(device)}>{board.devices.get(device)?.name ?? device}</a></li>)}</ul>}
         </div>
       )}
     </section>

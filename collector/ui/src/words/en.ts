@@ -236,6 +236,7 @@ export const en = {
   discoveryUnknown: "Answer, but are not in the inventory",
   discoveryNever: "In the inventory, but never answered",
   discoveryNone: "none",
+  discoveryNotYet: "not known: the agent does not have the newest list of devices yet",
   neverContact: "never connected",
   connected: "connected",
   silent: "silent",

@@ -234,6 +234,7 @@ export const ka: Words = {
   discoveryUnknown: "პასუხობენ, მაგრამ ინვენტარში არ არიან",
   discoveryNever: "ინვენტარში არიან, მაგრამ არასოდეს უპასუხიათ",
   discoveryNone: "არც ერთი",
+  discoveryNotYet: "უცნობია: აგენტს მოწყობილობების უახლესი სია ჯერ არ აქვს",
   neverContact: "არასოდეს დაკავშირებია",
   connected: "დაკავშირებულია",
   silent: "დუმს",
