@@ -8,14 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::Pulses;
+use crate::manner::{Kind, Manner, statuses};
 use crate::monitor::Outcome;
-use crate::probe::{Network, PERMIT_HINT, Prober};
+use crate::names::look_up;
+use crate::plan::check_target;
+use crate::probe::{Asked, Network, PERMIT_HINT, Prober};
 use crate::settings::Settings;
 use crate::surroundings::{Routes, carrier};
 use crate::{enrol, journal, service, status};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use shared::enrolment::JoinCode;
+use shared::message::{Host, Probe, Via, check_address};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -46,10 +50,31 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Probe an address and explain what came of it.
+    /// Probe an address and explain what came of it. The words are those of the config.
     Probe {
-        /// The address.
-        address: IpAddr,
+        /// The address, or a name.
+        address: String,
+        /// What is asked: icmp, tcp, http, https or dns.
+        #[arg(long, default_value = "icmp")]
+        kind: Kind,
+        /// The port; needed for tcp.
+        #[arg(long)]
+        port: Option<u16>,
+        /// The path of an HTTP request.
+        #[arg(long)]
+        path: Option<String>,
+        /// Which HTTP statuses count as an answer, such as 200-399.
+        #[arg(long, value_parser = statuses)]
+        status: Option<(u16, u16)>,
+        /// The name that a DNS server is asked for; needed for dns.
+        #[arg(long)]
+        query: Option<String>,
+        /// By the way of this address of the machine.
+        #[arg(long, conflicts_with = "interface")]
+        source: Option<IpAddr>,
+        /// By the way of this interface.
+        #[arg(long)]
+        interface: Option<String>,
         /// How many probes.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
         count: u16,
@@ -93,7 +118,11 @@ pub fn main() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Status { config, json } => status(&config, json),
         Command::Join { code, config, state_dir, again, no_start } => join(code, &config, &state_dir, again, !no_start),
-        Command::Probe { address, count, timeout } => probe(address, count, Duration::from_millis(timeout)),
+        Command::Probe { address, kind, port, path, status, query, source, interface, count, timeout } => {
+            let via = source.map(Via::Source).or(interface.map(Via::Interface));
+            let manner = Manner::asking(kind, port, path, status, query, via);
+            probe(&address, &manner, count, Duration::from_millis(timeout))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,8 +186,47 @@ fn join(code: Option<String>, config: &Path, state_dir: &Path, again: bool, star
     Ok(())
 }
 
-fn probe(address: IpAddr, count: u16, timeout: Duration) -> anyhow::Result<()> {
-    shared::message::check_address(address).map_err(|what| anyhow::anyhow!("{address} {what}"))?;
+fn probe(place: &str, manner: &Manner, count: u16, timeout: Duration) -> anyhow::Result<()> {
+    let host = place.parse().map_or_else(|_| Host::Name(place.to_owned()), Host::Address);
+    if let Host::Address(address) = host {
+        check_address(address).map_err(|what| anyhow::anyhow!("{address} {what}"))?;
+    }
+    let (question, via) = (manner.probe().map_err(anyhow::Error::msg)?, manner.via().cloned());
+    check_target(&host, &question, via.as_ref()).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let (address, name) = match host {
+        Host::Address(address) => (address, None),
+        Host::Name(name) => {
+            let address = runtime.block_on(look_up(name.clone())).1.with_context(|| format!("{name} doesn't resolve"))?;
+            println!("name       {name} is {address}");
+            (address, Some(name.into()))
+        }
+    };
+    say_way(address);
+    let asked = Asked { address, name, probe: question, via };
+    let outcomes = runtime.block_on(async {
+        let prober = Network::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
+        if asked.probe == Probe::Icmp {
+            println!("socket     {}", prober.kind().explanation());
+        }
+        let mut outcomes = Vec::new();
+        for sequence in 1..=count {
+            let outcome = prober.probe(&asked, timeout).await;
+            println!("probe {sequence:<4} {}", words(&asked.probe, outcome, timeout));
+            outcomes.push(outcome);
+            if sequence < count {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        anyhow::Ok(outcomes)
+    })?;
+    let replies = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Reply { .. })).count();
+    println!("verdict    {}", verdict(&asked.probe, replies, &outcomes));
+    if replies == 0 { Err(anyhow::anyhow!("{place} did not answer")) } else { Ok(()) }
+}
+
+/// By which way an address is reached.
+fn say_way(address: IpAddr) {
     let routes = Routes::read();
     match routes.interface(address) {
         Some(interface) => {
@@ -174,45 +242,40 @@ fn probe(address: IpAddr, count: u16, timeout: Duration) -> anyhow::Result<()> {
     if let Some(gateway) = routes.gateway_beside(address) {
         println!("gateway    {gateway}");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-    let outcomes = runtime.block_on(async {
-        let prober = Network::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
-        println!("socket     {}", prober.kind().explanation());
-        let mut outcomes = Vec::new();
-        for sequence in 1..=count {
-            let outcome = prober.probe(&address.into(), timeout).await;
-            println!("probe {sequence:<4} {}", words(outcome, timeout));
-            outcomes.push(outcome);
-            if sequence < count {
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-        anyhow::Ok(outcomes)
-    })?;
-    let replies = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Reply { .. })).count();
-    println!("verdict    {}", verdict(replies, &outcomes));
-    if replies == 0 { Err(anyhow::anyhow!("{address} did not answer")) } else { Ok(()) }
 }
 
-fn words(outcome: Outcome, timeout: Duration) -> String {
+fn words(probe: &Probe, outcome: Outcome, timeout: Duration) -> String {
+    let said_no = match probe {
+        Probe::Icmp => "a router says that it can't be reached".to_owned(),
+        Probe::Tcp { port } => format!("nobody listens at port {port}, or a router says that it can't be reached"),
+        Probe::Http { port, status: (first, last), .. } => {
+            format!("port {port} is closed, or what answers there isn't HTTP with a status of {first} to {last}")
+        }
+        Probe::Dns { name, .. } => format!("the server refuses, fails, or knows no {name}"),
+    };
     match outcome {
         Outcome::Reply { rtt_us } => format!("answered after {}.{:03} ms", rtt_us / 1_000, rtt_us % 1_000),
         Outcome::Timeout => format!("no answer within {} ms", timeout.as_millis()),
-        Outcome::Unreachable => "a router says that it can't be reached".to_owned(),
-        Outcome::SendError => "could not be sent: no route, no permission, or nobody there who knows the address".to_owned(),
+        Outcome::Unreachable => said_no,
+        Outcome::SendError => "could not be sent: no route, no permission, or no such way out".to_owned(),
         Outcome::NoAddress => "has no address: its name doesn't resolve".to_owned(),
     }
 }
 
-fn verdict(replies: usize, outcomes: &[Outcome]) -> &'static str {
+fn verdict(probe: &Probe, replies: usize, outcomes: &[Outcome]) -> &'static str {
+    let is_echo = *probe == Probe::Icmp;
     if replies == outcomes.len() {
         "it is up"
     } else if replies > 0 {
         "it answers, but not always: look at the cable, the load, and whether two devices have this address"
     } else if outcomes.iter().all(|outcome| *outcome == Outcome::SendError) {
         "nothing can be said of it: no probe left this machine"
-    } else {
+    } else if is_echo {
         "it is down, or doesn't answer ICMP: try from another machine of the branch"
+    } else if outcomes.contains(&Outcome::Unreachable) {
+        "the service is down; whether the device is there a probe without --kind tells"
+    } else {
+        "it is down or hangs; whether the device is there a probe without --kind tells"
     }
 }
 

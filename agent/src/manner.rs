@@ -36,6 +36,15 @@ impl std::str::FromStr for Kind {
     }
 }
 
+/// HTTP statuses as a config writes them, such as `200` or `200-399`: the first and the last.
+///
+/// # Errors
+/// With how they are written.
+pub fn statuses(text: &str) -> Result<(u16, u16), &'static str> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    first.parse().ok().zip(last.parse().ok()).ok_or("must be such as \"200-399\"")
+}
+
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manner {
@@ -67,6 +76,18 @@ const STATUS: (u16, u16) = (200, 399);
 const UPLINK: (u8, u32, u8) = (5, 100, 2);
 
 impl Manner {
+    /// What one device is asked; without a port, a path or statuses those that are usual for its kind.
+    pub fn asking(
+        kind: Kind,
+        port: Option<u16>,
+        path: Option<String>,
+        status: Option<(u16, u16)>,
+        query: Option<String>,
+        via: Option<Via>,
+    ) -> Self {
+        Self { kind: Some(kind), port, path, status, query, via, ..Self::default() }
+    }
+
     /// Reads a table of what holds for many devices; what is missing is as in `base`.
     pub fn of_many(section: &Section<'_>, base: &Self) -> Option<Self> {
         Self::read(section, base, Self::default())
@@ -92,12 +113,11 @@ impl Manner {
         let ms = |key, range| section.has(key).then(|| section.duration_ms(key, 0, range)).flatten();
         let whole = |key, range| section.has(key).then(|| section.whole(key, 1u8, range)).flatten();
         let status = section.text("status").and_then(|text| {
-            let bounds = text.split_once('-').map_or((&*text, &*text), |bounds| bounds);
-            let status = bounds.0.parse().ok().zip(bounds.1.parse().ok());
-            if status.is_none() {
-                section.mistake("status", "must be such as \"200-399\"");
+            let status = statuses(&text);
+            if let Err(what) = status {
+                section.mistake("status", what);
             }
-            status
+            status.ok()
         });
         let manner = Self {
             interval_ms: ms("interval", INTERVAL_MS),
@@ -124,7 +144,7 @@ impl Manner {
         }
         let checked = whole.probe().and_then(|probe| {
             let nowhere = Host::Name("a".to_owned());
-            check_target(&whole.host.clone().map_or(nowhere, Host::Name), &probe, whole.via.as_ref())
+            check_target(&whole.host.clone().map_or(nowhere, Host::Name), &probe, whole.via())
         });
         if let Err(what) = checked {
             let key = what.split(' ').next().unwrap_or_default();
@@ -213,6 +233,11 @@ impl Manner {
     pub fn target(&self, device: DeviceId, host: Host, rule: u16) -> Result<Target, &'static str> {
         let host = self.host.clone().map_or(host, Host::Name);
         Ok(Target { device, host, probe: self.probe()?, via: self.via.clone(), parent: self.parent.clone(), rule })
+    }
+
+    /// By which way it is asked, where that is said.
+    pub fn via(&self) -> Option<&Via> {
+        self.via.as_ref()
     }
 
     /// What the device hangs on, where that is said.

@@ -111,7 +111,8 @@ impl Names {
     }
 }
 
-async fn look_up(name: String) -> (String, Option<IpAddr>) {
+/// Where a name points to, if it resolves in time; with the name.
+pub async fn look_up(name: String) -> (String, Option<IpAddr>) {
     let found = tokio::time::timeout(LIMIT, tokio::net::lookup_host((name.clone(), 0))).await;
     // The least one, so that a name with many addresses means the same device each time.
     let address = found.ok().and_then(Result::ok).and_then(|all| all.map(|socket| socket.ip()).min());

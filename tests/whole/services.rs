@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::json;
 use ward_tests::estate::device_id;
+use ward_tests::namespace::inside;
+use ward_tests::program::run_to_end;
 use ward_tests::service::NOTHING;
 use ward_tests::{Net, Service, eventually};
 
@@ -128,5 +130,46 @@ fn a_device_whose_name_does_not_resolve_is_unknown_and_never_down() {
         // With a name that resolves its silence is its own fault.
         net.silence(1, 4);
         are(&world, [4], "down", None, Some("device_down")).await;
+    });
+}
+
+/// What `ward-agent probe` says in the branch, and whether anything answered.
+async fn probe(net: &Net, arguments: &[&str]) -> (bool, String) {
+    let (branch, line) = (net.branch(1), arguments.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+    // Beside the servers, which are tasks of this thread.
+    let ran = tokio::task::spawn_blocking(move || {
+        let line: Vec<&str> = ["probe", "--count", "1"].into_iter().chain(line.iter().map(String::as_str)).collect();
+        inside(&branch, || run_to_end("ward-agent", &line))
+    });
+    let (status, said) = ran.await.expect("it runs");
+    (status.success(), said)
+}
+
+#[test]
+fn a_probe_by_hand_asks_what_a_config_would_and_explains_the_answer() {
+    let net = Net::new(1, DEVICES);
+    net.at_the_centre(async || {
+        let web = Service::web(&net, 1, 1, 8080);
+        let names = Service::names(&net, 1, 2, net.address(1, 0));
+        let [web_at, names_at] = [1, 2].map(|device| net.address(1, device).to_string());
+        let check = async |arguments: &[&str], answers: bool, expected: &str| {
+            let (did, said) = probe(&net, arguments).await;
+            assert_eq!((did, said.contains(expected)), (answers, true), "{arguments:?} said {said}");
+        };
+        check(&[&web_at], true, "verdict    it is up").await;
+        check(&[&web_at, "--kind", "tcp", "--port", "8080"], true, "verdict    it is up").await;
+        check(&[&web_at, "--kind", "tcp", "--port", "8081"], false, "nobody listens at port 8081").await;
+        check(&[&web_at, "--kind", "tcp"], false, "port missing").await;
+        check(&[&web_at, "--kind", "http", "--port", "8080", "--path", "/live"], true, "it is up").await;
+        web.says(500);
+        check(&[&web_at, "--kind", "http", "--port", "8080"], false, "a status of 200 to 399").await;
+        check(&[&web_at, "--kind", "http", "--port", "8080", "--status", "500"], true, "it is up").await;
+        check(&[&names_at, "--kind", "dns", "--query", "atm.example", "--interface", "lan"], true, "it is up").await;
+        names.says(3);
+        check(&[&names_at, "--kind", "dns", "--query", "atm.example"], false, "knows no atm.example").await;
+        names.says(NOTHING);
+        check(&[&names_at, "--kind", "dns", "--query", "atm.example"], false, "no answer within 500 ms").await;
+        check(&[&names_at, "--source", "10.255.255.254"], false, "no probe left this machine").await;
+        check(&["no/name"], false, "host must be a name").await;
     });
 }
