@@ -262,3 +262,32 @@ async fn who_guesses_behind_a_proxy_is_slowed_down_and_nobody_else() {
     assert_eq!(guess("198.51.100.2, 198.51.100.1").await, 429, "what it wrote itself doesn't count");
     assert_eq!(guess("198.51.100.2").await, 401);
 }
+
+#[tokio::test]
+async fn what_is_asked_and_who_comes_in_or_follows_is_counted() {
+    let counter = Counter::open().await;
+    let value = async |selector: &str| -> f64 {
+        let (_, text) = said(counter.request("GET", "/metrics")).await;
+        let line = text.as_str().and_then(|text| text.lines().find_map(|line| line.strip_prefix(selector)?.strip_prefix(' ')));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    };
+    for _ in 0..2 {
+        assert_eq!(said(counter.by(TOKEN, "GET", "/api/v1/devices")).await.0, 200);
+    }
+    assert_eq!(value("ward_api_requests_total{route=\"/api/v1/devices\",status=\"200\"}").await, 2.0);
+    assert_eq!(value("api_request_duration_seconds_count{route=\"/api/v1/devices\"}").await, 2.0);
+    assert_eq!(value("cache_requests_total{cache=\"answers\"}").await, 2.0);
+    assert_eq!(value("cache_hits_total{cache=\"answers\"}").await, 1.0);
+    assert_eq!(enter(&counter, "nobody", "wrong wrong").await, Err(401));
+    assert_eq!(value("ward_logins_total{outcome=\"wrong\"}").await, 1.0);
+    let mut request = format!("ws://{}/ws/updates", counter.address).into_client_request().expect("an address");
+    request.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse().expect("a header"));
+    let (mut socket, _) = tokio_tungstenite::connect_async(request).await.expect("a feed");
+    socket.next().await.expect("a message").expect("no error");
+    assert_eq!(value("websocket_connections_active").await, 1.0);
+    assert_eq!(value("ward_websocket_connections_active").await, 1.0);
+    drop(socket);
+    while value("websocket_connections_active").await > 0.0 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
