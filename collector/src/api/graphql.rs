@@ -320,7 +320,7 @@ impl Root {
 
     /// How available devices were: the running month, a month such as 2026-10, or a time. At most 1,000 rows.
     #[expect(clippy::too_many_arguments, reason = "these are the arguments of the question")]
-    #[graphql(complexity = "1_000 * child_complexity")]
+    #[graphql(complexity = "20_000 + 1_000 * child_complexity")]
     async fn availability(
         &self,
         context: &Context<'_>,
@@ -632,6 +632,7 @@ mod tests {
                 "complex",
             ),
             ("{ devices(first: 2147483647) { nodes { id } } }", "complex"),
+            ("{ a: availability { total } b: availability { total } c: availability { total } }", "complex"),
             ("{ stats { colour } }", "colour"),
             ("mutation { drop }", "mutation"),
         ] {
