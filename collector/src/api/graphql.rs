@@ -31,6 +31,8 @@ use crate::fleet::{Counts, DeviceState, Fleet};
 use crate::outage::{Covered, Outage};
 use crate::{clock, outage, store};
 
+/// Longest question in bytes: to read it costs more than to answer most.
+const QUERY_LIMIT_BYTES: usize = 16 * 1024;
 /// Deepest nesting: what tools ask of the schema is 13 deep.
 const DEPTH_LIMIT: usize = 15;
 /// Most values of an answer, about.
@@ -546,6 +548,9 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&headers, &body)?;
     let query = fields.needed("query")?;
+    if query.len() > QUERY_LIMIT_BYTES {
+        return Err(Problem::field("query", format!("has at most {QUERY_LIMIT_BYTES} bytes")));
+    }
     let variables = match fields.take("variables") {
         None => Variables::default(),
         Some(variables @ serde_json::Value::Object(_)) => Variables::from_json(variables),
