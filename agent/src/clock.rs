@@ -1,5 +1,7 @@
 //! The only place that reads a clock.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
 use shared::{BootId, Millis, Uptime};
@@ -19,9 +21,10 @@ fn ns(t: rustix::time::Timespec) -> u64 {
     t.tv_sec.unsigned_abs() * 1_000_000_000 + t.tv_nsec.unsigned_abs()
 }
 
-/// How far the next full multiple of `tick_ms` is away, in ms: whoever waits for ticks shares the wake-up.
-pub fn until_tick_ms(tick_ms: u64) -> u64 {
-    tick_ms - uptime().0 % tick_ms
+/// How far the next full multiple of `tick_ms` is away, to the nanosecond: whoever waits for ticks shares the wake-up.
+pub fn until_tick(tick_ms: u64) -> Duration {
+    let tick_ns = tick_ms * 1_000_000;
+    Duration::from_nanos(tick_ns - ns(clock_gettime(ClockId::Boottime)) % tick_ns)
 }
 
 /// One moment by two clocks.

@@ -11,28 +11,26 @@ use shared::{DeviceId, Uptime};
 /// Waiting targets by the time at which they are due.
 #[derive(Debug, Default)]
 pub struct Schedule {
-    due: BinaryHeap<Reverse<(Uptime, usize)>>,
+    // The time before the target, as one number: comparing is what this costs.
+    due: BinaryHeap<Reverse<u128>>,
 }
 
 impl Schedule {
     /// Lets `target` wait until `at`.
     pub fn wait(&mut self, target: usize, at: Uptime) {
-        self.due.push(Reverse((at, target)));
+        self.due.push(Reverse(u128::from(at.0) << 64 | target as u128));
     }
 
     /// The next target that is due at `now`, with the time at which it was.
     pub fn take_due(&mut self, now: Uptime) -> Option<(usize, Uptime)> {
-        let Reverse((at, target)) = *self.due.peek()?;
-        if at > now {
-            return None;
-        }
-        self.due.pop();
-        Some((target, at))
+        let at = self.next().filter(|at| *at <= now)?;
+        let Reverse(first) = self.due.pop()?;
+        Some((usize::try_from(first & u128::from(u64::MAX)).unwrap_or(usize::MAX), at))
     }
 
     /// When the next target is due.
     pub fn next(&self) -> Option<Uptime> {
-        self.due.peek().map(|Reverse((at, _))| *at)
+        self.due.peek().map(|Reverse(first)| Uptime(u64::try_from(first >> 64).unwrap_or(u64::MAX)))
     }
 }
 

@@ -37,7 +37,9 @@ use crate::surroundings::{Neighbours, Routes, carrier};
 use crate::witness::{ROUND, Witnesses};
 
 /// Time between two looks at the schedule, in ms.
-const TICK_MS: u64 = 20;
+const TICK_MS: u64 = 50;
+/// What is due so little later goes out in the same tick, in ms: a wake-up a moment early must not cost a whole one.
+const EARLY_MS: u64 = TICK_MS / 2;
 /// The same while more is due than goes out in one.
 const BUSY_TICK_MS: u64 = 5;
 /// Most probes sent in one tick: more at once overrun the receive buffer.
@@ -268,17 +270,20 @@ impl<P: Prober> Watch<P> {
             self.tell(now);
         }
         self.hand_over();
-        let wake = self.schedule.next().unwrap_or(now.plus(OBSERVED_MS)).min(self.told_at.plus(OBSERVED_MS));
+        let due = self.schedule.next().map(|due| Uptime(due.0.saturating_sub(EARLY_MS)));
+        let wake = due.unwrap_or(now.plus(OBSERVED_MS)).min(self.told_at.plus(OBSERVED_MS));
         let wake = self.watched_at.map_or(wake, |at| at.min(wake));
         // Whole ticks, so that targets that are due within one share a wake-up, and that with those who read replies.
-        let first = clock::until_tick_ms(if is_busy { BUSY_TICK_MS } else { TICK_MS });
-        let wait = first + wake.since(clock::uptime()).saturating_sub(first).div_ceil(TICK_MS) * TICK_MS;
+        let first = clock::until_tick(if is_busy { BUSY_TICK_MS } else { TICK_MS });
+        let rest_ms = Duration::from_millis(wake.since(clock::uptime())).saturating_sub(first).as_millis();
+        let more = u32::try_from(rest_ms).unwrap_or(u32::MAX).div_ceil(TICK_MS as u32);
+        let wait = first + Duration::from_millis(TICK_MS) * more;
         tokio::select! {
             () = shutdown.cancelled() => {}
             changed = self.ends.plan.changed() => match changed {
                 Ok(()) => self.take_plan(clock::uptime()),
                 // Nobody can send another plan: keep to this one.
-                Err(_) => tokio::time::sleep(Duration::from_millis(wait)).await,
+                Err(_) => tokio::time::sleep(wait).await,
             },
             Some(first) = self.probing.next(), if !self.probing.is_empty() => {
                 let mut next = Some(first);
@@ -293,14 +298,14 @@ impl<P: Prober> Watch<P> {
             }
             (name, address) = self.names.answered() => self.names.take(&name, address, clock::uptime()),
             Some(ask) = self.ends.asks.recv() => self.answer(ask, clock::uptime()),
-            () = tokio::time::sleep(Duration::from_millis(wait)) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 
     /// Sends what is due; whether there is more of it than goes out at once.
     fn send_due(&mut self, now: Uptime) -> bool {
         for _ in 0..BURST_LIMIT {
-            let Some((index, due)) = self.schedule.take_due(now) else { return false };
+            let Some((index, due)) = self.schedule.take_due(now.plus(EARLY_MS)) else { return false };
             let slot = &mut self.slots[index];
             let known = match &slot.planned.host {
                 Host::Address(_) => None,
@@ -579,7 +584,8 @@ impl<P: Prober> Watch<P> {
             None => {
                 // Back to the phase, whatever the retries did.
                 self.tally.ticks_missed += now.since(slot.due) / u64::from(rule.interval_ms);
-                self.schedule.wait(index, phase(&slot.planned.device, rule.interval_ms, now.plus(1)));
+                // It may have been sent a moment before it was due: that turn is over.
+                self.schedule.wait(index, phase(&slot.planned.device, rule.interval_ms, now.max(slot.due).plus(1)));
             }
         }
         if let Some(change) = change {

@@ -17,6 +17,7 @@ use crate::api::auth::Token;
 use crate::api::effort::Effort;
 use crate::api::gate::Gate;
 use crate::api::{self, Api, FEEDS_LIMIT};
+use crate::clock::Moment;
 use crate::enrolment::Office;
 use crate::enrolment::authority::Authority;
 use crate::feed::{Live, Notes};
@@ -93,7 +94,7 @@ impl Collector {
         let queue = settings.victoria_metrics.as_ref().map(VictoriaMetrics::queue);
         let (asks, asked) = mpsc::channel(bus::ASKS_LIMIT);
         let ingest =
-            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, clock::now())?;
+            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, Moment::now()?)?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
         let pulses = Pulses::default();
         Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses, enrolment })

@@ -356,7 +356,7 @@ mod tests {
             Command::Payload { topic, bytes } => {
                 format!("{}:{}", topic.split('/').nth(2).unwrap_or("?"), String::from_utf8_lossy(bytes))
             }
-            Command::Tick
+            Command::Tick(_)
             | Command::Republish
             | Command::Reload
             | Command::Revoked(_)
@@ -371,7 +371,7 @@ mod tests {
         for word in words.split_whitespace() {
             let command = match word.split('/').collect::<Vec<_>>()[..] {
                 [branch, lane, content] => payload(branch, lane, content),
-                _ => Command::Tick,
+                _ => Command::Tick(Uptime(0)),
             };
             sender.send(command).await.expect("somebody takes it");
         }
@@ -458,7 +458,7 @@ mod tests {
         // Heartbeats and orders wait for nobody.
         fill(&sender, "b99/live/x !").await;
         let group = inbox.take().expect("it is full");
-        assert!(matches!(group[..2], [Command::Tick, Command::Payload { .. }]));
+        assert!(matches!(group[..2], [Command::Tick(_), Command::Payload { .. }]));
         assert_eq!(group.len(), 2 + GROUP_LIMIT_BYTES / (256 * 1024));
         late.await.expect("there is room now");
         drop(sender);
@@ -510,7 +510,7 @@ mod tests {
     async fn who_sends_learns_that_nobody_takes() {
         let (sender, inbox) = inbox(Arc::default());
         drop(inbox);
-        assert_eq!(sender.send(Command::Tick).await, Err(Gone));
+        assert_eq!(sender.send(Command::Tick(Uptime(0))).await, Err(Gone));
         assert_eq!(sender.send(payload("a", "up", "1")).await, Err(Gone));
         assert_eq!(sender.send(payload("a", "live", "1")).await, Err(Gone));
     }

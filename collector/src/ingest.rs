@@ -20,7 +20,7 @@ use ward_agent::service::Pulse;
 use crate::admission::{Admission, admit};
 use crate::availability::spans::Span;
 use crate::availability::timelines::Facts;
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::feed::Live;
 use crate::fleet::{BranchState, Contact, Cut, Fleet, Origin, Quality};
 use crate::inbox::{self, Inbox};
@@ -50,8 +50,8 @@ pub enum Command {
         /// Its bytes.
         bytes: Bytes,
     },
-    /// Time has passed.
-    Tick,
+    /// Time has passed: how long the machine has run, which no clock that is set changes.
+    Tick(Uptime),
     /// The broker can be reached again: it may have forgotten what was retained.
     Republish,
     /// The inventory was changed by another process.
@@ -91,12 +91,20 @@ pub struct Ingest {
     /// How far streams were observed since that was written, with the dates' errors.
     progress: HashMap<(BranchId, StreamId), (Millis, u32)>,
     progress_at: Millis,
-    refused: HashSet<(String, &'static str)>,
+    /// What was logged, and is only counted from then on.
+    logged: HashSet<(String, &'static str)>,
+    /// Branches for which two agents spoke, and when last.
+    contended: HashMap<BranchId, Millis>,
     /// Which inventory the fleet has.
     inventory_version: i64,
     /// Branches that nobody may speak for.
     revoked: BTreeSet<BranchId>,
     sealed_at: Millis,
+    /// When it began, and how long the machine has run since.
+    began: Moment,
+    uptime: Uptime,
+    /// The latest date that the clock has ever shown.
+    furthest: Millis,
     /// What is ready to be written, in the order in which it came.
     staged: Vec<Staged>,
     /// Which of it is whose. All that is staged of a branch is of one stream.
@@ -180,8 +188,9 @@ impl Ingest {
         outgoing: mpsc::Sender<Outgoing>,
         rollout: Rollout,
         queue: Option<Queue>,
-        now: Millis,
+        began: Moment,
     ) -> Result<Self, StoreError> {
+        let now = began.wall;
         let mut store = store;
         let outbox = queue.map(|queue| store.transaction(|db| Outbox::open(db, queue))).transpose()?;
         let mut ingest = Self {
@@ -196,10 +205,14 @@ impl Ingest {
             doubts: HashMap::new(),
             progress: HashMap::new(),
             progress_at: Millis(0),
-            refused: HashSet::new(),
+            logged: HashSet::new(),
+            contended: HashMap::new(),
             inventory_version: 0,
             revoked: BTreeSet::new(),
             sealed_at: Millis(0),
+            began,
+            uptime: began.uptime,
+            furthest: now,
             staged: Vec::new(),
             staged_of: HashMap::new(),
             taken: BTreeMap::new(),
@@ -245,7 +258,9 @@ impl Ingest {
         if store::inventory_version(self.store.connection()).is_ok_and(|version| version == self.inventory_version) {
             return;
         }
-        if let Err(error) = self.load_inventory(now) {
+        let loaded = self.load_inventory(now);
+        self.metrics.set("ward_inventory_failing", "", f64::from(u8::from(loaded.is_err())));
+        if let Err(error) = loaded {
             tracing::error!(%error, "the changed inventory can't be read: the one before stays");
         }
         self.publish_configs(now);
@@ -281,6 +296,11 @@ impl Ingest {
         let db = self.store.connection();
         let schedule = Arc::new(store::schedule(db)?);
         self.live.prepare(|fleet| fleet.set_schedule(schedule));
+        // By a clock that was set back meanwhile, however old a state is, it looks fresh.
+        let last = store::alive(db)?;
+        self.furthest = self.furthest.max(last.map_or(now, |last| last.furthest));
+        let has_followed = last.is_some_and(|last| self.began.follows(last.until, SET_BACK_SLACK_MS));
+        let is_trusted = has_followed && now >= self.furthest;
         {
             let mut timelines = self.live.timelines_mut();
             for row in &rows {
@@ -293,7 +313,7 @@ impl Ingest {
                 let Some(branch) = row.branch.parse().ok().and_then(|id| fleet.branch(&id)) else { continue };
                 fleet.begin(branch, row.stream, &row.version, row.began);
                 let surely = row.observed.plus(-i64::from(row.error_ms));
-                if fleet.is_present(branch, row.stream) && surely <= now {
+                if is_trusted && fleet.is_present(branch, row.stream) && surely <= now {
                     fleet.observed(branch, row.stream, row.through, Some(surely), surely);
                 }
             }
@@ -369,7 +389,8 @@ impl Ingest {
         for command in group {
             match command {
                 Command::Payload { topic, bytes } => self.payload(&topic, &bytes, now),
-                Command::Tick => {
+                Command::Tick(uptime) => {
+                    self.uptime = self.uptime.max(uptime);
                     // It may write down how far streams were observed, and must not come before what does so too.
                     self.commit(now);
                     self.tick(now);
@@ -453,10 +474,14 @@ impl Ingest {
 
     fn refuse(&mut self, topic: &str, reason: &'static str, why: &str) {
         self.metrics.add("ward_payloads_refused_total", &format!("reason=\"{reason}\""), 1);
-        // Whoever sends garbage sends it often: one line a topic and reason is enough.
-        if self.refused.len() < REFUSALS_LOGGED && self.refused.insert((topic.to_owned(), reason)) {
+        if self.logs_first(topic, reason) {
             tracing::warn!(topic, reason, why, "a payload is refused; more of the same are only counted");
         }
+    }
+
+    /// Whether something is to be logged: whoever goes wrong does so often, and one line each is enough.
+    fn logs_first(&mut self, of: &str, what: &'static str) -> bool {
+        self.logged.len() < LOGGED_LIMIT && self.logged.insert((of.to_owned(), what))
     }
 
     /// Whether a branch's agent has to be asked now to tell its states anew. An asking may be lost, and a device that the
@@ -575,11 +600,17 @@ impl Ingest {
                     Ok(()) => self.stage(branch, batch, before, &entries, missing, now),
                     Err(why) if self.is_clock_behind(now) => {
                         self.metrics.add("ward_batches_held_total", "", 1);
-                        tracing::error!(branch = %id, why, "the collector's clock is behind its own ledger: nothing is taken that it can't date");
+                        self.metrics.set("ward_clock_behind", "", 1.0);
+                        if self.logs_first("", "clock_behind") {
+                            tracing::error!(branch = %id, why, "the collector's clock is behind its own ledger: nothing is taken that it can't date");
+                        }
                         return Ok(None);
                     }
                     Err(why) => {
-                        tracing::error!(branch = %id, why, "entries can't be dated: they become a gap");
+                        self.metrics.add("ward_batches_undatable_total", "", 1);
+                        if self.logs_first(id.as_str(), "undatable") {
+                            tracing::error!(branch = %id, why, "entries can't be dated: they become a gap");
+                        }
                         undatable(branch, before, (mark + 1, through), missing, &entries, now)
                     }
                 };
@@ -791,7 +822,9 @@ impl Ingest {
             return;
         }
         self.metrics.add("ward_agents_contending_total", "", 1);
-        tracing::error!(branch = %id, "two agents speak for this branch: its devices are unknown until one of them has told its states");
+        if self.contended.insert(id.clone(), now).is_none() {
+            tracing::error!(branch = %id, "two agents speak for this branch: its devices are unknown until one of them has told its states");
+        }
         self.live.prepare(|fleet| fleet.resume(branch, heartbeat.stream, began, now));
         self.doubts.insert((id.clone(), heartbeat.stream), (0, now));
     }
@@ -887,7 +920,7 @@ impl Ingest {
 
     /// What an earlier run tells after the present one has begun is history: it changes no verdict, but it may tell when
     /// an outage began that is still open.
-    fn show_late_history(&self, staged: &[Staged], now: Millis) {
+    fn show_late_history(&mut self, staged: &[Staged], now: Millis) {
         let late = staged.iter().filter(|work| !self.live.fleet().is_present(work.branch, work.row.stream));
         let devices: Vec<usize> = late.flat_map(|work| &work.transitions).map(|(device, ..)| *device).collect();
         for device in devices {
@@ -901,7 +934,12 @@ impl Ingest {
                 Ok((recent, open_since, is_verdict)) => {
                     self.live.change(now, |fleet| fleet.restore(device, &recent.changes, open_since, is_verdict));
                 }
-                Err(error) => tracing::error!(%error, "a device's history can't be read"),
+                Err(error) => {
+                    self.metrics.add("ward_ledger_errors_total", "", 1);
+                    if self.logs_first("", "history") {
+                        tracing::error!(%error, "a device's history can't be read");
+                    }
+                }
             }
         }
     }
@@ -1036,6 +1074,13 @@ impl Ingest {
     fn tick(&mut self, now: Millis) {
         self.live.change(now, |_| {});
         self.write_cuts();
+        if self.metrics.value("ward_clock_behind", "") > 0.0 && !self.is_clock_behind(now) {
+            tracing::info!("the collector's clock is right again");
+            self.metrics.set("ward_clock_behind", "", 0.0);
+            self.logged.remove(&(String::new(), "clock_behind"));
+        }
+        self.contended.retain(|_, at| now.since(*at).abs() < CONTENDED_MS);
+        self.metrics.set("ward_agents_contending", "", self.contended.len() as f64);
         let fleet = self.live.fleet();
         let counts = fleet.counts();
         for (status, n) in [("up", counts.up), ("down", counts.down), ("unknown", counts.unknown)] {
@@ -1055,7 +1100,7 @@ impl Ingest {
         drop(fleet);
         if now.since(self.progress_at).abs() >= PROGRESS_EVERY_MS {
             self.progress_at = now;
-            self.write_progress();
+            self.write_progress(now);
         }
         if now.since(self.sealed_at).abs() >= SEAL_EVERY_MS {
             self.seal(now);
@@ -1083,7 +1128,8 @@ impl Ingest {
     }
 
     /// Writes down how far quiet streams were observed: what a heartbeat has vouched for is known for good.
-    fn write_progress(&mut self) {
+    /// Writes down how far quiet streams were observed, and that there was a collector until now.
+    fn write_progress(&mut self, now: Millis) {
         let mut rows = Vec::new();
         for (key, (observed, error_ms)) in &self.progress {
             // A batch or a full minute may have told more since.
@@ -1091,12 +1137,16 @@ impl Ingest {
                 rows.push((key.clone(), StreamRow { observed: *observed, error_ms: *error_ms, ..row.clone() }));
             }
         }
-        if !rows.is_empty() {
-            let put = |db: &rusqlite::Transaction<'_>| rows.iter().try_for_each(|(_, row)| store::put_stream(db, row).map(drop));
-            let written = self.store.transaction(put);
-            if !self.has_succeeded(written) {
-                return;
-            }
+        self.furthest = self.furthest.max(now);
+        let until = Moment { wall: now, uptime: self.uptime, ..self.began };
+        let alive = store::Alive { until, furthest: self.furthest };
+        let put = |db: &rusqlite::Transaction<'_>| {
+            rows.iter().try_for_each(|(_, row)| store::put_stream(db, row).map(drop))?;
+            store::put_alive(db, alive)
+        };
+        let written = self.store.transaction(put);
+        if !self.has_succeeded(written) {
+            return;
         }
         let mut timelines = self.live.timelines_mut();
         rows.iter().for_each(|((branch, stream), row)| timelines.observed(branch, *stream, row.observed));
@@ -1147,10 +1197,15 @@ impl Ingest {
         })
     }
 
-    fn send(&self, outgoing: Outgoing) {
+    fn send(&mut self, outgoing: Outgoing) {
         // The bus takes what it can: an ack that is lost is asked for again, a config is sent at each connection.
         if self.outgoing.try_send(outgoing).is_err() {
-            tracing::debug!("the way out is full: an ack or a config is left to the next time");
+            self.metrics.add("ward_outgoing_dropped_total", "", 1);
+            if self.logs_first("", "outgoing") {
+                tracing::warn!(
+                    "the way to the broker is full: acks and configs are left to the next time; more of the same are only counted"
+                );
+            }
         }
     }
 }
@@ -1165,12 +1220,16 @@ const RESTATEMENTS_SPARED: u32 = 5;
 const RECENT_CHANGES: u32 = 16;
 /// A batch that was sent longer ago than this, in ms, is dated anew: it would have been sent again long since.
 const STALE_MS: i64 = 3_600_000;
-/// Most refusals that are logged one by one.
-const REFUSALS_LOGGED: usize = 1_000;
+/// Most things that are logged once each.
+const LOGGED_LIMIT: usize = 1_000;
+/// How long two agents of a branch are told of after they spoke, in ms.
+const CONTENDED_MS: i64 = 600_000;
 /// Most samples of one remote-write request.
 const REQUEST_LIMIT_SAMPLES: usize = 20_000;
 /// Widest bounds, in ms, within which entries are dated: wider, and they say only that something happened.
 const BOUNDS_LIMIT_MS: i64 = 30 * 24 * 3_600_000;
+/// A clock that has lost no more than this, in ms, while the collector was down was steered, and not set back.
+const SET_BACK_SLACK_MS: i64 = 2_000;
 /// How often the progress of quiet streams is written, in ms.
 const PROGRESS_EVERY_MS: i64 = 5_000;
 /// How often finished days are packed, in ms.
@@ -1344,7 +1403,7 @@ pub async fn tick(commands: inbox::Sender) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         every.tick().await;
-        if commands.send(Command::Tick).await.is_err() {
+        if commands.send(Command::Tick(clock::uptime())).await.is_err() {
             return;
         }
     }

@@ -19,7 +19,7 @@ fn full() -> Desk {
         .expect("there is room");
     let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
     db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("any number will do");
-    Desk::with(store, folder, BOOT + 10_000)
+    Desk::with(store, folder, BOOT + 10_000, 1_000_000)
 }
 
 /// Frees pages of the file, as an operator frees a disk.

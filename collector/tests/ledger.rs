@@ -320,6 +320,42 @@ fn a_branch_that_fell_silent_by_a_clock_that_was_set_back_does_not_come_back_whe
 }
 
 #[test]
+fn a_collector_whose_clock_was_set_back_while_it_was_down_shows_nothing_before_it_is_heard() {
+    let mut desk = heard();
+    desk.now += 10_000;
+    desk.uptime += 10_000;
+    desk.handle(vec![heartbeat(1, BOOT, 3, 20_000)]);
+    desk.tick();
+    let (now, uptime) = (desk.now, desk.uptime);
+    let up = "up".to_owned();
+    (desk.now, desk.uptime) = (now + 5_000, uptime + 5_000);
+    let mut desk = desk.restarted();
+    assert_eq!(desk.shown("m1"), up, "it was gone for 5 s");
+    // An hour without a collector, and by the clock it was 5 s once more.
+    (desk.now, desk.uptime) = (now + 10_000, uptime + 3_600_000);
+    let mut desk = desk.restarted();
+    assert!(desk.shown("m1").starts_with("unknown"), "{}", desk.shown("m1"));
+    desk.handle(vec![heartbeat(1, BOOT, 3, 3_610_000)]);
+    assert!(desk.shown("m1").starts_with("unknown"), "the agent's dates are ahead of the clock");
+    // The machine has booted, and nobody knows how long that took.
+    (desk.now, desk.uptime) = (now + 12_000, 10);
+    assert!(desk.restarted().shown("m1").starts_with("unknown"));
+}
+
+#[test]
+fn what_goes_wrong_is_counted_and_ends_in_health_when_it_does() {
+    let mut desk = heard();
+    desk.take(&batch(2, BOOT, 1, 12_000, vec![boot(2)]));
+    desk.now = BOOT + 14_000;
+    desk.handle(vec![heartbeat(1, BOOT, 3, 14_000)]);
+    desk.tick();
+    assert!((desk.metrics.value("ward_agents_contending", "") - 1.0).abs() < 0.1);
+    desk.now += 600_000;
+    desk.tick();
+    assert!(desk.metrics.value("ward_agents_contending", "").abs() < 0.1);
+}
+
+#[test]
 fn an_agent_that_starts_anew_after_the_clock_was_set_back_is_heard_at_once() {
     let mut desk = heard();
     desk.now -= 3_600_000;

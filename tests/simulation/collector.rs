@@ -3,8 +3,9 @@
 use std::sync::{Arc, RwLockReadGuard};
 
 use rusqlite::Connection;
-use shared::{Ack, BranchId, Millis};
+use shared::{Ack, BootId, BranchId, Millis, Uptime};
 use tokio::sync::mpsc;
+use ward_collector::clock::Moment;
 use ward_collector::feed::{Live, Notes};
 use ward_collector::fleet::Fleet;
 use ward_collector::ingest::{Command, Ingest, Outgoing};
@@ -34,10 +35,6 @@ pub(crate) struct Collector {
     refuses: bool,
     /// How far its clock is off, in ms: every value that it had.
     skews: Vec<i64>,
-    /// The last of them when it ended.
-    skew_at_end: i64,
-    /// When it began with a clock that was set back while it was down.
-    began_behind: Option<i64>,
 }
 
 impl Collector {
@@ -47,8 +44,7 @@ impl Collector {
         let inventory = parse_csv("sim", csv).expect("good");
         Store::open(folder.path()).and_then(|mut s| s.transaction(|db| store::import(db, &inventory))).expect("imported");
         let saboteur = Connection::open(folder.path().join("ward.db")).expect("the file opens");
-        let mut collector =
-            Self { folder, running: None, saboteur, refuses: false, skews: vec![0], skew_at_end: 0, began_behind: None };
+        let mut collector = Self { folder, running: None, saboteur, refuses: false, skews: vec![0] };
         collector.start(now);
         collector
     }
@@ -58,15 +54,14 @@ impl Collector {
         let (sender, outgoing) = mpsc::channel(10_000);
         let metrics = Arc::new(Metrics::default());
         let store = self.store();
+        let began = Moment { wall: self.clock(now), boot: BootId(1), uptime: Self::uptime(now) };
         let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 30 };
-        let ingest = Ingest::new(store, Arc::clone(&live), metrics, sender, Rollout::default(), Some(queue), self.clock(now));
-        self.began_behind = (self.skew() < self.skew_at_end).then_some(now);
+        let ingest = Ingest::new(store, Arc::clone(&live), metrics, sender, Rollout::default(), Some(queue), began);
         self.running = Some(Running { ingest: ingest.expect("the ledger is readable"), live, outgoing });
     }
 
     pub(crate) fn kill(&mut self) {
         self.running = None;
-        self.skew_at_end = self.skew();
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -82,10 +77,9 @@ impl Collector {
         *self.skews.last().expect("it has had a clock from the beginning")
     }
 
-    /// Whether it has begun less than `ms` ago with a clock that was set back while it was down: by that clock it was down
-    /// for a moment only.
-    pub(crate) fn mistakes_its_absence(&self, ms: i64, now: i64) -> bool {
-        self.began_behind.is_some_and(|began| now - began <= ms)
+    /// How long its machine has run.
+    pub(crate) fn uptime(now: i64) -> Uptime {
+        Uptime(now.unsigned_abs())
     }
 
     /// Somebody sets its clock.

@@ -23,9 +23,6 @@ const ARRIVED_MS: i64 = 100_000;
 /// while it is down; and anything at all said of a branch that can't be heard.
 pub(crate) fn check_shown(collector: &Collector, branch: &Branch, cut_ms: i64, now: i64) {
     let Some(fleet) = collector.fleet() else { return };
-    if collector.mistakes_its_absence(SILENT_AFTER_MS.into(), now) {
-        return;
-    }
     // A clock that was set back makes dates look fresher than they are, and what is on its way ages meanwhile.
     let set_back_ms = collector.set_back_ms();
     let fresher_ms = if set_back_ms > 0 { set_back_ms.min(AHEAD_MS) + WAY_MS } else { 0 };

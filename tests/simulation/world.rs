@@ -290,7 +290,7 @@ impl World {
             }
         }
         if self.now % 1_000 == 0 {
-            commands.push(Command::Tick);
+            commands.push(Command::Tick(Collector::uptime(self.now)));
         }
         if commands.is_empty() {
             return false;

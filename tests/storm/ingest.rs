@@ -10,6 +10,7 @@ use shared::wire::{decode, encode};
 use shared::{Ack, Batch, Body, Lane, Millis};
 use tokio::sync::mpsc;
 use ward_collector::admission::{Admission, admit};
+use ward_collector::clock::Moment;
 use ward_collector::feed::{Live, Notes};
 use ward_collector::fleet::{Fleet, Quality};
 use ward_collector::ingest::{Command, Ingest};
@@ -90,8 +91,9 @@ impl Load {
         let (sender, _outgoing) = mpsc::channel(1_000_000);
         let metrics = Arc::<Metrics>::default();
         let now = Millis(self.now);
+        let began_at = Moment { wall: now, ..Moment::now()? };
         let queue = queue_limit_bytes.map(|limit_bytes| Queue { readers: vec!["v".to_owned()], limit_bytes });
-        let mut ingest = Ingest::new(store, live, Arc::clone(&metrics), sender, Rollout::default(), queue, now)?;
+        let mut ingest = Ingest::new(store, live, Arc::clone(&metrics), sender, Rollout::default(), queue, began_at)?;
         let groups: Vec<Vec<Command>> = self.groups.iter().map(|group| group.iter().map(command).collect()).collect();
         let (began, cpu_before) = (Instant::now(), cpu_s()?);
         for group in groups {

@@ -33,14 +33,20 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let endpoints: Vec<Value> = endpoints.into_iter().map(|(.., told)| told).collect();
     let ledger_errors = value("ward_ledger_errors_total");
     let is_failing = value("ward_ledger_failing") > 0.0;
+    let (is_behind, has_old_inventory) = (value("ward_clock_behind") > 0.0, value("ward_inventory_failing") > 0.0);
+    let (contending, undatable) = (value("ward_agents_contending"), value("ward_batches_undatable_total"));
     let ok = file.is_ok();
     let shared = api.victoria.as_ref().and_then(|victoria| victoria.shared());
     let trouble = shared.and_then(|shared| shared.trouble());
-    let is_degraded = lost > 0.0 || is_failing || trouble.is_some();
+    let is_lossy = lost > 0.0 || undatable > 0.0;
+    let is_degraded = is_lossy || is_failing || is_behind || has_old_inventory || contending > 0.0 || trouble.is_some();
     let body = json!({
         "status": if !ok { "failed" } else if is_degraded { "degraded" } else { "ok" },
         "version": crate::VERSION,
         "ledger": { "readable": ok, "writable": !is_failing, "failed_commits": ledger_errors },
+        "clock": { "behind_ledger": is_behind },
+        "inventory": { "current": !has_old_inventory },
+        "agents": { "contending_branches": contending, "undatable_batches": undatable },
         "victoria_metrics": if api.victoria.is_some() {
             json!({ "queue_bytes": queue_bytes, "samples_lost": lost, "endpoints": endpoints })
         } else {

@@ -3,10 +3,18 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use shared::{Cause, Millis, Status, StreamId};
+use shared::{BootId, Cause, Millis, Status, StreamId, Uptime};
 
 use super::StoreError;
+use crate::clock::Moment;
 use crate::outage::{Change, Covered};
+
+pub(super) const ALIVE: &str = "
+create table alive (
+    one integer primary key check (one = 1), boot text not null, uptime_ms integer not null, at_ms integer not null,
+    furthest_ms integer not null
+) strict;
+";
 
 /// A stream and how far it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -316,4 +324,36 @@ pub fn gaps(db: &Connection, branch: &str) -> Result<Vec<GapRow>, StoreError> {
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// That there was a collector over this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alive {
+    /// Until when, at least.
+    pub until: Moment,
+    /// The latest date that its clock has ever shown.
+    pub furthest: Millis,
+}
+
+/// What the last collector over this file has said of itself.
+pub fn alive(db: &Connection) -> Result<Option<Alive>, StoreError> {
+    let row = |row: &rusqlite::Row<'_>| {
+        let (boot, uptime): (String, i64) = (row.get(0)?, row.get(1)?);
+        Ok((boot, Uptime(uptime.unsigned_abs()), Millis(row.get(2)?), Millis(row.get(3)?)))
+    };
+    let found = db.query_row("select boot, uptime_ms, at_ms, furthest_ms from alive", [], row).optional()?;
+    let alive = |(boot, uptime, wall, furthest): (String, Uptime, Millis, Millis)| {
+        let boot = u128::from_str_radix(&boot, 16).map(BootId).map_err(|_| StoreError::Content(format!("the boot {boot:?}")))?;
+        Ok(Alive { until: Moment { wall, boot, uptime }, furthest })
+    };
+    found.map(alive).transpose()
+}
+
+/// Says that there is a collector.
+pub fn put_alive(db: &Connection, alive: Alive) -> Result<(), StoreError> {
+    let Alive { until: Moment { wall, boot, uptime }, furthest } = alive;
+    let uptime = i64::try_from(uptime.0).unwrap_or(i64::MAX);
+    let put = "insert or replace into alive (one, boot, uptime_ms, at_ms, furthest_ms) values (1, ?1, ?2, ?3, ?4)";
+    db.execute(put, params![boot.to_string(), uptime, wall.0, furthest.0])?;
+    Ok(())
 }

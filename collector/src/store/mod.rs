@@ -30,7 +30,7 @@ pub use enrolment::{
 pub use events::{EventRow, Whose, events};
 pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
 pub use inventory::{Changed, InventoryEdit};
-pub use ledger::{GapRow, Recent, StreamRow, TransitionRow};
+pub use ledger::{Alive, GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
 pub use outbox::{Outbox, OutboxReader, Queue, Waiting};
 
@@ -81,8 +81,16 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 7] =
-    [TABLES, maintenance::TABLES, evidence::TABLES, enrolment::TABLES, accounts::TABLES, inventory::TABLES, outbox::TABLES];
+const STEPS: [&str; 8] = [
+    TABLES,
+    maintenance::TABLES,
+    evidence::TABLES,
+    enrolment::TABLES,
+    accounts::TABLES,
+    inventory::TABLES,
+    outbox::TABLES,
+    ledger::ALIVE,
+];
 
 const TABLES: &str = "
 create table region (id text primary key, name text not null) strict, without rowid;
@@ -235,7 +243,8 @@ pub use inventory::{
     config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
 };
 pub use ledger::{
-    add_gap, add_transition, changes, changes_of, covered, gaps, lost_through, open_since, put_stream, recent_changes, streams,
+    add_gap, add_transition, alive, changes, changes_of, covered, gaps, lost_through, open_since, put_alive, put_stream,
+    recent_changes, streams,
 };
 pub use maintenance::{ScheduleEdit, add_late, late, schedule};
 pub use minutes::{add_minutes, minutes, seal};

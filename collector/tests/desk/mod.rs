@@ -13,6 +13,7 @@ use shared::{
     Transition, Uptime,
 };
 use tokio::sync::mpsc;
+use ward_collector::clock::Moment;
 use ward_collector::feed::{Live, Notes};
 use ward_collector::fleet::Fleet;
 use ward_collector::ingest::{Command, Ingest, Outgoing};
@@ -32,6 +33,8 @@ pub(crate) struct Desk {
     outgoing: mpsc::Receiver<Outgoing>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) now: i64,
+    /// How long the collector's machine has run, whatever its clock says.
+    pub(crate) uptime: u64,
 }
 
 pub(crate) const CSV: &str = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
@@ -42,28 +45,30 @@ impl Desk {
         // In memory where there is such a place: what a power cut does to SQLite is not these tests' question.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder");
         import(&folder, CSV);
-        Self::over(folder, BOOT + 10_000)
+        Self::over(folder, BOOT + 10_000, 1_000_000)
     }
 
-    pub(crate) fn over(folder: tempfile::TempDir, now: i64) -> Self {
+    pub(crate) fn over(folder: tempfile::TempDir, now: i64, uptime: u64) -> Self {
         let store = Store::open(folder.path()).expect("the file opens");
-        Self::with(store, folder, now)
+        let mut desk = Self::with(store, folder, now, uptime);
+        desk.tick();
+        desk
     }
 
-    pub(crate) fn with(store: Store, folder: tempfile::TempDir, now: i64) -> Self {
+    pub(crate) fn with(store: Store, folder: tempfile::TempDir, now: i64, uptime: u64) -> Self {
         let live = Arc::new(Live::new(Fleet::new(30_000), Notes::default()));
         let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(1_000);
+        let began = Moment { wall: Millis(now), boot: BootId(1), uptime: Uptime(uptime) };
         let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 20 };
-        let ingest =
-            Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, Rollout::default(), Some(queue), Millis(now));
-        Self { folder, ingest: ingest.expect("a readable file"), live, outgoing, metrics, now }
+        let ingest = Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, Rollout::default(), Some(queue), began);
+        Self { folder, ingest: ingest.expect("a readable file"), live, outgoing, metrics, now, uptime }
     }
 
     pub(crate) fn restarted(self) -> Self {
-        let Self { folder, now, ingest, .. } = self;
+        let Self { folder, now, ingest, uptime, .. } = self;
         drop(ingest);
-        Self::over(folder, now)
+        Self::over(folder, now, uptime)
     }
 
     /// Handles commands together; the newest ack.
@@ -84,7 +89,7 @@ impl Desk {
     }
 
     pub(crate) fn tick(&mut self) {
-        self.handle(vec![Command::Tick]);
+        self.handle(vec![Command::Tick(Uptime(self.uptime))]);
     }
 
     pub(crate) fn shown(&self, device: &str) -> String {

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shared::{Batch, Heartbeat, Lane, Millis};
+use shared::{Batch, BootId, Heartbeat, Lane, Millis, Uptime};
 use tokio::sync::mpsc;
+use ward_collector::clock::Moment;
 use ward_collector::feed::{Live, Notes};
 use ward_collector::fleet::Fleet;
 use ward_collector::ingest::{Command, Ingest, Outgoing};
@@ -40,7 +41,7 @@ impl Desk {
         let (sender, outgoing) = mpsc::channel(1_000);
         let metrics = Arc::new(Metrics::default());
         let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 20 };
-        let ingest = Ingest::new(store, live, metrics, sender, Rollout::default(), Some(queue), NOW);
+        let ingest = Ingest::new(store, live, metrics, sender, Rollout::default(), Some(queue), Moment { wall: NOW, boot: BootId(1), uptime: Uptime(0) });
         Self { folder, ingest: ingest.expect("a readable file"), outgoing, runs: 0 }
     }
 }
@@ -55,7 +56,7 @@ pub fn payloads(content: &[u8]) {
         let commands = [(Lane::Up, framed::<Batch>(content)), (Lane::Live, framed::<Heartbeat>(content))];
         let payload = |(lane, bytes)| Command::Payload { topic: topic(lane), bytes: Bytes::from(bytes) };
         desk.ingest.handle(commands.map(payload).into(), NOW);
-        desk.ingest.handle(vec![Command::Tick], NOW);
+        desk.ingest.handle(vec![Command::Tick(Uptime(0))], NOW);
         while desk.outgoing.try_recv().is_ok() {}
         desk.runs += 1;
         if desk.runs == RUNS {
