@@ -501,6 +501,7 @@ impl<S: Store> Buffer<S> {
                     stored = self.believe(at, stored, &group);
                     group
                 }
+                Ok(None) if self.is_joined_already(at) => continue,
                 // The gap is told whether or not the disk takes it.
                 Ok(None) => {
                     let gap = corrupted(at, stored);
@@ -583,6 +584,7 @@ impl<S: Store> Buffer<S> {
             let thinned = match read {
                 Ok(Some(group)) if oldest_quality.is_some() => thin(group, |body, _| matches!(body, Body::Qualities(_))),
                 Ok(Some(group)) => thin(group, |body, _| !matches!(body, Body::Boot(_))),
+                Ok(None) if self.is_joined_already(at) => continue,
                 Ok(None) => corrupted(at, stored),
                 Err(error) => {
                     self.disk_failed("making room in the buffer", &error, now);
@@ -594,6 +596,20 @@ impl<S: Store> Buffer<S> {
                 return;
             }
         }
+    }
+
+    /// The group before one in the same run, taken as it is on the disk.
+    fn before(&mut self, at: Position) -> Option<(Position, Group)> {
+        let (before, known) =
+            self.disk.groups.range(Position { seq: 0, ..at }..at).next_back().map(|(at, known)| (*at, *known))?;
+        let group = decode(&self.store.read(before).ok()??)?;
+        self.believe(before, known, &group);
+        Some((before, group))
+    }
+
+    /// Whether what a group held is found in the one before: the commit that joined them was called a failure.
+    fn is_joined_already(&mut self, at: Position) -> bool {
+        self.before(at).is_some() && !self.disk.groups.contains_key(&at)
     }
 
     /// The oldest group that holds more than a gap or a boot.
@@ -608,12 +624,9 @@ impl<S: Store> Buffer<S> {
     /// Puts a thinned group in the place of one, together with the group before it where both are small: many small groups
     /// take a multiple of their bytes. Whether the disk took it.
     fn replace_joined(&mut self, at: Position, group: Group, now: Uptime) -> bool {
-        let before = self.disk.of_run(at.run).take_while(|(before, _)| **before < at).last().map(|(before, _)| *before);
-        let before = before.and_then(|before| Some((before, decode(&self.store.read(before).ok()??)?)));
-        if let Some((before, first)) = &before
-            && let Some(known) = self.disk.groups.get(before).copied()
-        {
-            self.believe(*before, known, first);
+        let before = self.before(at);
+        if !self.disk.groups.contains_key(&at) {
+            return true;
         }
         let Some((before, mut first)) = before.filter(|(_, first)| is_joinable(first, &group)) else {
             return self.replace(at, &group, now);
@@ -1172,8 +1185,32 @@ mod tests {
         assert!(!buffer.replace_joined(positions[1], second, Uptime(4)), "it is called a failure");
         disk.0.borrow_mut().is_late = false;
         assert_eq!(disk.0.borrow().contents.groups.len(), 2, "and done");
+        // Not even where the first has gone out already as it was.
+        let (first, unjoined) = (Position { run: 1, seq: 1 }, Position { run: 1, seq: 2 });
+        let rest = buffer.next(unjoined, 1, Uptime(20_000)).expect("the other half of what was joined");
+        assert_eq!((rest.group.first, rest.group.deltas.len()), (3, 1), "{rest:?}");
+        assert!(!rest.group.deltas.iter().any(|delta| matches!(delta.body, Body::Gap(_))), "nothing is lost: {rest:?}");
         assert_eq!(waiting(&mut buffer), before);
         assert_eq!(buffer.level().waiting, 4);
+        assert!(buffer.disk.groups.contains_key(&first));
+    }
+
+    #[test]
+    fn room_is_made_once_where_groups_were_joined_by_a_commit_that_failed() {
+        let disk = Fake::default();
+        let mut buffer = Buffer::open(disk.clone(), StreamId(1), BootId(1), 10_000, Uptime(0));
+        for n in 1..=4 {
+            buffer.append(qualities(15), Uptime(n));
+            buffer.flush(Uptime(n));
+        }
+        let positions: Vec<Position> = disk.0.borrow().contents.groups.keys().copied().collect();
+        let third = decode(&disk.0.borrow().contents.groups[&positions[2]]).expect("a group");
+        disk.0.borrow_mut().is_late = true;
+        assert!(!buffer.replace_joined(positions[2], thin(third, |_, _| true), Uptime(4)));
+        disk.0.borrow_mut().is_late = false;
+        buffer.limit_bytes = 30;
+        buffer.enforce_limit(Uptime(20_000));
+        assert_eq!(waiting(&mut buffer), "1:1 bg4", "four entries, and no fifth");
     }
 
     #[test]

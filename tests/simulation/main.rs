@@ -87,3 +87,8 @@ fn what_an_earlier_boot_told_says_nothing_of_the_present_by_a_clock_that_was_set
     run(346);
     run(553);
 }
+
+#[test]
+fn groups_that_were_joined_by_a_commit_that_was_called_a_failure_shift_no_number() {
+    run(574);
+}
