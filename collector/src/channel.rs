@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use axum::extract::ws::Utf8Bytes;
 use shared::{BranchId, Millis};
 use tokio::sync::broadcast;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::accounts::Reach;
 use crate::fleet::BranchState;
@@ -15,6 +15,8 @@ const LAG_LIMIT: usize = 1_024;
 /// Most messages, and most bytes of them, that are kept for readers who come back.
 const KEPT_LIMIT: usize = 1_024;
 const KEPT_LIMIT_BYTES: usize = 1024 * 1024;
+/// How long a snapshot is good for others, in ms: a thousand readers who come at once would have it written a thousand times.
+const SNAPSHOT_MS: i64 = 1_000;
 /// How long a channel without readers goes on, in ms: a reader may come back.
 const DESERTED_MS: i64 = 120_000;
 
@@ -48,13 +50,21 @@ pub(crate) struct Channel {
     kept_bytes: usize,
     messages: broadcast::Sender<Utf8Bytes>,
     read_at: Millis,
+    snapshot: Option<Snapshot>,
+}
+
+/// What a reader begins with, as it was at a number.
+struct Snapshot {
+    text: Utf8Bytes,
+    seq: u64,
+    made: Millis,
 }
 
 impl Channel {
     pub(crate) fn new(now: Millis) -> Self {
         let (messages, _) = broadcast::channel(LAG_LIMIT);
-        let epoch = format!("{:016x}", rand::random::<u64>());
-        Self { epoch, seq: 0, kept: VecDeque::new(), kept_bytes: 0, messages, read_at: now }
+        let epoch = format!("{:08x}", rand::random::<u32>());
+        Self { epoch, seq: 0, kept: VecDeque::new(), kept_bytes: 0, messages, read_at: now, snapshot: None }
     }
 
     /// Numbers a message, sends it and keeps it.
@@ -82,6 +92,22 @@ impl Channel {
         self.messages.subscribe()
     }
 
+    /// A snapshot for a new reader: the last one while nothing has been told since, or else one that is written now.
+    pub(crate) fn start(&mut self, now: Millis, write: impl FnOnce(&str, u64) -> String) -> Utf8Bytes {
+        let is_good = |known: &&Snapshot| known.seq == self.seq && (0..SNAPSHOT_MS).contains(&now.since(known.made));
+        if let Some(known) = self.snapshot.as_ref().filter(is_good) {
+            return known.text.clone();
+        }
+        let text = Utf8Bytes::from(write(&self.epoch, self.seq));
+        self.snapshot = Some(Snapshot { text: text.clone(), seq: self.seq, made: now });
+        text
+    }
+
+    /// Has the next reader's snapshot made anew.
+    pub(crate) fn forget_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
     /// What came after a number, if all of it is still kept.
     pub(crate) fn after(&self, epoch: &str, seq: u64) -> Option<Vec<Utf8Bytes>> {
         let missed = usize::try_from(self.seq.checked_sub(seq)?).ok()?;
@@ -89,10 +115,13 @@ impl Channel {
         (self.epoch == epoch).then(|| self.kept.iter().skip(first).cloned().collect())
     }
 
-    /// Whether anybody reads it, or may come back.
+    /// Whether anybody reads it, or may come back. Lets go of a snapshot that is too old for others.
     pub(crate) fn is_wanted(&mut self, now: Millis) -> bool {
         if self.messages.receiver_count() > 0 {
             self.read_at = now;
+        }
+        if self.snapshot.as_ref().is_some_and(|snapshot| now.since(snapshot.made) >= SNAPSHOT_MS) {
+            self.snapshot = None;
         }
         // A clock that was set back ends nobody's feed.
         now.since(self.read_at) < DESERTED_MS

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use axum::extract::ws::Utf8Bytes;
 use serde_json::{Value, json};
 use shared::message::Watched;
 use shared::{BranchId, Millis};
 use tokio::sync::broadcast;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::availability::timelines::Timelines;
 use crate::channel::{Channel, Interest};
-use crate::fleet::{BranchState, Fleet, Touched};
+use crate::fleet::{BranchState, Fleet, Touched, TouchedDevice};
 use crate::replies::Replies;
 use crate::store::{self, Readers, StoreError};
 use crate::surface::{Fields, branch_json, watched_json, write_device};
@@ -149,7 +149,8 @@ impl Live {
         self.heard.fetch_add(1, Ordering::Release);
         self.shown.fetch_add(1, Ordering::Release);
         for (interest, channel) in self.lock_channels(now).iter_mut() {
-            channel.send(|epoch, seq| self.snapshot(&fleet, interest, (epoch, seq), now));
+            channel.send(|epoch, seq| self.write_snapshot(&fleet, interest, (epoch, seq), now));
+            channel.forget_snapshot();
         }
     }
 
@@ -161,13 +162,23 @@ impl Live {
         for (interest, channel) in self.lock_channels(now).iter_mut() {
             let is_seen = |branch: usize| interest.takes(&fleet.branches[branch]);
             let branches = touched.branches.iter().copied().filter(|at| is_seen(*at));
-            let devices = touched.devices.iter().copied().filter(|at| is_seen(fleet.devices[*at].branch));
+            let devices = touched.devices.iter().filter(|touched| is_seen(fleet.devices[touched.device].branch));
             if branches.clone().next().is_none() && devices.clone().next().is_none() {
                 continue;
             }
             channel.send(|epoch, seq| {
                 let head = json!({ "type": "delta", "epoch": epoch, "seq": seq, "now": now.0 });
-                with_lists(&head, fleet, branches, devices)
+                let mut text = open(&head);
+                if branches.clone().next().is_some() {
+                    write_branches(&mut text, fleet, branches);
+                }
+                if devices.clone().next().is_some() {
+                    let parts = devices.map(|TouchedDevice { device, before, is_measured }| {
+                        (*device, Fields::changed(before, &fleet.devices[*device].view, *is_measured))
+                    });
+                    write_devices(&mut text, fleet, parts);
+                }
+                close(text)
             });
         }
     }
@@ -186,7 +197,7 @@ impl Live {
         let missed = resume.and_then(|(epoch, seq)| channel.after(epoch, seq));
         let (first, is_resumed) = match missed {
             Some(missed) => (missed, true),
-            None => (vec![self.snapshot(&fleet, interest, (&channel.epoch, channel.seq), now).into()], false),
+            None => (vec![channel.start(now, |epoch, seq| self.write_snapshot(&fleet, interest, (epoch, seq), now))], false),
         };
         Some(Subscription { first, messages, is_resumed })
     }
@@ -213,14 +224,17 @@ impl Live {
         json!({"type": "heartbeat", "epoch": epoch, "seq": seq, "now": now.0}).to_string()
     }
 
-    fn snapshot(&self, fleet: &Fleet, interest: &Interest, (epoch, seq): (&str, u64), now: Millis) -> String {
+    fn write_snapshot(&self, fleet: &Fleet, interest: &Interest, (epoch, seq): (&str, u64), now: Millis) -> String {
         let head = json!({
             "type": "snapshot", "epoch": epoch, "seq": seq, "now": now.0, "version": crate::VERSION,
             "demo": self.notes.demo, "simulated": self.notes.simulated, "notes": self.notes.notes,
         });
         let branches = (0..fleet.branches.len()).filter(|at| interest.takes(&fleet.branches[*at]));
         let devices = (0..fleet.devices.len()).filter(|at| interest.takes(&fleet.branches[fleet.devices[*at].branch]));
-        with_lists(&head, fleet, branches, devices)
+        let mut text = open(&head);
+        write_branches(&mut text, fleet, branches);
+        write_devices(&mut text, fleet, devices.map(|at| (at, Fields::ALL)));
+        close(text)
     }
 
     /// The lines that anybody reads or may come back to.
@@ -241,27 +255,34 @@ pub struct Subscription {
     pub is_resumed: bool,
 }
 
-/// A message with lists of branches and devices. They are written one by one: 70,000 devices as one tree of JSON would
-/// take 350 MB for a moment.
-fn with_lists(
-    head: &Value,
-    fleet: &Fleet,
-    branches: impl Iterator<Item = usize>,
-    devices: impl Iterator<Item = usize>,
-) -> String {
+/// A message that goes on after what it begins with. Its lists are written one by one: 70,000 devices as one tree of JSON
+/// would take 350 MB for a moment.
+fn open(head: &Value) -> Vec<u8> {
     let mut text = head.to_string().into_bytes();
-    // The object goes on.
     text.pop();
+    text
+}
+
+fn write_branches(text: &mut Vec<u8>, fleet: &Fleet, branches: impl Iterator<Item = usize>) {
     text.extend_from_slice(b",\"branches\":[");
-    append(&mut text, branches, |text, at| text.extend_from_slice(branch_json(fleet, at).to_string().as_bytes()));
-    text.extend_from_slice(b"],\"devices\":[");
-    append(&mut text, devices, |text, at| write_device(text, fleet, at, Fields::ALL));
-    text.extend_from_slice(b"]}");
+    append(text, branches, |text, at| text.extend_from_slice(branch_json(fleet, at).to_string().as_bytes()));
+    text.push(b']');
+}
+
+/// Writes devices, of each the given fields.
+fn write_devices(text: &mut Vec<u8>, fleet: &Fleet, devices: impl Iterator<Item = (usize, Fields)>) {
+    text.extend_from_slice(b",\"devices\":[");
+    append(text, devices, |text, (at, fields)| write_device(text, fleet, at, fields));
+    text.push(b']');
+}
+
+fn close(mut text: Vec<u8>) -> String {
+    text.push(b'}');
     String::from_utf8(text).unwrap_or_default()
 }
 
 /// Writes items with commas between them.
-pub fn append(text: &mut Vec<u8>, items: impl Iterator<Item = usize>, mut write: impl FnMut(&mut Vec<u8>, usize)) {
+pub fn append<T>(text: &mut Vec<u8>, items: impl Iterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
     for (at, item) in items.enumerate() {
         if at > 0 {
             text.push(b',');
@@ -306,9 +327,34 @@ mod tests {
         assert_eq!(told.as_str().as_ptr(), same.as_str().as_ptr());
         let told: Value = serde_json::from_str(&told).expect("JSON");
         assert_eq!((told["type"].as_str(), told["seq"].as_u64()), (Some("delta"), Some(1)));
-        assert_eq!((ids(&told["devices"]).join(" "), ids(&told["branches"]).len()), ("a c".to_owned(), 0));
+        assert_eq!((ids(&told["devices"]).join(" "), &told["branches"]), ("a c".to_owned(), &Value::Null));
+        assert_eq!(
+            told["devices"][0],
+            json!({"id": "a", "rtt_ms": 0.001, "packet_loss": 0.0}),
+            "what is as before isn't told again"
+        );
         live.change(NOW, |_| {});
         assert!(one.try_recv().is_err(), "nothing has changed");
+    }
+
+    #[test]
+    fn whoever_comes_at_the_same_time_shares_a_snapshot_and_misses_nothing() {
+        let live = Live::new(estate(), Notes::default());
+        let all = Interest::default();
+        let come = |now: Millis| live.subscribe(&all, None, now).expect("there is room");
+        let at = |ms: i64| NOW.plus(ms);
+        let (first, second) = (come(NOW), come(at(500)));
+        assert_eq!(first.first[0].as_ptr(), second.first[0].as_ptr(), "it is made once");
+        live.change(at(600), |fleet| fleet.measure(0, crate::fleet::Quality { at: NOW, rtt_us: Some(1), loss: 0.0 }));
+        let third = come(at(700));
+        assert!(third.first.len() == 1 && third.first[0].contains("\"seq\":1"), "it has what was told since");
+        assert!(third.first[0].contains("\"rtt_ms\":0.001"));
+        let late = come(at(2_000));
+        assert_ne!(third.first[0].as_ptr(), late.first[0].as_ptr(), "an old one is made anew: it says when it was made");
+        // After an import there are other devices.
+        live.replace(at(2_001), |_| {});
+        let after = come(at(2_002));
+        assert!(after.first[0].contains("\"seq\":2"));
     }
 
     #[test]

@@ -234,8 +234,8 @@ impl From<u32> for Silence {
 /// What a change of the fleet touched.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Touched {
-    /// Indices of devices that look different now.
-    pub devices: Vec<usize>,
+    /// Devices that look different now.
+    pub devices: Vec<TouchedDevice>,
     /// Indices of branches that look different now.
     pub branches: Vec<usize>,
 }
@@ -245,6 +245,17 @@ impl Touched {
     pub fn is_empty(&self) -> bool {
         self.devices.is_empty() && self.branches.is_empty()
     }
+}
+
+/// A device that looks different now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TouchedDevice {
+    /// Its index.
+    pub device: usize,
+    /// What surfaces showed of it before.
+    pub before: View,
+    /// Its newest minute is another one.
+    pub is_measured: bool,
 }
 
 /// How many devices are what.
@@ -630,7 +641,7 @@ impl Fleet {
         branches.extend(self.due.range(..=(now, usize::MAX)).map(|(_, branch)| *branch));
         let mut touched = Touched::default();
         branches.into_iter().for_each(|branch| self.refresh_branch(branch, now, &mut touched));
-        touched.devices.sort_unstable();
+        touched.devices.sort_unstable_by_key(|touched| touched.device);
         touched
     }
 
@@ -656,7 +667,7 @@ impl Fleet {
         self.branches.iter_mut().for_each(|branch| branch.due = None);
         let mut touched = Touched::default();
         (0..self.branches.len()).for_each(|branch| self.refresh_branch(branch, now, &mut touched));
-        touched.devices.sort_unstable();
+        touched.devices.sort_unstable_by_key(|touched| touched.device);
         touched
     }
 
@@ -679,9 +690,10 @@ impl Fleet {
             let device = &mut self.devices[*index];
             let view = device.view_at(branch, now);
             if view != device.view || device.told != device.quality {
-                device.view = view;
+                let before = std::mem::replace(&mut device.view, view);
+                let is_measured = device.told != device.quality;
                 device.told = device.quality;
-                touched.devices.push(*index);
+                touched.devices.push(TouchedDevice { device: *index, before, is_measured });
             }
             due = earlier(earlier(due, device.flips_end(now)), device.maintenance_turns(now));
         }

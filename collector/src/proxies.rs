@@ -39,15 +39,15 @@ impl Network {
 
 /// Who asks: `peer`, unless that is a proxy of ours; then whom it names last in `X-Forwarded-For`, and so on from right to
 /// left. What stands further left anybody may have written.
-pub fn client<'a>(ours: &[Network], peer: IpAddr, forwarded: impl Iterator<Item = &'a str>) -> IpAddr {
+pub fn client<'a>(ours: &[Network], peer: IpAddr, forwarded: impl Iterator<Item = &'a [u8]>) -> IpAddr {
     let is_ours = |address: IpAddr| ours.iter().any(|network| network.holds(address));
     let mut client = peer.to_canonical();
-    let named: Vec<&str> = forwarded.flat_map(|line| line.split(',')).collect();
+    let named: Vec<&[u8]> = forwarded.flat_map(|line| line.split(|byte| *byte == b',')).collect();
     for text in named.into_iter().rev() {
         if !is_ours(client) {
             break;
         }
-        let Some(next) = address(text.trim()) else { break };
+        let Some(next) = std::str::from_utf8(text).ok().and_then(|text| address(text.trim())) else { break };
         client = next;
     }
     client
@@ -64,7 +64,7 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn check(ours: &str, peer: &str, forwarded: &[&str], expected: &str) {
+    fn check(ours: &str, peer: &str, forwarded: &[&[u8]], expected: &str) {
         let ours: Vec<Network> = ours.split_whitespace().map(|text| text.parse().expect("a network")).collect();
         let found = client(&ours, peer.parse().expect("an address"), forwarded.iter().copied());
         assert_eq!(found.to_string(), expected, "{ours:?} {peer} {forwarded:?}");
@@ -72,23 +72,25 @@ mod tests {
 
     #[test]
     fn whom_our_own_proxy_names_counts_and_nobody_elses_word() {
-        check("", "10.0.0.1", &["1.2.3.4"], "10.0.0.1");
-        check("10.0.0.2", "10.0.0.1", &["1.2.3.4"], "10.0.0.1");
-        check("10.0.0.1", "10.0.0.1", &["1.2.3.4"], "1.2.3.4");
+        check("", "10.0.0.1", &[b"1.2.3.4"], "10.0.0.1");
+        check("10.0.0.2", "10.0.0.1", &[b"1.2.3.4"], "10.0.0.1");
+        check("10.0.0.1", "10.0.0.1", &[b"1.2.3.4"], "1.2.3.4");
         check("10.0.0.1", "10.0.0.1", &[], "10.0.0.1");
         // The client has written the first one itself.
-        check("10.0.0.1", "10.0.0.1", &["9.9.9.9, 1.2.3.4"], "1.2.3.4");
-        check("10.0.0.1", "10.0.0.1", &["9.9.9.9", "1.2.3.4"], "1.2.3.4");
+        check("10.0.0.1", "10.0.0.1", &[b"9.9.9.9, 1.2.3.4"], "1.2.3.4");
+        check("10.0.0.1", "10.0.0.1", &[b"9.9.9.9", b"1.2.3.4"], "1.2.3.4");
         // Two proxies.
-        check("10.0.0.0/8", "10.0.0.1", &["9.9.9.9, 1.2.3.4, 10.7.7.7"], "1.2.3.4");
-        check("10.0.0.0/8", "10.0.0.1", &["10.1.1.1, 10.7.7.7"], "10.1.1.1");
+        check("10.0.0.0/8", "10.0.0.1", &[b"9.9.9.9, 1.2.3.4, 10.7.7.7"], "1.2.3.4");
+        check("10.0.0.0/8", "10.0.0.1", &[b"10.1.1.1, 10.7.7.7"], "10.1.1.1");
         // What is no address ends it.
-        check("10.0.0.0/8", "10.0.0.1", &["1.2.3.4, unknown, 10.7.7.7"], "10.7.7.7");
-        check("10.0.0.1", "10.0.0.1", &[""], "10.0.0.1");
-        check("10.0.0.1", "10.0.0.1", &["1.2.3.4:567"], "1.2.3.4");
-        check("fd00::/8 127.0.0.1", "fd12::1", &["[2001:db8::1]:443"], "2001:db8::1");
-        check("fd00::/8 127.0.0.1", "::ffff:127.0.0.1", &["[2001:db8::1]"], "2001:db8::1");
-        check("0.0.0.0/0", "10.0.0.1", &["1.2.3.4"], "1.2.3.4");
+        check("10.0.0.0/8", "10.0.0.1", &[b"1.2.3.4, unknown, 10.7.7.7"], "10.7.7.7");
+        check("10.0.0.1", "10.0.0.1", &[b""], "10.0.0.1");
+        // What a client writes before it can't hide it.
+        check("10.0.0.1", "10.0.0.1", &[b"\xff\xfe, 1.2.3.4"], "1.2.3.4");
+        check("10.0.0.1", "10.0.0.1", &[b"1.2.3.4:567"], "1.2.3.4");
+        check("fd00::/8 127.0.0.1", "fd12::1", &[b"[2001:db8::1]:443"], "2001:db8::1");
+        check("fd00::/8 127.0.0.1", "::ffff:127.0.0.1", &[b"[2001:db8::1]"], "2001:db8::1");
+        check("0.0.0.0/0", "10.0.0.1", &[b"1.2.3.4"], "1.2.3.4");
     }
 
     #[test]

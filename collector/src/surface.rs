@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use shared::message::Watched;
 use shared::{Evidence, Millis, Minute};
 
-use crate::fleet::{BranchState, Counts, Fleet};
+use crate::fleet::{BranchState, Counts, Fleet, View};
 use crate::outage::{Interval, Outage};
 
 /// What is told of a device, in this order.
@@ -29,6 +29,29 @@ impl Fields {
     pub fn parse(text: &str) -> Result<Self, &str> {
         let bit = |name| DEVICE_FIELDS.iter().position(|field| *field == name).map(|at| 1 << at).ok_or(name);
         text.split(',').try_fold(Self(0), |all, name| Ok(Self(all.0 | bit(name)?)))
+    }
+
+    /// The id, and what differs between two views of a device. Both fields of the newest minute go together: who has a
+    /// snapshot may have seen one of a minute that was told to nobody else.
+    pub fn changed(before: &View, after: &View, is_measured: bool) -> Self {
+        // Whoever adds something to a view has to say here in which field it is told.
+        let View { status, since, down_since, last_ok, is_flapping, in_maintenance, flags, verdict, is_provisional } = *before;
+        let differs = [
+            (0, true),
+            (6, status.as_str() != after.status.as_str()),
+            (7, status.cause() != after.status.cause()),
+            (8, since != after.since),
+            (9, down_since != after.down_since),
+            (10, last_ok != after.last_ok),
+            (11, is_flapping != after.is_flapping),
+            (12, in_maintenance != after.in_maintenance),
+            (13, is_measured),
+            (14, is_measured),
+            (15, flags != after.flags),
+            (16, verdict != after.verdict),
+            (17, is_provisional != after.is_provisional),
+        ];
+        Self(differs.iter().filter(|(_, differs)| *differs).fold(0, |all, (at, _)| all | 1 << at))
     }
 
     fn has(self, at: usize) -> bool {
@@ -242,6 +265,46 @@ fn ms(at: Option<Millis>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_is_told_by_the_fields_in_which_a_device_differs() {
+        let text = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
+                    a,A,vake,Vake,t,T,atm,10.0.0.1\n";
+        let mut fleet = Fleet::new(30_000);
+        fleet.set_inventory(&crate::inventory::parse_csv("e", text).expect("good"), &[1]);
+        fleet.refresh(Millis(0));
+        let shown = |fleet: &Fleet, fields| {
+            let mut out = Vec::new();
+            write_device(&mut out, fleet, 0, fields);
+            serde_json::from_slice::<Value>(&out).expect("JSON")
+        };
+        let before = fleet.devices[0].view;
+        let views: [&dyn Fn(&mut View); 9] = [
+            &|view| view.status = shared::Status::Down,
+            &|view| view.since = Some(Millis(5)),
+            &|view| view.down_since = Some(Millis(6)),
+            &|view| view.last_ok = Some(Millis(7)),
+            &|view| view.is_flapping = true,
+            &|view| view.in_maintenance = true,
+            &|view| view.flags = shared::Flags::DEGRADED_LOSS,
+            &|view| view.verdict = Some(shared::Verdict::LanFault),
+            &|view| view.is_provisional = true,
+        ];
+        for change in views {
+            // Whatever differs in the whole is in the part, and nothing else.
+            let whole = shown(&fleet, Fields::ALL);
+            change(&mut fleet.devices[0].view);
+            let (after, part) =
+                (shown(&fleet, Fields::ALL), shown(&fleet, Fields::changed(&before, &fleet.devices[0].view, false)));
+            let differs = DEVICE_FIELDS.iter().filter(|field| **field == "id" || whole[**field] != after[**field]);
+            let expected: Value = differs.map(|field| ((*field).to_owned(), after[*field].clone())).collect();
+            assert_eq!(part, expected);
+            assert!(part.as_object().is_some_and(|part| part.len() > 1), "{part}");
+            fleet.devices[0].view = before;
+        }
+        let minute = shown(&fleet, Fields::changed(&before, &before, true));
+        assert_eq!(minute, json!({"id": "a", "rtt_ms": null, "packet_loss": null}));
+    }
 
     #[test]
     fn fields_are_those_that_were_asked_for() {

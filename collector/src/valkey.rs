@@ -32,6 +32,8 @@ const VALUE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 const MARKS_LIMIT: usize = 1_000;
 /// How long a mark of late data is kept, in ms: longer than any answer.
 const MARK_MS: u64 = 120_000;
+/// How far another collector's clock may be ahead, in ms.
+const CLOCKS_DIFFER_MS: i64 = 2_000;
 /// Bytes before an answer that tell when it was made.
 const HEAD_BYTES: usize = 8;
 
@@ -125,10 +127,10 @@ impl Valkey {
             self.call(redis::pipe().get(self.answer_key(question)).get(self.late_key(device))).await?;
         let value = Bytes::from(value?);
         let (head, _) = value.split_first_chunk::<HEAD_BYTES>()?;
-        // Another machine's clock may be ahead.
         let (made, now) = (Millis(i64::from_le_bytes(*head)), clock::now());
         let void_before = self.state().void_before.0.max(late.unwrap_or(i64::MIN));
-        if made.0 <= void_before {
+        // By a clock that is ahead nobody can say what came later.
+        if made.0 <= void_before || made.since(now) > CLOCKS_DIFFER_MS {
             return None;
         }
         self.metrics.add("cache_hits_total", "cache=\"shared\"", 1);

@@ -101,7 +101,8 @@ async fn questions_that_would_cost_too_much_are_refused() {
     let long = "x".repeat(10 * 1024 * 1024);
     for (question, status, part) in [
         (aliases(5_000), 413, ""),
-        (aliases(3_000), 400, "aliases"),
+        (aliases(3_000), 400, "at most 16384 bytes"),
+        (aliases(900), 400, "aliases"),
         (aliases(21), 400, "aliases"),
         (deep("stats", 100), 400, ""),
         (deep("... on Query", 100), 400, ""),

@@ -1,5 +1,6 @@
 //! The collector's live updates, as a browser gets them.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ impl Socket {
 pub struct Update {
     /// UTC in ms.
     pub arrived_ms: i64,
-    /// The device as the update has it.
+    /// The device as it is by then.
     pub device: Value,
 }
 
@@ -80,11 +81,15 @@ impl Follower {
     pub async fn follow(mut socket: Socket) -> Result<Self> {
         let snapshot = socket.snapshot().await?;
         let mut seq = snapshot["seq"].as_u64().context("a snapshot has a number")?;
+        let mut known = HashMap::new();
+        for device in snapshot["devices"].as_array().context("a snapshot has devices")? {
+            known.insert(id(device)?, device.clone());
+        }
         let seen = Arc::<Mutex<Seen>>::default();
         let shared = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             loop {
-                let result = socket.next().await.and_then(|message| updates(&message, &mut seq));
+                let result = socket.next().await.and_then(|message| updates(&message, &mut seq, &mut known));
                 let mut seen = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 match result {
                     Ok(updates) => seen.updates.extend(updates),
@@ -114,8 +119,8 @@ impl Drop for Follower {
     }
 }
 
-/// The devices of a delta, which has to be the one after `seq`.
-fn updates(message: &Value, seq: &mut u64) -> Result<Vec<Update>> {
+/// The devices of a delta, which has to be the one after `seq`: each as it is now, since a delta tells what is new of it.
+fn updates(message: &Value, seq: &mut u64, known: &mut HashMap<String, Value>) -> Result<Vec<Update>> {
     if message["type"] != "delta" {
         return Ok(Vec::new());
     }
@@ -125,6 +130,13 @@ fn updates(message: &Value, seq: &mut u64) -> Result<Vec<Update>> {
     }
     *seq = number;
     let arrived_ms = now_ms();
-    let devices = message["devices"].as_array().context("a delta has devices")?;
-    devices.iter().map(|device| id(device).map(|_| Update { arrived_ms, device: device.clone() })).collect()
+    let mut updates = Vec::new();
+    for told in message["devices"].as_array().into_iter().flatten() {
+        let device = known.get_mut(&id(told)?).with_context(|| format!("nobody has told of {told} before"))?;
+        for (field, value) in told.as_object().context("a device is an object")? {
+            device[field] = value.clone();
+        }
+        updates.push(Update { arrived_ms, device: device.clone() });
+    }
+    Ok(updates)
 }

@@ -20,10 +20,10 @@ use ward_collector::outage::Change;
 use ward_collector::samples::{self, Metric, Sample, status_value};
 use ward_collector::settings::Rollout;
 use ward_collector::store::{self, Queue, Store};
-use ward_tests::now_ms;
+use ward_tests::figure::{Figure, quantile};
+use ward_tests::{Watched, now_ms};
 
-use crate::site::Site;
-use crate::{Figure, estate};
+use crate::site::{Past, Site, estate};
 
 /// As in the collector's inbox: most bytes and payloads that are handled together.
 const GROUP_LIMIT: (usize, usize) = (1024 * 1024, 1_024);
@@ -44,7 +44,7 @@ impl Load {
     fn new(branches: usize, devices: usize, hours: i64) -> Result<Self> {
         let mut rng = SmallRng::seed_from_u64(7);
         let now = now_ms();
-        let mut sites: Vec<Site> = (0..branches).map(|b| Site::new(b, devices, hours, now, &mut rng)).collect();
+        let mut sites: Vec<Site> = (0..branches).map(|b| Site::new(b, devices, Past::outage_of(hours), now, &mut rng)).collect();
         let deltas = sites.iter().map(|site| site.told.deltas).sum();
         let mut groups = vec![Vec::new()];
         let mut bytes_held = 0;
@@ -71,7 +71,8 @@ impl Load {
                 }
             }
         }
-        let inventory = parse_csv("bench", &estate(branches, devices).csv()).ok().context("the laboratory's inventory")?;
+        let inventory =
+            parse_csv("bench", &estate(branches, branches * devices).csv()).ok().context("the laboratory's inventory")?;
         Ok(Self { inventory, groups, deltas, now })
     }
 
@@ -133,7 +134,7 @@ impl Load {
 
 /// The time that this process has had of the processor, in s.
 fn cpu_s() -> Result<f64> {
-    crate::Watched::this().cpu_s()
+    Watched::this().cpu_s()
 }
 
 fn command((topic, bytes): &(String, Vec<u8>)) -> Command {
@@ -182,9 +183,9 @@ pub(crate) fn run(branches: usize, devices: usize, hours: i64) -> Result<Vec<Fig
     let payloads: usize = load.groups.iter().map(Vec::len).sum();
     let of_three = |measure: &dyn Fn() -> Result<f64>| -> Result<f64> {
         let mut values = [measure()?, measure()?, measure()?];
-        Ok(crate::median(&mut values))
+        Ok(quantile(&mut values, 0.5))
     };
-    let figure = |name, value, unit, goal| Figure { name, value, unit, goal, is_lower_better: false };
+    let figure = Figure::high;
     Ok(vec![
         figure("ingest_durable", of_three(&|| Ok(load.durable(None)?.0))?, "/s", Some(200_000.0)),
         figure("ingest_durable_a_core", of_three(&|| Ok(load.durable(None)?.1))?, "/s", None),

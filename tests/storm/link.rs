@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, Publish, QoS, SubscribeFilter};
 use shared::message::PresenceState;
 use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ward_tests::{Access, now_ms};
 
-use crate::site::Site;
+use crate::site::{Order, Site};
 
 /// As in `ward_agent::link`: first and longest wait before the next try to connect, in ms.
 const BACKOFF_MS: (u64, u64) = (500, 8_000);
@@ -45,6 +46,8 @@ pub(crate) struct Link {
     pub(crate) access: Access,
     pub(crate) sites: Vec<(usize, Site)>,
     pub(crate) progress: Arc<Progress>,
+    /// What its branches are told to do, each with its place among `sites`.
+    pub(crate) orders: mpsc::Receiver<(usize, Order)>,
 }
 
 impl Link {
@@ -97,6 +100,7 @@ impl Link {
         poller.spawn(poll(events, packets));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut rng = SmallRng::from_os_rng();
         loop {
             tokio::select! {
                 publish = incoming.recv() => {
@@ -111,6 +115,11 @@ impl Link {
                     {
                         self.progress.done.fetch_add(1, Ordering::Relaxed);
                     }
+                    send_due(&client, site)?;
+                }
+                Some((at, order)) = self.orders.recv() => {
+                    let (_, site) = &mut self.sites[at];
+                    site.obey(&order, now_ms(), &mut rng);
                     send_due(&client, site)?;
                 }
                 _ = tick.tick() => {

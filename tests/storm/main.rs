@@ -8,17 +8,15 @@
 //! process stands for all of them: then the broker's own work for connections is left out, and branches that share one
 //! come back together.
 
-#![expect(clippy::print_stdout, reason = "it prints a table")]
 #![allow(missing_docs, reason = "a program")]
 
+mod broker;
 mod ingest;
 mod link;
 mod site;
 
 use std::collections::HashMap;
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,17 +24,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use shared::wire::PACKET_LIMIT_BYTES;
-use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ward_tests::collector::{Broker, CollectorSettings};
-use ward_tests::estate::Row;
-use ward_tests::process::{Process, free_port};
+use ward_tests::figure::{Figure, print, quantile};
 use ward_tests::program::Probe;
-use ward_tests::{Access, Api, Collector, Estate, Victoria, eventually, now_ms};
+use ward_tests::{Api, Collector, Victoria, Watched, now_ms};
 
+use broker::Mosquitto;
 use link::{Link, Progress};
-use site::{Site, Told, branch_id, device_id};
+use site::{Past, Site, Told, estate};
 
 /// Most branches with a connection of their own.
 const OWN_CONNECTION_LIMIT: usize = 500;
@@ -75,87 +72,6 @@ fn arguments() -> Result<Arguments> {
     Ok(found)
 }
 
-/// mosquitto as the operations manual has it, but plain and on loopback.
-struct Mosquitto {
-    _process: Process,
-    _folder: TempDir,
-    access: Access,
-}
-
-impl Mosquitto {
-    async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let host = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let port = free_port(host);
-        let config = folder.path().join("mosquitto.conf");
-        let text = format!(
-            "user root\nlog_dest stderr\nlog_type error\nlog_type warning\nlistener {port} {host}\nallow_anonymous true\n\
-             max_packet_size {PACKET_LIMIT_BYTES}\n"
-        );
-        fs::write(&config, text)?;
-        let process = Process::spawn(Command::new("/usr/sbin/mosquitto").arg("-c").arg(&config), &folder.path().join("log"));
-        eventually(
-            Duration::from_secs(10),
-            "mosquitto listens",
-            async || Ok(tokio::net::TcpStream::connect((host, port)).await?),
-        )
-        .await;
-        Ok(Self { _process: process, _folder: folder, access: Access { host, port, identity: None } })
-    }
-}
-
-fn estate(branches: usize, devices: usize) -> Estate {
-    let types = ["router", "access_point", "nvr", "paybox", "atm", "switch", "biostar"];
-    let row = |b: usize, d: usize| Row {
-        device: device_id(b, d),
-        branch: branch_id(b),
-        device_type: types[d % types.len()].to_owned(),
-        ip: Ipv4Addr::new(10, (b / 250) as u8, (b % 250) as u8, d as u8 + 1).into(),
-    };
-    Estate { rows: (0..branches).flat_map(|b| (0..devices).map(move |d| row(b, d))).collect() }
-}
-
-/// What the system knows of a process of ours.
-struct Watched(u32);
-
-impl Watched {
-    fn child(name: &str) -> Result<Self> {
-        for task in fs::read_dir("/proc/self/task")? {
-            for pid in fs::read_to_string(task?.path().join("children"))?.split_whitespace() {
-                let comm = fs::read_to_string(format!("/proc/{pid}/comm"))?;
-                // The kernel keeps 15 characters of it.
-                if name.starts_with(comm.trim()) {
-                    return Ok(Self(pid.parse()?));
-                }
-            }
-        }
-        bail!("{name} doesn't run")
-    }
-
-    fn this() -> Self {
-        Self(std::process::id())
-    }
-
-    /// Lets its peak of memory begin anew.
-    fn forget_peak(&self) -> Result<()> {
-        Ok(fs::write(format!("/proc/{}/clear_refs", self.0), "5")?)
-    }
-
-    fn peak_mb(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a process has memory")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
-    }
-
-    fn cpu_s(&self) -> Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
-        let after = text.rsplit_once(") ").context("a name in parentheses")?.1;
-        let ticks: f64 = after.split(' ').skip(11).take(2).filter_map(|n| n.parse::<f64>().ok()).sum();
-        // Linux counts in hundredths, whatever the kernel's own clock.
-        Ok(ticks / 100.0)
-    }
-}
-
 /// What the API says: when each branch was first seen as current, and when all were.
 async fn watch_screen(api: Api, branches: usize, down: u64, total: u64) -> Result<(Vec<i64>, i64)> {
     let mut seen: HashMap<String, i64> = HashMap::new();
@@ -180,19 +96,6 @@ async fn watch_screen(api: Api, branches: usize, down: u64, total: u64) -> Resul
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-struct Figure {
-    name: &'static str,
-    value: f64,
-    unit: &'static str,
-    goal: Option<f64>,
-    is_lower_better: bool,
-}
-
 async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
     let Arguments { branches, hours, devices, .. } = *arguments;
     let broker = Mosquitto::start().await?;
@@ -205,14 +108,14 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
         victoria_metrics: victoria.iter().map(Victoria::url).collect(),
         probe: Probe { interval_ms: 2_000, timeout_ms: 500, retry_ms: 500, fall: 3, rise: 2 },
         silent_after: Duration::from_secs(30),
-        estate: estate(branches, devices),
+        estate: estate(branches, branches * devices),
     })
     .await;
     let watched = Watched::child("ward-collector")?;
     let mut rng = SmallRng::seed_from_u64(7);
     let now = now_ms();
     let mut sites: Vec<(usize, Site)> =
-        (0..branches).map(|number| (number, Site::new(number, devices, hours, now, &mut rng))).collect();
+        (0..branches).map(|number| (number, Site::new(number, devices, Past::outage_of(hours), now, &mut rng))).collect();
     let down = sites.iter().map(|(_, site)| site.down()).sum();
     let told = sites.iter().fold(Told::default(), |sum, (_, site)| Told {
         entries: sum.entries + site.told.entries,
@@ -232,6 +135,7 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
             access: broker.access.clone(),
             sites: std::mem::replace(&mut sites, rest),
             progress: Arc::clone(&progress),
+            orders: mpsc::channel(1).1,
         };
         links.spawn(link.run());
     }
@@ -259,13 +163,13 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
     let worst = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
     let busy = worst(&history) - connected.iter().copied().fold(f64::MAX, f64::min);
     let is_estate = branches == 128 && hours == 6;
-    let figure = |name, value, unit, goal| Figure { name, value, unit, goal, is_lower_better: true };
+    let figure = Figure::low;
     Ok(vec![
         figure("storm_live_current", s(current - began), "s", is_estate.then_some(10.0)),
         figure("storm_history_complete", worst(&history), "s", is_estate.then_some(120.0)),
         figure("storm_last_connected", worst(&connected), "s", None),
-        figure("storm_branch_live_median", median(&mut live), "s", None),
-        figure("storm_branch_history_median", median(&mut own), "s", None),
+        figure("storm_branch_live_median", quantile(&mut live, 0.5), "s", None),
+        figure("storm_branch_history_median", quantile(&mut own, 0.5), "s", None),
         figure("storm_branch_history_worst", worst(&own), "s", None),
         figure("storm_collector_start_peak", start_mb, "MB", None),
         figure("storm_collector_peak", watched.peak_mb()?, "MB", None),
@@ -277,7 +181,7 @@ async fn storm(arguments: &Arguments) -> Result<Vec<Figure>> {
     ])
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments = arguments()?;
     let figures = if arguments.ingest {
         ingest::run(arguments.branches, arguments.devices, arguments.hours)?
@@ -285,24 +189,6 @@ fn main() -> Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(storm(&arguments))?
     };
-    let mut missed = 0;
-    for Figure { name, value, unit, goal, is_lower_better } in figures {
-        let holds = goal.map(|goal| if is_lower_better { value <= goal } else { value >= goal });
-        missed += u32::from(holds == Some(false));
-        let (better, sign) = if is_lower_better { ("lower", "<=") } else { ("higher", ">=") };
-        if arguments.json {
-            let line = serde_json::json!({
-                "figure": name, "value": value, "unit": unit, "goal": goal, "better": better, "holds": holds,
-                "anchors": { "branches": arguments.branches, "hours": arguments.hours, "devices": arguments.devices },
-            });
-            println!("{line}");
-        } else {
-            let goal = goal.map_or(String::new(), |goal| {
-                format!("goal {sign} {goal:<8} {}", if holds == Some(true) { "holds" } else { "DOES NOT HOLD" })
-            });
-            println!("{name:<34} {value:>12.2} {unit:<3} {goal}");
-        }
-    }
-    ensure!(missed == 0, "goals that do not hold: {missed}");
-    Ok(())
+    let anchors = serde_json::json!({ "branches": arguments.branches, "hours": arguments.hours, "devices": arguments.devices });
+    Ok(print(&figures, &anchors, arguments.json))
 }

@@ -129,5 +129,7 @@ fn late_data_that_one_collector_takes_voids_what_another_has_kept() {
         assert!(other.find("of e", Some("e")).await.is_some());
         other.keep("of d", b"new", made.plus(1), minute).await;
         assert_eq!(one.find("of d", Some("d")).await.expect("it is newer").body, "new");
+        other.keep("of d", b"ahead", Millis(now_ms() + 3_600_000), minute).await;
+        assert_eq!(one.find("of d", Some("d")).await, None, "by a clock that is ahead");
     });
 }

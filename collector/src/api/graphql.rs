@@ -31,6 +31,8 @@ use crate::fleet::{Counts, DeviceState, Fleet};
 use crate::outage::{Covered, Outage};
 use crate::{clock, outage, store};
 
+/// Longest question in bytes: to read it costs more than to answer most.
+const QUERY_LIMIT_BYTES: usize = 16 * 1024;
 /// Deepest nesting: what tools ask of the schema is 13 deep.
 const DEPTH_LIMIT: usize = 15;
 /// Most values of an answer, about.
@@ -320,7 +322,7 @@ impl Root {
 
     /// How available devices were: the running month, a month such as 2026-10, or a time. At most 1,000 rows.
     #[expect(clippy::too_many_arguments, reason = "these are the arguments of the question")]
-    #[graphql(complexity = "1_000 * child_complexity")]
+    #[graphql(complexity = "20_000 + 1_000 * child_complexity")]
     async fn availability(
         &self,
         context: &Context<'_>,
@@ -546,6 +548,9 @@ pub(super) async fn answer(
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&headers, &body)?;
     let query = fields.needed("query")?;
+    if query.len() > QUERY_LIMIT_BYTES {
+        return Err(Problem::field("query", format!("has at most {QUERY_LIMIT_BYTES} bytes")));
+    }
     let variables = match fields.take("variables") {
         None => Variables::default(),
         Some(variables @ serde_json::Value::Object(_)) => Variables::from_json(variables),
@@ -632,6 +637,7 @@ mod tests {
                 "complex",
             ),
             ("{ devices(first: 2147483647) { nodes { id } } }", "complex"),
+            ("{ a: availability { total } b: availability { total } c: availability { total } }", "complex"),
             ("{ stats { colour } }", "colour"),
             ("mutation { drop }", "mutation"),
         ] {

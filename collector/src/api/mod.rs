@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{Uri, header};
+use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
@@ -208,7 +208,7 @@ fn too_large(request: &Request, limit_bytes: usize) -> bool {
 
 async fn count(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
-        let forwarded = request.headers().get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let forwarded = request.headers().get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes);
         let client = proxies::client(&api.trusted_proxies, peer, forwarded);
         request.extensions_mut().insert(Peer(client));
     }

@@ -4,15 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::json;
 use shared::message::{Ask, WATCHED_LIMIT};
 use shared::{BranchId, DeviceId};
 use tokio::sync::broadcast::error::RecvError;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::Api;
 use super::auth::Caller;
@@ -24,16 +33,22 @@ use crate::clock;
 use crate::feed::Subscription;
 use crate::ingest::Outgoing;
 
-/// Bytes of the read buffer: a reader sends next to nothing, and axum's default is 128 KiB each.
-const READ_BUFFER_BYTES: usize = 2_048;
+/// Bytes of the read buffer: a reader sends next to nothing, and the default is 128 KiB each.
+const READ_BUFFER_BYTES: usize = 1_024;
+/// Most bytes of a frame. The write buffer keeps the size of the largest for as long as its reader stays, and a snapshot of
+/// 10,000 devices has 4 MB.
+const FRAME_BYTES: usize = 2_048;
 /// Largest message that a reader may send.
-const MESSAGE_LIMIT_BYTES: usize = 4_096;
+const HEARD_LIMIT_BYTES: usize = 4_096;
 /// How often a reader hears that the feed is alive.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// For how long a device is watched unless a reader asks again, in ms.
 const WATCH_MS: u32 = 30_000;
-/// Time for one message to be taken: a reader that doesn't read is dropped.
-const SEND_LIMIT: Duration = Duration::from_secs(10);
+/// Time for a frame, and for a message, to be taken: a reader that doesn't read is dropped.
+const FRAME_LIMIT: Duration = Duration::from_secs(10);
+const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,11 +78,10 @@ impl Wanted {
 pub(super) async fn updates(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    headers: HeaderMap,
     Query(wanted): Query<Wanted>,
-    upgrade: WebSocketUpgrade,
+    mut request: Request,
 ) -> Response {
-    if !same_origin(&headers) {
+    if !same_origin(request.headers()) {
         return Problem::forbidden("another site may not read the feed").into_response();
     }
     let (interest, resume) = match wanted.read(caller.who.reach.clone()) {
@@ -77,8 +91,30 @@ pub(super) async fn updates(
     if api.feeds.available_permits() == 0 {
         return Problem::unavailable("all live feeds are taken: try again later").into_response();
     }
-    let upgrade = upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(MESSAGE_LIMIT_BYTES);
-    upgrade.on_upgrade(move |socket| serve(socket, api, Reader { who: caller.who, interest, resume }))
+    let Some((agreed, upgrade)) = handshake(&mut request) else {
+        return Problem::bad_request("this is a WebSocket: ask for an upgrade").into_response();
+    };
+    let reader = Reader { who: caller.who, interest, resume };
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
+        let config = config.max_message_size(Some(HEARD_LIMIT_BYTES)).max_frame_size(Some(HEARD_LIMIT_BYTES));
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+        serve(socket, api, reader).await;
+    });
+    agreed
+}
+
+/// The answer that makes a WebSocket of a connection, and the connection once that was sent; `None` if nobody asked for one.
+/// axum's own would write a message as one frame and keep a buffer of its size.
+fn handshake(request: &mut Request) -> Option<(Response, OnUpgrade)> {
+    let mut asked = axum::http::Request::new(());
+    *asked.headers_mut() = request.headers().clone();
+    *asked.method_mut() = request.method().clone();
+    *asked.version_mut() = request.version();
+    let agreed = create_response(&asked).ok()?;
+    request.extensions().get::<OnUpgrade>()?;
+    Some((agreed.map(|()| Body::empty()), hyper::upgrade::on(request)))
 }
 
 /// A browser says which site opened the socket; a cookie alone must not open it for another.
@@ -98,7 +134,7 @@ struct Reader {
     resume: Option<(String, u64)>,
 }
 
-async fn serve(mut socket: WebSocket, api: Arc<Api>, reader: Reader) {
+async fn serve(mut socket: Socket, api: Arc<Api>, reader: Reader) {
     let Ok(_permit) = api.feeds.try_acquire() else { return };
     api.metrics.shift("ward_websocket_connections_active", 1.0);
     api.metrics.shift("websocket_connections_active", 1.0);
@@ -112,7 +148,7 @@ async fn serve(mut socket: WebSocket, api: Arc<Api>, reader: Reader) {
 }
 
 /// Feeds one reader until it goes (`Ok`) or has to be dropped (`Err` with the reason).
-async fn feed(socket: &mut WebSocket, api: &Api, reader: &Reader) -> Result<(), &'static str> {
+async fn feed(socket: &mut Socket, api: &Api, reader: &Reader) -> Result<(), &'static str> {
     let resume = reader.resume.as_ref().map(|(epoch, seq)| (epoch.as_str(), *seq));
     let subscription = api.live.subscribe(&reader.interest, resume, clock::now());
     let Some(Subscription { first, mut messages, is_resumed }) = subscription else {
@@ -126,7 +162,6 @@ async fn feed(socket: &mut WebSocket, api: &Api, reader: &Reader) -> Result<(), 
         send(socket, message).await?;
     }
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    heartbeat.reset();
     loop {
         tokio::select! {
             message = messages.recv() => match message {
@@ -140,12 +175,12 @@ async fn feed(socket: &mut WebSocket, api: &Api, reader: &Reader) -> Result<(), 
                 }
                 send(socket, api.live.heartbeat(&reader.interest, clock::now()).into()).await?;
             }
-            read = socket.recv() => match read {
+            read = socket.next() => match read {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
                 Some(Ok(Message::Text(text))) => if let Err(problem) = hear(&text, api, &reader.interest) {
                     send(socket, json!({ "type": "problem", "detail": problem }).to_string().into()).await?;
                 },
-                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
             },
         }
     }
@@ -185,12 +220,25 @@ fn hear(text: &str, api: &Api, interest: &Interest) -> Result<(), String> {
     Ok(())
 }
 
-async fn send(socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), &'static str> {
-    match tokio::time::timeout(SEND_LIMIT, socket.send(Message::Text(text))).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err("the connection is gone"),
-        Err(_) => Err("too slow: connect again for a new snapshot"),
+async fn send(socket: &mut Socket, text: Utf8Bytes) -> Result<(), &'static str> {
+    let slow = "too slow: connect again for a new snapshot";
+    tokio::time::timeout(MESSAGE_LIMIT, send_frames(socket, text.into())).await.unwrap_or(Err(slow))
+}
+
+/// Sends a text frame by frame, so that no more of it than that is copied for each reader.
+async fn send_frames(socket: &mut Socket, text: Bytes) -> Result<(), &'static str> {
+    let mut from = 0;
+    while from < text.len() {
+        let to = text.len().min(from + FRAME_BYTES);
+        let opcode = OpCode::Data(if from == 0 { Data::Text } else { Data::Continue });
+        let frame = Message::Frame(Frame::message(text.slice(from..to), opcode, to == text.len()));
+        match tokio::time::timeout(FRAME_LIMIT, socket.send(frame)).await {
+            Ok(Ok(())) => from = to,
+            Ok(Err(_)) => return Err("the connection is gone"),
+            Err(_) => return Err("too slow: connect again for a new snapshot"),
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]

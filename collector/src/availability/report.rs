@@ -113,7 +113,11 @@ pub fn rows(fleet: &Fleet, lines: &Timelines, late: &Late, by: By, filter: &Filt
     let devices: usize = wanted.iter().map(|at| fleet.branches[*at].devices.len()).sum();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(CORES_LIMIT);
     let share = wanted.len().div_ceil(if devices < SHARED_FROM { 1 } else { cores }).max(1);
-    let of = |branches: &[usize]| part_of(fleet, lines, late, by, filter, asked, branches);
+    let of = |branches: &[usize]| {
+        let mut rows = part_of(fleet, lines, late, by, filter, asked, branches);
+        rows.sort_unstable_by(|a, b| a.row.key.cmp(&b.row.key));
+        rows
+    };
     let parts: Vec<Vec<Builder>> = std::thread::scope(|scope| {
         let (first, others) = wanted.split_at(share.min(wanted.len()));
         let others: Vec<_> = others.chunks(share).map(|branches| scope.spawn(move || of(branches))).collect();
@@ -122,6 +126,7 @@ pub fn rows(fleet: &Fleet, lines: &Timelines, late: &Late, by: By, filter: &Filt
         parts
     });
     let mut rows: Vec<Row> = joined(parts, by).into_iter().map(Builder::done).collect();
+    // Each part is in order already: what is left to do is to merge them.
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     rows
 }
@@ -158,7 +163,8 @@ fn part_of(
     asked: Asked,
     branches: &[usize],
 ) -> Vec<Builder> {
-    let mut rows: Vec<Builder> = Vec::new();
+    let devices = || branches.iter().map(|at| fleet.branches[*at].devices.len()).sum();
+    let mut rows: Vec<Builder> = Vec::with_capacity(if by == By::Device { devices() } else { 0 });
     let mut places: HashMap<&str, usize> = HashMap::new();
     let edits = fleet.schedule().changed_after(asked.span);
     let mut left_out = LeftOutCache::new(fleet, asked.past);

@@ -163,3 +163,4 @@ try {
 } finally {
   await browser.close();
 }
+process.exitCode = results.every(Boolean) ? 0 : 1;

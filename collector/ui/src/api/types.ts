@@ -100,10 +100,13 @@ export interface Watched {
   rtt_max_ms: number | null;
 }
 
+/** What is new of a device that is known. */
+export type DeviceChange = Partial<Device> & { id: string };
+
 /** One message of `/ws/updates`. */
 export type Message =
   | ({ type: "snapshot"; version: string; demo?: boolean; simulated?: boolean; notes?: string[] } & Told)
-  | ({ type: "delta" } & Told)
+  | { type: "delta"; epoch: string; seq: number; now: number; devices?: DeviceChange[]; branches?: BranchTold[] }
   | { type: "heartbeat"; epoch: string; seq: number; now: number }
   | { type: "watched"; epoch: string; now: number; devices: Watched[] }
   | { type: "problem"; detail: string; now?: undefined }

@@ -19,6 +19,19 @@ test("the next delta replaces whole devices, and all counts follow", () => {
   expect(place?.revision).toBeGreaterThan(before);
 });
 
+test("a delta tells what is new of a device, and the rest stays; of a device that isn't known it is a gap", () => {
+  const board = boardOf(["a up"]);
+  const before = board.devices.get("a");
+  expect(board.apply(delta(1, [], { devices: [{ id: "a", rtt_ms: 4, packet_loss: 0 }] })).effect).toBe("shown");
+  expect(board.devices.get("a")).toEqual({ ...before, rtt_ms: 4, packet_loss: 0 });
+  board.apply(delta(2, [], { devices: [{ id: "a", status: "down", down_since: NOW }] }));
+  expect([board.devices.get("a")?.rtt_ms, board.counts.down]).toEqual([4, 1]);
+  board.apply(delta(3, [], { devices: [{ id: "a", status: "up", down_since: null }] }));
+  expect([board.devices.get("a")?.down_since, board.recoveries.has("a"), board.counts.up]).toEqual([null, true, 1]);
+  expect(board.apply(delta(4, [], { devices: [{ id: "b", rtt_ms: 4 }] })).effect).toBe("gap");
+  expect([board.seq, board.devices.size]).toEqual([3, 1]);
+});
+
 test("counts kept up with deltas are those of a fresh snapshot", () => {
   const statuses = ["up", "down", "unknown"];
   let random = 7;

@@ -4,7 +4,7 @@
  * The server alone decides a status; nothing here derives one. What is asked for often (counts, the devices of a
  * branch) is kept up to date with each message, so that a change costs what it touches and not what there is.
  */
-import type { Branch, BranchTold, Device, Message, Status } from "../api/types";
+import type { Branch, BranchTold, Device, DeviceChange, Message, Status } from "../api/types";
 
 export const GLOW_MS = 5_000;
 
@@ -148,10 +148,13 @@ export class Board {
     if (message.epoch !== this.epoch) return { effect: "gap" };
     if (message.seq <= this.seq) return { effect: "alive" };
     if (message.seq !== this.seq + 1) return { effect: "gap" };
+    const changes = message.devices ?? [];
+    // Of a device that isn't known the news alone say too little.
+    if (!changes.every((change) => this.devices.has(change.id) || isWhole(change))) return { effect: "gap" };
     this.seq = message.seq;
     const touched = new Set<Place>();
     for (const branch of message.branches ?? []) touched.add(this.#putBranch(branch, message.now));
-    for (const device of message.devices ?? []) this.#putDevice(device, message.now, touched);
+    for (const change of changes) this.#putDevice(change, message.now, touched);
     for (const place of touched) {
       addCounts(this.counts, place.counts, -1);
       place.counts = tally(place.devices);
@@ -176,13 +179,14 @@ export class Board {
     return known;
   }
 
-  #putDevice(device: Device, now: number, touched: Set<Place>): void {
-    const before = this.devices.get(device.id);
+  #putDevice(change: DeviceChange, now: number, touched: Set<Place>): void {
+    const before = this.devices.get(change.id);
+    const device = { ...before, ...change } as Device;
     this.devices.set(device.id, device);
     this.#noteRecovery(device, before, now);
     const place = this.#placeFor(device, now);
     touched.add(place);
-    const at = before?.branch === device.branch ? place.devices.findIndex(({ id }) => id === device.id) : -1;
+    const at = before?.branch === device.branch ? place.devices.indexOf(before) : -1;
     if (before && before.branch !== device.branch) {
       const left = this.places.get(before.branch);
       if (left) {
@@ -232,6 +236,10 @@ export class Board {
     for (const { places } of list) places.sort((a, b) => collator.compare(a.branch.name, b.branch.name));
     return list;
   }
+}
+
+function isWhole(change: DeviceChange): boolean {
+  return change.name !== undefined && change.branch !== undefined && change.status !== undefined;
 }
 
 /** Anything that isn't plainly up or down is unknown. */

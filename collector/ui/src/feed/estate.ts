@@ -1,5 +1,5 @@
 /** An estate for tests, from words: `"a up"` is the device a, which is up, in the branch b1. */
-import type { BranchTold, Device, Message } from "../api/types";
+import type { BranchTold, Device, DeviceChange, Message } from "../api/types";
 import { Board } from "./board";
 import { type Filters, NO_FILTERS } from "./filters";
 
@@ -34,7 +34,7 @@ export function snapshot(seq: number, words: string[], more: { devices?: Device[
   return { type: "snapshot", epoch: "e", seq, now: NOW, version: "0.1.0", devices, branches: more.branches ?? [PLACE] };
 }
 
-export function delta(seq: number, words: string[], more: { devices?: Device[]; branches?: BranchTold[]; now?: number } = {}): Message & { type: "delta" } {
+export function delta(seq: number, words: string[], more: { devices?: DeviceChange[]; branches?: BranchTold[]; now?: number } = {}): Message & { type: "delta" } {
   return { type: "delta", epoch: "e", seq, now: more.now ?? NOW, devices: [...devicesOf(words), ...(more.devices ?? [])], branches: more.branches ?? [] };
 }
 
