@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::probe::Prober;
 use crate::service::Pulse;
 use crate::settings::Settings;
+use crate::update::{self, Present};
 use crate::watch::Tally;
 use crate::{clock, link, renewal, status, trial, watch};
 
@@ -27,7 +28,8 @@ pub struct Pulses {
     pub keeper: Pulse,
 }
 
-/// Runs an agent until `shutdown` is cancelled or one of its stages fails.
+/// Runs an agent until `shutdown` is cancelled or one of its stages fails. With `present` it follows the builds that the
+/// collector offers.
 ///
 /// The watch ends first and hands over what it holds; the link then sends it and says goodbye; the keeper writes what
 /// the collector has not confirmed.
@@ -40,6 +42,7 @@ pub async fn run<P: Prober>(
     prober: Arc<P>,
     pulses: Pulses,
     shutdown: CancellationToken,
+    present: Option<Present>,
 ) -> anyhow::Result<()> {
     let state_dir = &settings.state_dir;
     if let Err(error) = std::fs::create_dir_all(state_dir) {
@@ -57,6 +60,8 @@ pub async fn run<P: Prober>(
     let (tally, tally_seen) = channel::channel(Tally::default());
     let (asks, asked) = mpsc::channel(link::ASKS_LIMIT);
     let (answers, answered) = mpsc::channel(link::ASKS_LIMIT);
+    let (offers, offered) = channel::channel(Vec::new());
+    let restart = present.as_ref().map(|present| present.restart.clone()).unwrap_or_default();
     let (proofs, proofs_wanted) = mpsc::channel(1);
     let (heard, heard_seen) = channel::channel(clock::uptime());
     let watch_ends = watch::Ends {
@@ -65,7 +70,7 @@ pub async fn run<P: Prober>(
         entries: keeper.commands.clone(),
         tally,
         asks: asked,
-        answers,
+        answers: answers.clone(),
         proofs,
         heard: heard_seen,
         pulse: pulses.watch,
@@ -78,6 +83,8 @@ pub async fn run<P: Prober>(
         plan: watch_ends.plan.clone(),
         wanted,
         asks,
+        offers,
+        restart,
         answers: answered,
         proofs: proofs_wanted,
         heard,
@@ -95,6 +102,18 @@ pub async fn run<P: Prober>(
     asides.spawn(status::serve(settings.state_dir.clone(), status_ends));
     asides.spawn(trial::run(Arc::clone(&prober), trial_ends, settings.state_dir.clone()));
 
+    if let (Some(enrolment), Some(present)) = (settings.enrolment.clone(), present) {
+        let ends = update::Ends {
+            offers: offered,
+            answers,
+            tally: link_ends.tally.clone(),
+            plan: watch_ends.plan.clone(),
+            standing: keeper.standing.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let settings = settings.clone();
+        asides.spawn(async move { update::run(&settings, enrolment, present, ends).await });
+    }
     if let Some(enrolment) = settings.enrolment.clone() {
         asides.spawn(renewal::run(enrolment, settings.state_dir.clone(), keeper.standing.clone()));
     }

@@ -15,7 +15,8 @@ use crate::plan::check_target;
 use crate::probe::{Asked, Network, PERMIT_HINT, Prober};
 use crate::settings::Settings;
 use crate::surroundings::{Routes, carrier};
-use crate::{enrol, journal, service, status};
+use crate::update::Present;
+use crate::{enrol, guardian, journal, launch, service, shadow, status};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use shared::enrolment::JoinCode;
@@ -40,6 +41,15 @@ enum Command {
         /// Config file.
         #[arg(long, default_value = "/etc/ward/agent.toml")]
         config: PathBuf,
+    },
+    /// Probe as the running agent does, report nothing, and say at the end what is up and down, as JSON.
+    Shadow {
+        /// Config file.
+        #[arg(long, default_value = "/etc/ward/agent.toml")]
+        config: PathBuf,
+        /// For how long.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        seconds: u64,
     },
     /// Say how the agent on this machine is: devices, link, buffer, clock, and what it costs.
     Status {
@@ -115,6 +125,7 @@ pub fn grammar() -> clap::Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run { config } => run(&config),
+        Command::Shadow { config, seconds } => shadow(&config, Duration::from_secs(seconds)),
         Command::Check { file } => check(&file),
         Command::Status { config, json } => status(&config, json),
         Command::Join { code, config, state_dir, again, no_start } => join(code, &config, &state_dir, again, !no_start),
@@ -279,24 +290,55 @@ fn verdict(probe: &Probe, replies: usize, outcomes: &[Outcome]) -> &'static str 
     }
 }
 
+fn shadow(config: &Path, time: Duration) -> anyhow::Result<()> {
+    let settings = settings(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+    let report = runtime.block_on(async {
+        let prober = Network::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
+        shadow::run(&settings, Arc::new(prober), time).await
+    })?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
 fn run(config: &Path) -> anyhow::Result<()> {
     journal::begin("info");
     let settings = settings(config)?;
+    let role = launch::begin(&settings, config)?;
+    let restart = role.present.restart.clone();
+    if let (Some(enrolment), true) = (&settings.enrolment, role.is_guardian) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
+        return match runtime.block_on(guardian::run(&settings, enrolment, config))? {
+            guardian::Ending::Stopped => Ok(()),
+            guardian::Ending::Decided => Err(role.again()),
+        };
+    }
+    probe_and_report(settings, role.present.clone())?;
+    // A build that is tried has a guardian, which goes on.
+    if restart.is_cancelled() && !role.present.is_tried { Err(role.again()) } else { Ok(()) }
+}
+
+fn probe_and_report(settings: Settings, present: Present) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let prober = Network::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
         tracing::info!(branch = %settings.branch, socket = prober.kind().explanation(), "ward-agent begins");
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let stop = shutdown.clone();
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (stop, restart) = (shutdown.clone(), present.restart.clone());
         tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            tokio::select! {
+                _ = terminate.recv() => service::ends(),
+                _ = interrupt.recv() => service::ends(),
+                // The guardian makes room for another program.
+                _ = hangup.recv() => restart.cancel(),
+            }
             tracing::info!("ward-agent ends");
-            service::ends();
             stop.cancel();
         });
         let pulses = Pulses::default();
         tokio::spawn(service::report(vec![("watch", pulses.watch.clone()), ("keeper", pulses.keeper.clone())]));
-        crate::agent::run(settings, Arc::new(prober), pulses, shutdown).await
+        crate::agent::run(settings, Arc::new(prober), pulses, shutdown, Some(present)).await
     })
 }

@@ -12,6 +12,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ED25519, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
 use shared::enrolment::{Application, Claim, Decision, Grant, JoinCode, SECRET_BYTES, signed_config};
 use shared::message::Sealed;
+use shared::update::{Reply, Request, Wish};
 use shared::wire::{Payload, decode, encode};
 use shared::{BranchId, Millis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +22,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
 
+use crate::settings::Enrolment;
 use crate::tls;
 
 /// Time for one application.
@@ -133,6 +135,23 @@ pub async fn join(code: &JoinCode) -> anyhow::Result<(Grant, Key)> {
 /// # Errors
 /// When it can't be reached, isn't who it should be, or gives no answer that can be read.
 pub async fn apply(host: &str, port: u16, config: ClientConfig, application: &Application) -> anyhow::Result<Decision> {
+    exchange(host, port, config, application).await
+}
+
+/// What the collector says to a wish of this box, which its certificate's key signs.
+///
+/// # Errors
+/// As [`apply`], and when this box has no key.
+pub async fn request(enrolment: &Enrolment, state_dir: &Path, time: tls::Time, wish: Wish) -> anyhow::Result<Reply> {
+    let key = Key::from_file(&identity_path(state_dir))?;
+    let config = tls::toward_authority(&authority_path(state_dir), time)?;
+    let public_key = key.public();
+    let signature = key.sign(&Request::signed(&public_key, &wish))?;
+    exchange(&enrolment.host, enrolment.port, config, &Request { public_key, wish, signature }).await
+}
+
+/// One payload there and one back.
+async fn exchange<A: Payload, B: Payload>(host: &str, port: u16, config: ClientConfig, said: &A) -> anyhow::Result<B> {
     let talk = async {
         let connection = TcpStream::connect((host, port)).await.with_context(|| format!("connecting to {host}:{port}"))?;
         let name = ServerName::try_from(host.to_owned()).with_context(|| format!("{host} is no name of a host"))?;
@@ -140,15 +159,15 @@ pub async fn apply(host: &str, port: u16, config: ClientConfig, application: &Ap
             .connect(name, connection)
             .await
             .with_context(|| format!("{host}:{port} is not the collector that it should be"))?;
-        let bytes = encode(application)?;
+        let bytes = encode(said)?;
         connection.write_u32_le(u32::try_from(bytes.len())?).await?;
         connection.write_all(&bytes).await?;
         connection.flush().await?;
         let length = connection.read_u32_le().await.context("the collector closed the connection")? as usize;
-        anyhow::ensure!(length <= Decision::LIMIT_BYTES, "an answer of {length} B is over the limit");
+        anyhow::ensure!(length <= B::LIMIT_BYTES, "an answer of {length} B is over the limit");
         let mut bytes = vec![0; length];
         connection.read_exact(&mut bytes).await.context("the collector's answer is cut")?;
-        Ok(decode::<Decision>(&bytes)?)
+        Ok(decode::<B>(&bytes)?)
     };
     tokio::time::timeout(APPLY_LIMIT, talk).await.with_context(|| format!("{host}:{port} does not answer"))?
 }
@@ -249,7 +268,10 @@ fn agent_toml(code: &JoinCode, grant: &Grant, state_dir: &Path) -> String {
 }
 
 /// Writes a file so that a power cut leaves the old one or the new one. It is whose its folder is.
-fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+///
+/// # Errors
+/// When it can't be written, with its path.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
     let what = || format!("writing {}", path.display());
     let fresh = path.with_extension("new");

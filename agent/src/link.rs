@@ -12,6 +12,7 @@ use rand::Rng;
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS};
 use shared::message::{Answer, Ask};
 use shared::message::{Health, PresenceState, Sealed};
+use shared::update::{OFFERS_LIMIT, Offer};
 use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
 use shared::{Ack, Batch, Config, Lane, Live, Millis, Presence, Uptime, topic};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -63,6 +64,10 @@ pub struct Ends {
     pub wanted: watch::Sender<Option<Wanted>>,
     /// Where questions go.
     pub asks: mpsc::Sender<Ask>,
+    /// Where builds go that the collector offers.
+    pub offers: watch::Sender<Vec<Offer>>,
+    /// Cancelled where the end is to make room for another build.
+    pub restart: CancellationToken,
     /// What has been answered.
     pub answers: mpsc::Receiver<Answer>,
     /// Somebody wants to know whether the broker answers.
@@ -268,6 +273,7 @@ impl Link {
                 },
                 Some((branch, Lane::Config)) if branch == self.settings.branch => self.configure(&publish.payload),
                 Some((branch, Lane::Ask)) if branch == self.settings.branch => match decode::<Ask>(&publish.payload) {
+                    Ok(Ask::Update { offers }) if offers.len() <= OFFERS_LIMIT => drop(self.ends.offers.send_replace(offers)),
                     // Too many questions at once are not answered: whoever asks, asks again.
                     Ok(ask) => drop(self.ends.asks.try_send(ask)),
                     Err(error) => tracing::warn!(%error, "a question can't be read"),
@@ -412,7 +418,9 @@ impl Link {
             tracing::info!("some entries are not acknowledged: they wait in the buffer");
         }
         let stream = self.ends.standing.borrow().stream;
-        if let Ok(stopped) = encode(&Presence { stream, state: PresenceState::Stopped }) {
+        let is_restart = self.ends.restart.is_cancelled();
+        let state = if is_restart { PresenceState::Restarting } else { PresenceState::Stopped };
+        if let Ok(stopped) = encode(&Presence { stream, state }) {
             let topic = Lane::Presence.topic(&self.settings.branch);
             let _ = connection.client.try_publish(topic, QoS::AtLeastOnce, true, stopped);
         }

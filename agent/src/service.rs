@@ -58,6 +58,13 @@ pub fn ends() {
     tell(NotifyState::Stopping);
 }
 
+/// A program that is started by this one has nothing to tell systemd.
+pub fn alone(command: &mut std::process::Command) {
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(name);
+    }
+}
+
 fn tell(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "systemd can't be told");

@@ -26,8 +26,25 @@ pub struct Settings {
     pub buffer_limit_bytes: u64,
     /// Who gives this box its certificates, if it has joined by a code.
     pub enrolment: Option<Enrolment>,
+    /// How builds are tried.
+    pub update: Update,
     /// What to probe until the collector has sent its list.
     pub local: Config,
+}
+
+/// How long builds are tried before they are in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update {
+    /// Beside the program in force, in ms; as long a build must get on in its place.
+    pub shadow_ms: u32,
+    /// For so long, in ms, the collector may hear nothing of a build that is tried although it can be reached.
+    pub trial_ms: u32,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Self { shadow_ms: 60_000, trial_ms: 300_000 }
+    }
 }
 
 /// Where a box gets its next certificate, and whose configs it takes.
@@ -100,6 +117,7 @@ impl Settings {
             let report = root.table("report", |report| Reporting::read(report, Reporting::DEFAULT));
             let Reporting { heartbeat_ms, qualities_ms: report_ms } = report.unwrap_or(Reporting::DEFAULT);
             let enrolment = root.table("enrolment", enrolment);
+            let update = root.table("update", update).unwrap_or_default();
             let none = Manner::default();
             let base = if root.has("probe") { root.table("probe", |probe| Manner::of_many(probe, &none)) } else { Some(none) };
             let (rules, targets) = devices(root, &base.clone().unwrap_or_default());
@@ -110,6 +128,7 @@ impl Settings {
                 broker: broker?,
                 buffer_limit_bytes: u64::from(limit_mb) * 1024 * 1024,
                 enrolment,
+                update,
                 local: Config { version: 0, heartbeat_ms, report_ms, rules, targets },
             })
         })
@@ -164,6 +183,13 @@ fn enrolment(section: &Section<'_>) -> Option<Enrolment> {
         return None;
     };
     Some(Enrolment { host: host?, port: port?, config_key })
+}
+
+fn update(section: &Section<'_>) -> Option<Update> {
+    let usual = Update::default();
+    let shadow_ms = section.duration_ms("shadow", usual.shadow_ms, 5_000..=3_600_000);
+    let trial_ms = section.duration_ms("trial", usual.trial_ms, 10_000..=86_400_000);
+    Some(Update { shadow_ms: shadow_ms?, trial_ms: trial_ms? })
 }
 
 fn devices(root: &Section<'_>, base: &Manner) -> (Vec<ProbeRule>, Vec<Target>) {
@@ -260,6 +286,8 @@ host = "127.0.0.1"
             "id",
             "address",
             "config_key",
+            "shadow",
+            "trial",
         ];
         let docs = include_str!("../../docs/config.md");
         for key in every {

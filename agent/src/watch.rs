@@ -825,6 +825,8 @@ impl<P: Prober> Watch<P> {
                 let never = never.filter_map(|(at, _)| u16::try_from(at).ok()).collect();
                 self.questions.discover(id, known, never, self.ends.plan.borrow().version);
             }
+            // The link takes these elsewhere.
+            Ask::Update { .. } => {}
         }
     }
 

@@ -29,7 +29,7 @@ use crate::settings::{BrokerChoice, Endpoint, Settings, VictoriaMetrics};
 use crate::store::{Readers, Store};
 use crate::valkey::Valkey;
 use crate::victoria::Victoria;
-use crate::{broker, bus, clock, enrolment, remote_write, secrets};
+use crate::{broker, bus, clock, enrolment, remote_write, secrets, updates};
 
 /// How often the file is looked at for an inventory that another process has imported.
 const INVENTORY_EVERY: Duration = Duration::from_secs(1);
@@ -183,6 +183,13 @@ impl Collector {
         let seal = enrolment.as_ref().map(|(_, authority)| Arc::clone(authority));
         if let Some((office, authority)) = enrolment {
             let (readers, data_dir, broker) = (Arc::clone(&readers), settings.data_dir.clone(), broker.clone());
+            let ends = updates::Ends {
+                live: Arc::clone(&api.live),
+                asks: api.asks.clone(),
+                metered: settings.rollout.metered.clone(),
+                data_dir: settings.data_dir.clone(),
+            };
+            helpers.spawn(updates::run(ends));
             helpers.spawn(enrolment::follow(readers, authority, data_dir, broker, commands.clone(), Arc::clone(&metrics)));
             helpers.spawn(office.run(shutdown.clone()));
         }

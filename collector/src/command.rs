@@ -14,6 +14,7 @@ use crate::feed::Notes;
 use crate::inventory::{Inventory, parse_csv};
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, import_with_progress};
+use crate::updates;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +56,14 @@ enum Command {
         config: PathBuf,
         #[command(subcommand)]
         what: enrolment::command::Branch,
+    },
+    /// Builds of the agent: stage one, offer it, see what the boxes run.
+    Update {
+        /// Config file.
+        #[arg(long, default_value = "/etc/ward/collector.toml", global = true)]
+        config: PathBuf,
+        #[command(subcommand)]
+        what: updates::command::Update,
     },
     /// Print the ACL that holds each branch to its own topics.
     MosquittoAcl,
@@ -106,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Check { file } => settings(&file).map(|_| println!("{}: good", file.display())),
         Command::Import { config, file } => import(&config, &file),
         Command::Branch { config, what } => settings(&config).and_then(|settings| enrolment::command::branch(&settings, what)),
+        Command::Update { config, what } => settings(&config).and_then(|settings| updates::command::update(&settings, what)),
         Command::MosquittoAcl => {
             enrolment::command::mosquitto_acl();
             Ok(())

@@ -11,6 +11,7 @@ use tokio::sync::broadcast;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::availability::timelines::Timelines;
+use crate::boxes::Boxes;
 use crate::channel::{Channel, Interest};
 use crate::fleet::{BranchState, Fleet, Touched, TouchedDevice};
 use crate::replies::Replies;
@@ -35,6 +36,8 @@ pub struct Live {
     heard: AtomicU64,
     /// What agents were asked, for those who wait for the answers.
     pub answers: Replies,
+    /// What boxes last told of themselves.
+    pub boxes: Boxes,
     /// What the page says of this collector: whether it is a demo, and what is made up.
     pub notes: Notes,
 }
@@ -61,6 +64,7 @@ impl Live {
             shown: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             answers: Replies::default(),
+            boxes: Boxes::default(),
             notes,
         }
     }

@@ -622,9 +622,12 @@ impl Fleet {
         match state {
             PresenceState::Online => (known.gone_at, known.has_stopped) = (None, false),
             // A will that the broker publishes late must not speak of the run after.
-            PresenceState::Stopped | PresenceState::Lost if known.stream.is_some_and(|current| current != stream) => {}
+            PresenceState::Stopped | PresenceState::Lost | PresenceState::Restarting
+                if known.stream.is_some_and(|current| current != stream) => {}
             PresenceState::Stopped => (known.gone_at, known.has_stopped) = (Some(now.plus(-LOST_GRACE_MS)), true),
             PresenceState::Lost => known.gone_at = Some(known.gone_at.unwrap_or(now)),
+            // Another build takes over within seconds. Where it doesn't, silence tells, and nobody blames the line.
+            PresenceState::Restarting => known.has_stopped = true,
         }
     }
 
@@ -1283,6 +1286,20 @@ mod tests {
         fleet.refresh(at(2));
         let view = fleet.devices[0].view;
         assert_eq!((view.status, view.verdict, view.is_provisional), (Status::Unknown(Cause::AgentSilent), None, false));
+    }
+
+    #[test]
+    fn an_agent_that_restarts_for_another_build_is_missed_only_once_it_stays_away() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        fleet.presence(vake, StreamId(1), PresenceState::Restarting, at(2));
+        for second in [2, 12] {
+            fleet.refresh(at(second));
+            assert_eq!(fleet.devices[0].view.status, Status::Up, "after {second} s");
+        }
+        fleet.refresh(at(200));
+        let view = fleet.devices[0].view;
+        assert_eq!((view.status, view.verdict), (Status::Unknown(Cause::AgentSilent), None), "the line is not blamed");
     }
 
     #[test]

@@ -445,6 +445,11 @@ impl Ingest {
             Lane::Answer => decode::<Answer>(bytes).map(|answer| {
                 match answer {
                     Answer::Watched(watched) => self.live.watched(branch, &watched, now),
+                    Answer::Running(running) => {
+                        let stream = self.live.fleet().branches[branch].stream();
+                        self.live.boxes.runs(id.clone(), running, stream, now);
+                    }
+                    Answer::Tried(tried) => self.live.boxes.tried(id.clone(), tried, now),
                     other => self.live.answers.take(id.clone(), other),
                 }
                 Ok(None)

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod admission;
 pub mod api;
 pub mod availability;
+pub mod boxes;
 pub mod breaker;
 pub mod broker;
 pub mod bus;
@@ -35,6 +36,7 @@ pub mod secrets;
 pub mod settings;
 pub mod store;
 pub mod surface;
+pub mod updates;
 pub mod valkey;
 pub mod victoria;
 

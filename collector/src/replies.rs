@@ -52,7 +52,8 @@ impl Replies {
     /// Hands over an answer, if somebody waits for it who asked that branch.
     pub fn take(&self, branch: BranchId, answer: Answer) {
         let id = match &answer {
-            Answer::Watched(_) => return,
+            // Nobody waits for these.
+            Answer::Watched(_) | Answer::Running(_) | Answer::Tried(_) => return,
             Answer::Probed { id, .. } | Answer::Route { id, .. } | Answer::Discovered { id, .. } | Answer::Refused { id, .. } => {
                 *id
             }

@@ -11,6 +11,7 @@ pub mod settings;
 pub mod status;
 pub mod time;
 pub mod topic;
+pub mod update;
 pub mod wire;
 
 pub use delta::{Body, Column, Delta, Dropped, Gap, GapReason, Minute, Qualities, Transition};

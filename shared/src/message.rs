@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Evidence;
+use crate::update::{Offer, Running};
 use crate::{BranchId, Dating, Delta, DeviceId, Flags, Mac, Millis, Minute, Status, StreamId, Uptime, Verdict};
 
 /// Greatest sequence number: at a thousand entries a second a run would take nine thousand years to get there.
@@ -185,6 +186,8 @@ pub enum PresenceState {
     Stopped,
     /// The broker noticed that it is gone.
     Lost,
+    /// It ends for a moment, to be started anew as another build: nobody has to be told of that silence.
+    Restarting,
 }
 
 /// Topic `ask`: what somebody wants to know of a branch now.
@@ -217,6 +220,11 @@ pub enum Ask {
     Discover {
         /// Names the question.
         id: u64,
+    },
+    /// Which build the agent is to be; answered by [`Answer::Running`], now and whenever that changes.
+    Update {
+        /// For each kind of machine, at most [`OFFERS_LIMIT`](crate::update::OFFERS_LIMIT).
+        offers: Vec<Offer>,
     },
 }
 
@@ -272,7 +280,28 @@ pub enum Answer {
         /// Why.
         why: Refused,
     },
+    /// What the agent runs. Told when asked by [`Ask::Update`], and when it changes.
+    Running(Running),
+    /// What became of the trial of a config. Told when it ends, and each time that the config is tried again.
+    Tried(Tried),
 }
+
+/// The trial of a config.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// The config's version.
+    pub version: u64,
+    /// Whether it is held: devices answer now, and none that it names does.
+    pub is_held: bool,
+    /// Devices that the config before didn't have at that address, by their place in this one, at most [`FRESH_LIMIT`]; and
+    /// whether they answer.
+    pub fresh: Vec<(u16, bool)>,
+    /// How many such devices there are.
+    pub fresh_total: u16,
+}
+
+/// Most devices in one [`Tried`].
+pub const FRESH_LIMIT: usize = 1_000;
 
 /// Why a question can't be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::enrolment::{Application, Decision};
 use crate::message::{Ack, Answer, Ask, Batch, Config, Heartbeat, Presence, Sealed};
+use crate::update::{PART_BYTES, Reply, Request};
 
 /// The version that this code writes.
 pub const VERSION: u8 = 1;
@@ -120,6 +121,16 @@ impl Payload for Decision {
     const LIMIT_BYTES: usize = 16 * 1024;
 }
 
+impl Payload for Request {
+    const KIND: u8 = 35;
+    const LIMIT_BYTES: usize = 1024;
+}
+
+impl Payload for Reply {
+    const KIND: u8 = 36;
+    const LIMIT_BYTES: usize = PART_BYTES + 1024;
+}
+
 /// Largest packet that an MQTT client of ward sends or takes: the largest payload and its topic.
 pub const PACKET_LIMIT_BYTES: usize = Config::LIMIT_BYTES + 4096;
 
@@ -174,7 +185,8 @@ mod tests {
     use crate::delta::{Boot, Flagged, Identity, Previous, Rtt};
     use crate::enrolment::{Claim, Grant};
     use crate::evidence::{Neighbours, Seen, Trace};
-    use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Via, Watched};
+    use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Tried, Via, Watched};
+    use crate::update::{Offer, Running, Stage, Wish};
     use crate::*;
 
     fn evidence() -> Evidence {
@@ -286,6 +298,11 @@ mod tests {
         })
     }
 
+    fn offer() -> Offer {
+        let staged = Millis(1_795_442_400_000);
+        Offer { machine: "aarch64".into(), build: [8; 32], size: 3_400_000, staged, signature: vec![9; 4] }
+    }
+
     fn check_golden<T: Payload + PartialEq + std::fmt::Debug>(message: &T, golden: &str) {
         let bytes = encode(message).expect("within the limit");
         assert_eq!(hex(&bytes), golden.trim(), "version 1 is out in the field: a changed field needs a new version");
@@ -313,6 +330,7 @@ mod tests {
             Ask::Probe { id: 7, device: "d".parse().expect("a valid id"), count: 3 },
             Ask::Route { id: 8, device: "d".parse().expect("a valid id") },
             Ask::Discover { id: 9 },
+            Ask::Update { offers: vec![offer()] },
         ];
         let hop = Hop { ttl: 1, address: Some([127, 0, 0, 1].into()), rtt_us: Some(300) };
         let found = Found { address: [127, 0, 0, 9].into(), mac: None };
@@ -321,11 +339,28 @@ mod tests {
             Answer::Route { id: 8, hops: vec![hop], is_reached: true },
             Answer::Discovered { id: 9, asked: 254, unknown: vec![found], never: vec![0], config: 2 },
             Answer::Refused { id: 7, why: Refused::Busy },
+            Answer::Running(Running {
+                machine: "aarch64".into(),
+                build: [7; 32],
+                version: "0.1.0".into(),
+                offered: Some([8; 32]),
+                stage: Stage::Refused { why: "it ended".into() },
+            }),
+            Answer::Tried(Tried { version: 2, is_held: true, fresh: vec![(0, false), (1, true)], fresh_total: 2 }),
         ];
         let (asked, answered) = (include_str!("../golden/v1-asks.hex"), include_str!("../golden/v1-answers.hex"));
         assert_eq!((asked.lines().count(), answered.lines().count()), (asks.len(), answers.len()));
         asks.iter().zip(asked.lines()).for_each(|(ask, golden)| check_golden(ask, golden));
         answers.iter().zip(answered.lines()).for_each(|(answer, golden)| check_golden(answer, golden));
+        let restarting = Presence { stream: StreamId(1), state: PresenceState::Restarting };
+        check_golden(&restarting, include_str!("../golden/v1-presence-restarting.hex"));
+        let part = Wish::Part { build: [8; 32], from: 32_768 };
+        let requests = [part, Wish::Heard].map(|wish| Request { public_key: vec![4; 3], wish, signature: vec![5; 2] });
+        let replies = [Reply::Part(vec![1, 2, 3]), Reply::Heard(Some(StreamId(9))), Reply::Refused("no such build".to_owned())];
+        let (requested, replied) = (include_str!("../golden/v1-requests.hex"), include_str!("../golden/v1-replies.hex"));
+        assert_eq!((requested.lines().count(), replied.lines().count()), (requests.len(), replies.len()));
+        requests.iter().zip(requested.lines()).for_each(|(request, golden)| check_golden(request, golden));
+        replies.iter().zip(replied.lines()).for_each(|(reply, golden)| check_golden(reply, golden));
         let sealed = Sealed { config: vec![1, 2, 3], signature: vec![9; 4] };
         check_golden(&sealed, include_str!("../golden/v1-sealed.hex"));
     }

@@ -24,17 +24,21 @@ use crate::world::SOON;
 const REVOKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A collector with its own authority, mosquitto as it says, and boxes that have joined.
-struct Bank<'net> {
+pub struct Bank<'net> {
     net: &'net Net,
-    boxes: Vec<BranchBox>,
-    collector: Collector,
-    broker: Mosquitto,
+    /// Its boxes, as they have joined.
+    pub boxes: Vec<BranchBox>,
+    /// The collector.
+    pub collector: Collector,
+    /// The broker.
+    pub broker: Mosquitto,
     data: TempDir,
 }
 
 /// A branch's box.
-struct BranchBox {
-    process: Process,
+pub struct BranchBox {
+    /// What runs there.
+    pub process: Process,
     folder: TempDir,
 }
 
@@ -49,7 +53,8 @@ impl BranchBox {
 }
 
 impl<'net> Bank<'net> {
-    async fn open(net: &'net Net) -> Self {
+    /// Opens it; nobody has joined yet.
+    pub async fn open(net: &'net Net) -> Self {
         let data = tempfile::tempdir().expect("the folder for temporary files is writable");
         let settings = CollectorSettings {
             tables: String::new(),
@@ -102,13 +107,22 @@ impl<'net> Bank<'net> {
 
     /// A box joins and begins.
     fn join(&mut self, b: u8) {
+        self.join_with(b, "");
+    }
+
+    /// A box joins and begins, with more in its config.
+    pub fn join_with(&mut self, b: u8, more: &str) {
         let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
         self.try_to_join(b, folder.path(), &self.code(&branch_id(b)), &[]).expect("a code that counts");
+        let config = folder.path().join("agent.toml");
+        let text = fs::read_to_string(&config).expect("it was just written");
+        fs::write(&config, format!("{text}\n{more}")).expect("the folder is the test's own");
         let process = self.run(b, folder.path());
         self.boxes.push(BranchBox { process, folder });
     }
 
-    async fn becomes(&self, b: u8, status: &str, within: Duration) {
+    /// A branch's first device gets a status.
+    pub async fn becomes(&self, b: u8, status: &str, within: Duration) {
         let device = device_id(b, 0);
         eventually(within, &format!("{device} is {status}"), async || {
             let is = self.collector.api.status(&device).await?;

@@ -22,5 +22,6 @@ mod services;
 mod shared_host;
 mod soak;
 mod truth;
+mod updates;
 mod uplinks;
 mod world;

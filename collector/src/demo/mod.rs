@@ -161,6 +161,7 @@ async fn plan(
     let devices = inventory.devices.iter().filter(|device| device.branch == branch);
     let settings = AgentSettings {
         enrolment: None,
+        update: ward_agent::settings::Update::default(),
         state_dir: folder.join("agents").join(branch.as_str()),
         broker: Broker { host: at.ip().to_string(), port: at.port(), tls: None },
         buffer_limit_bytes: BUFFER_LIMIT_BYTES,
@@ -175,7 +176,7 @@ async fn live(plan: AgentPlan, script: Arc<Script>, echo: Arc<Echo>, shutdown: C
     let branch = plan.settings.branch.clone();
     let prober = Arc::new(Faulty::new(echo, Arc::clone(&script)));
     let start = |stop: CancellationToken| -> JoinHandle<anyhow::Result<()>> {
-        tokio::spawn(ward_agent::agent::run(plan.settings.clone(), Arc::clone(&prober), Pulses::default(), stop))
+        tokio::spawn(ward_agent::agent::run(plan.settings.clone(), Arc::clone(&prober), Pulses::default(), stop, None))
     };
     let mut agent = Some(start(shutdown.clone()));
     loop {

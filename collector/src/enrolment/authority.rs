@@ -108,13 +108,18 @@ impl Authority {
         key
     }
 
+    /// The collector's word for something, by the key that boxes know.
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.configs.sign(bytes).as_ref().to_vec()
+    }
+
     /// A branch's config with the collector's word for it.
     ///
     /// # Errors
     /// When the config is too large.
     pub fn seal(&self, branch: &BranchId, config: &Config) -> Result<Sealed, wire::WireError> {
         let config = wire::encode(config)?;
-        let signature = self.configs.sign(&signed_config(branch, &config)).as_ref().to_vec();
+        let signature = self.sign(&signed_config(branch, &config));
         Ok(Sealed { config, signature })
     }
 

@@ -5,6 +5,7 @@ use ring::digest::{SHA256, digest};
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rusqlite::Connection;
 use shared::enrolment::{Application, Claim, Decision, Grant, JoinCode, SECRET_BYTES};
+use shared::update::Request;
 use shared::{BranchId, Millis};
 
 use super::authority::{Authority, COLLECTOR};
@@ -87,6 +88,23 @@ pub fn decide(
             })))
         }
     }
+}
+
+/// The branch whose box makes a request, or why it is refused.
+///
+/// # Errors
+/// When the file can't be read.
+pub fn branch_of_box(db: &Connection, request: &Request) -> Result<Result<BranchId, &'static str>, StoreError> {
+    let Request { public_key, wish, signature } = request;
+    let signed = Request::signed(public_key, wish);
+    if UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key).verify(&signed, signature).is_err() {
+        return Ok(Err("the request is not signed by its key"));
+    }
+    Ok(match store::certificate_of(db, public_key)? {
+        None => Err("the certificate is not known here: join again by a code"),
+        Some(row) if row.revoked.is_some() => Err("the certificate was revoked: join again by a code"),
+        Some(row) => Ok(row.branch),
+    })
 }
 
 /// The branch that an application is for, or why it is refused. A code is used up by this.

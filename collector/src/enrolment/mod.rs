@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet};
 use shared::enrolment::{Application, Decision};
+use shared::update::{PART_BYTES, Reply, Request, Wish};
 use shared::wire::{Payload, decode, encode};
 use shared::{BranchId, Millis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -120,10 +121,11 @@ impl Office {
             let (acceptor, clerk) = (self.acceptor.clone(), Arc::clone(&self.clerk));
             tokio::spawn(async move {
                 match tokio::time::timeout(APPLICATION_TIME, serve(acceptor, clerk, connection)).await {
-                    Ok(Ok(Decision::Granted(grant))) => {
+                    Ok(Ok(None)) => {}
+                    Ok(Ok(Some(Decision::Granted(grant)))) => {
                         tracing::info!(%peer, branch = %grant.branch, "a box has its certificate")
                     }
-                    Ok(Ok(Decision::Refused(why))) => tracing::warn!(%peer, why, "a box gets no certificate"),
+                    Ok(Ok(Some(Decision::Refused(why)))) => tracing::warn!(%peer, why, "a box gets no certificate"),
                     Ok(Err(error)) => tracing::debug!(%peer, error = format!("{error:#}"), "an application has failed"),
                     Err(_) => tracing::debug!(%peer, "an application took too long"),
                 }
@@ -133,15 +135,15 @@ impl Office {
     }
 }
 
-async fn serve(acceptor: TlsAcceptor, clerk: Arc<Clerk>, connection: TcpStream) -> anyhow::Result<Decision> {
+/// Answers one application or one request; the decision on an application.
+async fn serve(acceptor: TlsAcceptor, clerk: Arc<Clerk>, connection: TcpStream) -> anyhow::Result<Option<Decision>> {
     let mut connection = acceptor.accept(connection).await?;
     let length = connection.read_u32_le().await? as usize;
-    anyhow::ensure!(length <= Application::LIMIT_BYTES, "an application of {length} B is over the limit");
+    let limit = Application::LIMIT_BYTES.max(Request::LIMIT_BYTES);
+    anyhow::ensure!(length <= limit, "an application of {length} B is over the limit");
     let mut bytes = vec![0; length];
     connection.read_exact(&mut bytes).await?;
-    let application = decode::<Application>(&bytes)?;
-    let decision = tokio::task::spawn_blocking(move || clerk.decide(&application)).await??;
-    let bytes = encode(&decision)?;
+    let (bytes, decision) = tokio::task::spawn_blocking(move || clerk.answer(&bytes)).await??;
     connection.write_u32_le(u32::try_from(bytes.len())?).await?;
     connection.write_all(&bytes).await?;
     connection.shutdown().await?;
@@ -149,6 +151,31 @@ async fn serve(acceptor: TlsAcceptor, clerk: Arc<Clerk>, connection: TcpStream) 
 }
 
 impl Clerk {
+    fn answer(&self, bytes: &[u8]) -> anyhow::Result<(Vec<u8>, Option<Decision>)> {
+        if let Ok(request) = decode::<Request>(bytes) {
+            return Ok((encode(&self.serve(&request)?)?, None));
+        }
+        let decision = self.decide(&decode::<Application>(bytes)?)?;
+        Ok((encode(&decision)?, Some(decision)))
+    }
+
+    /// What a box that has a certificate may know.
+    fn serve(&self, request: &Request) -> Result<Reply, StoreError> {
+        let store = self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let db = store.connection();
+        let branch = match desk::branch_of_box(db, request)? {
+            Ok(branch) => branch,
+            Err(why) => return Ok(Reply::Refused(why.to_owned())),
+        };
+        Ok(match request.wish {
+            Wish::Heard => Reply::Heard(store::newest_stream(db, &branch)?),
+            Wish::Part { build, from } => match store::build_part(db, &build, from, PART_BYTES)? {
+                Some(bytes) => Reply::Part(bytes),
+                None => Reply::Refused("no such build is staged any more".to_owned()),
+            },
+        })
+    }
+
     fn decide(&self, application: &Application) -> Result<Decision, StoreError> {
         let Self { authority, terms, store } = self;
         let mut store = store.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -134,6 +134,11 @@ pub fn put_stream(db: &Connection, row: &StreamRow) -> Result<i64, StoreError> {
         )?)
 }
 
+/// A stream as the file names it.
+pub(super) fn stream_id(id: &str) -> Result<StreamId, StoreError> {
+    u64::from_str_radix(id, 16).map(StreamId).map_err(|_| StoreError::Content(format!("the stream {id:?}")))
+}
+
 /// All streams in the order in which they were first heard of.
 pub fn streams(db: &Connection) -> Result<Vec<StreamRow>, StoreError> {
     let mut rows =
@@ -142,11 +147,11 @@ pub fn streams(db: &Connection) -> Result<Vec<StreamRow>, StoreError> {
     let mut out = Vec::new();
     while let Some(row) = rows.next()? {
         let id: String = row.get(2)?;
-        let stream = u64::from_str_radix(&id, 16).map_err(|_| StoreError::Content(format!("the stream {id:?}")))?;
+        let stream = stream_id(&id)?;
         out.push(StreamRow {
             no: row.get(0)?,
             branch: row.get(1)?,
-            stream: StreamId(stream),
+            stream,
             through: row.get::<_, i64>(3)?.unsigned_abs(),
             began: Millis(row.get(4)?),
             observed: Millis(row.get(5)?),

@@ -13,6 +13,7 @@ mod maintenance;
 mod minutes;
 mod outbox;
 mod timeline;
+mod updates;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -33,6 +34,9 @@ pub use inventory::{Changed, InventoryEdit};
 pub use ledger::{Alive, GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
 pub use outbox::{Outbox, OutboxReader, Queue, Waiting};
+pub use updates::{
+    ProgramRow, Reach, build_part, builds, newest_stream, programs, put_program, reach, set_reach, stage_build, stage_words,
+};
 
 /// What can go wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +85,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     TABLES,
     maintenance::TABLES,
     evidence::TABLES,
@@ -90,6 +94,7 @@ const STEPS: [&str; 8] = [
     inventory::TABLES,
     outbox::TABLES,
     ledger::ALIVE,
+    updates::TABLES,
 ];
 
 const TABLES: &str = "

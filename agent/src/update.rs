@@ -1,0 +1,316 @@
+//! What the collector offers becomes the program of this box: fetched, looked at beside the present one, then tried in its place.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use shared::message::Answer;
+use shared::update::{BUILD_LIMIT_BYTES, Build, Offer, PART_BYTES, Reply, Running, Stage, Wish, cut};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use crate::keeper::Standing;
+use crate::plan::Plan;
+use crate::settings::{Enrolment, Settings};
+use crate::shadow::{self, Finding};
+use crate::slots::{Place, is_signed};
+use crate::watch::Tally;
+use crate::{clock, enrol, tls};
+
+/// The kind of machine that this program was made for.
+pub const MACHINE: &str = std::env::consts::ARCH;
+/// How often a build is looked at that doesn't see what the program in force sees. Once may be chance.
+const SHADOWS: u32 = 2;
+/// Longest pause between two parts of a build: a line is there for more than that.
+const PAUSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What this program is.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// Its SHA-256.
+    pub build: Build,
+    /// The config file that it runs by.
+    pub config: PathBuf,
+    /// Whether it is tried: then it has a guardian, and takes no other build.
+    pub is_tried: bool,
+    /// Whether it is the packaged program.
+    pub is_floor: bool,
+    /// Cancelled when it is to end for another.
+    pub restart: CancellationToken,
+}
+
+/// What the stage listens to and speaks to.
+pub struct Ends {
+    /// What the collector offers.
+    pub offers: watch::Receiver<Vec<Offer>>,
+    /// Where answers go.
+    pub answers: mpsc::Sender<Answer>,
+    /// What devices are now.
+    pub tally: watch::Receiver<Tally>,
+    /// The config in force.
+    pub plan: watch::Receiver<Arc<Plan>>,
+    /// The present stream, and the time.
+    pub standing: watch::Receiver<Standing>,
+    /// Cancelled when the program is to end.
+    pub shutdown: CancellationToken,
+}
+
+/// Why a build is not in force.
+enum Failure {
+    /// It never will be.
+    Bad(String),
+    /// It may be yet.
+    Unclear(String),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Unclear(format!("{error:#}"))
+    }
+}
+
+struct Updater {
+    place: Place,
+    enrolment: Enrolment,
+    state_dir: PathBuf,
+    time: Duration,
+    present: Present,
+    ends: Ends,
+    stage: watch::Sender<Stage>,
+    /// What is there of a build.
+    part: Option<(Build, Vec<u8>)>,
+}
+
+/// Follows what the collector offers, until the program ends.
+pub async fn run(settings: &Settings, enrolment: Enrolment, present: Present, ends: Ends) {
+    let (stage, stages) = watch::channel(if present.is_tried { Stage::Trial } else { Stage::InForce });
+    let teller = tell(present.build, ends.offers.clone(), stages, ends.answers.clone());
+    if present.is_tried {
+        return teller.await;
+    }
+    let mut updater = Updater {
+        place: Place::new(&settings.state_dir, enrolment.config_key),
+        enrolment,
+        state_dir: settings.state_dir.clone(),
+        time: Duration::from_millis(settings.update.shadow_ms.into()),
+        present,
+        ends,
+        stage,
+        part: None,
+    };
+    tokio::join!(teller, async {
+        updater.get_on().await;
+        updater.follow().await;
+    });
+}
+
+/// Says what runs here, whenever that changes and whenever it is asked.
+async fn tell(
+    build: Build,
+    mut offers: watch::Receiver<Vec<Offer>>,
+    mut stages: watch::Receiver<Stage>,
+    answers: mpsc::Sender<Answer>,
+) {
+    loop {
+        let changed = tokio::select! {
+            asked = offers.changed() => asked,
+            changed = stages.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        let offered = fitting(&offers.borrow_and_update()).map(|offer| offer.build);
+        let stage = stages.borrow_and_update().clone();
+        let running = Running { machine: MACHINE.to_owned(), build, version: crate::VERSION.to_owned(), offered, stage };
+        // One that finds no room is asked for again.
+        let _ = answers.try_send(Answer::Running(running));
+    }
+}
+
+/// The offer that is for this kind of machine.
+fn fitting(offers: &[Offer]) -> Option<Offer> {
+    let fits = |offer: &&Offer| offer.is_for(MACHINE);
+    offers.iter().filter(fits).max_by_key(|offer| (offer.machine == MACHINE, offer.staged)).cloned()
+}
+
+impl Updater {
+    /// A build in force that has got on for a while has not to fear the next power cut.
+    async fn get_on(&self) {
+        if self.present.is_floor {
+            return;
+        }
+        tokio::time::sleep(self.time).await;
+        if let Err(error) = self.remember(crate::slots::Slots::got_on).await {
+            tracing::warn!(error = format!("{error:#}"), "it can't be remembered that this build gets on");
+        }
+    }
+
+    async fn follow(&mut self) {
+        loop {
+            let offer = fitting(&self.ends.offers.borrow_and_update());
+            let mut again = None;
+            match offer.filter(|offer| offer.build != self.present.build) {
+                None => self.reach(Stage::InForce),
+                Some(offer) => match self.take(&offer).await {
+                    Ok(()) => return,
+                    Err(Failure::Bad(why)) => self.reach(Stage::Refused { why: cut(why) }),
+                    Err(Failure::Unclear(why)) => {
+                        self.reach(Stage::Waiting { why: cut(why) });
+                        again = Some(self.time);
+                    }
+                },
+            }
+            tokio::select! {
+                changed = self.ends.offers.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
+            }
+        }
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.stage.send_if_modified(|before| {
+            let is_news = *before != stage;
+            if is_news {
+                tracing::info!(?stage, "an update of this program");
+                *before = stage;
+            }
+            is_news
+        });
+    }
+
+    /// Brings a build to where it is tried. When this returns, this program ends.
+    async fn take(&mut self, offer: &Offer) -> Result<(), Failure> {
+        if !is_signed(offer, &self.enrolment.config_key) {
+            return Err(Failure::Bad("it isn't signed by the collector".to_owned()));
+        }
+        let known = self.place.read().unwrap_or_default();
+        if let Some(why) = known.objection(offer) {
+            return Err(Failure::Bad(why));
+        }
+        let free = known.free();
+        let bytes = self.fetch(offer).await?;
+        let (place, signed) = (self.place.clone(), offer.clone());
+        spawn_blocking(move || place.put(free, &signed, &bytes)).await.context("keeping the build")??;
+        if let Err(failure) = self.watch_shadow(offer, self.place.program(free)).await {
+            if let Failure::Bad(why) = &failure {
+                self.remember(|slots| slots.refused = Some((offer.clone(), why.clone()))).await?;
+            }
+            return Err(failure);
+        }
+        if fitting(&self.ends.offers.borrow()).as_ref() != Some(offer) {
+            return Err(Failure::Unclear("it is no longer offered".to_owned()));
+        }
+        let before = self.ends.standing.borrow().stream;
+        self.remember(|slots| slots.propose(offer.clone(), before)).await?;
+        tracing::info!(build = shared::update::short(&offer.build), "another build takes this one's place, and is watched");
+        self.present.restart.cancel();
+        self.ends.shutdown.cancel();
+        Ok(())
+    }
+
+    /// Changes what the box remembers of its programs.
+    async fn remember(&self, change: impl FnOnce(&mut crate::slots::Slots)) -> anyhow::Result<()> {
+        let mut slots = match self.place.read() {
+            Some(slots) => slots,
+            // Only the packaged program runs without a memory.
+            None => crate::slots::Slots::of(self.present.build),
+        };
+        change(&mut slots);
+        let place = self.place.clone();
+        // A card may hang.
+        spawn_blocking(move || place.keep(&slots)).await.context("remembering the build")?
+    }
+
+    /// All of a build. What came before a line broke is not fetched again.
+    async fn fetch(&mut self, offer: &Offer) -> anyhow::Result<Vec<u8>> {
+        let size = offer.size as usize;
+        ensure!(size <= BUILD_LIMIT_BYTES, "a build of {size} B is over the limit of {BUILD_LIMIT_BYTES} B");
+        let mut bytes = match self.part.take() {
+            Some((build, bytes)) if build == offer.build => bytes,
+            _ => Vec::new(),
+        };
+        let outcome = loop {
+            if bytes.len() >= size {
+                break Ok(());
+            }
+            if fitting(&self.ends.offers.borrow()).as_ref() != Some(offer) {
+                break Err(anyhow::anyhow!("it is no longer offered"));
+            }
+            self.stage.send_replace(Stage::Fetching { have: u32::try_from(bytes.len()).unwrap_or(u32::MAX) });
+            let began = clock::uptime();
+            match self.part_of(offer, bytes.len()).await {
+                Ok(part) => bytes.extend(part),
+                Err(error) => break Err(error),
+            }
+            // Half of the line is the most that an update takes.
+            tokio::time::sleep(Duration::from_millis(clock::uptime().since(began)).min(PAUSE_LIMIT)).await;
+        };
+        match outcome {
+            Ok(()) => Ok(bytes),
+            Err(error) => {
+                self.part = Some((offer.build, bytes));
+                Err(error)
+            }
+        }
+    }
+
+    async fn part_of(&self, offer: &Offer, from: usize) -> anyhow::Result<Vec<u8>> {
+        let now = self.ends.standing.borrow().dating.map(|dating| dating.date(clock::uptime()).0);
+        let time = tls::Time { known: now, past: Some(offer.staged) };
+        let wish = Wish::Part { build: offer.build, from: u32::try_from(from)? };
+        match enrol::request(&self.enrolment, &self.state_dir, time, wish).await? {
+            Reply::Part(bytes) => {
+                let is_sound = !bytes.is_empty() && bytes.len() <= PART_BYTES && from + bytes.len() <= offer.size as usize;
+                ensure!(is_sound, "a part of {} B at {from} of {} B makes no sense", bytes.len(), offer.size);
+                Ok(bytes)
+            }
+            Reply::Refused(why) => bail!("the collector says no: {why}"),
+            Reply::Heard(_) => bail!("the collector answers another question"),
+        }
+    }
+
+    /// Looks at a build beside this program.
+    async fn watch_shadow(&self, offer: &Offer, program: PathBuf) -> Result<(), Failure> {
+        self.reach(Stage::Shadow);
+        let mut why = String::new();
+        for _ in 0..SHADOWS {
+            if fitting(&self.ends.offers.borrow()).as_ref() != Some(offer) {
+                return Err(Failure::Unclear("it is no longer offered".to_owned()));
+            }
+            let plan = Arc::clone(&self.ends.plan.borrow());
+            let scratch = self.state_dir.join("slots/shadow");
+            match shadow::of(&program, &self.present.config, &scratch, self.time, &plan, &self.ends.tally).await {
+                Finding::Same => return Ok(()),
+                Finding::Unclear(why) => return Err(Failure::Unclear(why)),
+                Finding::Bad(said) => why = said,
+            }
+        }
+        Err(Failure::Bad(why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::Millis;
+    use shared::update::ANY_MACHINE;
+
+    use super::*;
+
+    #[test]
+    fn a_box_takes_the_build_for_its_own_kind_of_machine() {
+        let offer = |machine: &str, n: u8| Offer {
+            machine: machine.to_owned(),
+            build: [n; 32],
+            size: 1,
+            staged: Millis(1_795_442_400_000),
+            signature: Vec::new(),
+        };
+        let other = if MACHINE == "arm" { "aarch64" } else { "arm" };
+        let chosen = |offers: &[Offer]| fitting(offers).map(|offer| offer.build[0]);
+        assert_eq!(chosen(&[offer(other, 1), offer(MACHINE, 2), offer(ANY_MACHINE, 3)]), Some(2));
+        assert_eq!(chosen(&[offer(other, 1), offer(ANY_MACHINE, 3)]), Some(3));
+        assert_eq!(chosen(&[offer(other, 1)]), None);
+    }
+}
