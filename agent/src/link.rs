@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use rand::Rng;
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Packet, QoS};
 use shared::message::{Answer, Ask};
@@ -41,7 +41,8 @@ const BACKOFF_MS: (u64, u64) = (500, 8_000);
 const STABLE_MS: u64 = 30_000;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(200);
-/// A connection on which the broker has confirmed nothing for so long, with something on its way, is given up, in ms.
+/// A connection on which the broker has confirmed nothing for so long, with something on its way, or on which nothing can be sent
+/// any more, is given up, in ms.
 const STUCK_MS: u64 = 30_000;
 /// How often the agent's health is told while nothing of it has changed, in ms.
 const HEALTH_MS: u64 = 900_000;
@@ -128,6 +129,8 @@ struct Connection {
     heartbeat_at: Uptime,
     confirmed_at: Uptime,
     unconfirmed: u32,
+    /// Since when the client has taken nothing.
+    full_since: Option<Uptime>,
     /// When the broker was asked for a sign that it hasn't given yet.
     proof: Option<Uptime>,
     health_told: Option<(Uptime, Told)>,
@@ -150,6 +153,7 @@ impl Connection {
         let bytes = encode(message).with_context(|| format!("encoding for {topic}"))?;
         match self.client.try_publish(topic, qos, false, bytes) {
             Ok(()) => {
+                self.full_since = None;
                 if qos == QoS::AtLeastOnce {
                     if self.unconfirmed == 0 {
                         self.confirmed_at = clock::uptime();
@@ -158,7 +162,12 @@ impl Connection {
                 }
                 Ok(true)
             }
-            Err(rumqttc::ClientError::TryRequest(_)) => Ok(false),
+            Err(rumqttc::ClientError::TryRequest(_)) => {
+                // Of what asks for no confirmation, none is missing.
+                let since = *self.full_since.get_or_insert(clock::uptime());
+                ensure!(clock::uptime().since(since) <= STUCK_MS, "the MQTT client has sent nothing for {} s", STUCK_MS / 1000);
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -243,6 +252,7 @@ impl Link {
             confirmed_at: now,
             // The presence is the first.
             unconfirmed: 1,
+            full_since: None,
             proof: None,
             health_told: None,
             states_told: Arc::default(),
@@ -472,4 +482,42 @@ pub(crate) fn keep_config(state_dir: &Path, payload: &[u8]) -> anyhow::Result<()
     file.sync_all().with_context(what)?;
     std::fs::rename(&fresh, &path).with_context(|| format!("renaming to {}", path.display()))?;
     std::fs::File::open(state_dir).and_then(|dir| dir.sync_all()).context("syncing the state folder")
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::StreamId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_given_up_though_nothing_waits_for_a_confirmation() {
+        // Nobody polls it: it is stuck.
+        let (client, _events) = AsyncClient::new(MqttOptions::new("a", "127.0.0.1", 1), CHANNEL_LIMIT);
+        let (_packets, incoming) = mpsc::channel(1);
+        let mut connection = Connection {
+            client,
+            incoming,
+            poller: tokio::spawn(std::future::pending()),
+            line: None,
+            heartbeat_at: Uptime(0),
+            confirmed_at: Uptime(0),
+            unconfirmed: 0,
+            full_since: None,
+            proof: None,
+            health_told: None,
+            states_told: Arc::default(),
+            states_full: Arc::default(),
+        };
+        let word = Ack { stream: StreamId(1), through: 1, now: Millis(1), echo: None, restate: false };
+        let publish = |connection: &mut Connection| connection.publish("a".to_owned(), QoS::AtMostOnce, &word);
+        for n in 0..CHANNEL_LIMIT {
+            assert!(publish(&mut connection).is_ok_and(|taken| taken), "{n}");
+        }
+        assert!(publish(&mut connection).is_ok_and(|taken| !taken), "it is full");
+        connection.full_since = connection.full_since.map(|since| Uptime(since.0.saturating_sub(STUCK_MS)));
+        connection.full_since = connection.full_since.map(|since| Uptime(since.0.saturating_sub(1_000)));
+        let error = publish(&mut connection).expect_err("it is given up");
+        assert!(error.to_string().contains("has sent nothing for 30 s"), "{error}");
+    }
 }

@@ -336,6 +336,19 @@ mod tests {
     }
 
     #[test]
+    fn more_states_than_a_heartbeat_may_have_are_not_put_into_one() {
+        let mut buffer = Buffer::open(Card::default(), StreamId(1), BootId(1), 1 << 20, Uptime(0));
+        (0..100).for_each(|n| buffer.append(down(n), Uptime(n)));
+        let outbox = Outbox::new("vake".parse().expect("an id"), buffer);
+        assert!(outbox.is_behind());
+        let state = |n: usize| Live::of(format!("{n:0>64}").parse().expect("the longest id"), Status::Down, Uptime(u64::MAX));
+        let states = std::sync::Arc::new((0..STATES_LIMIT + 500).map(state).collect::<Vec<_>>());
+        let heartbeat = outbox.heartbeat(&Word { health: None, states: std::sync::Arc::clone(&states) }, Uptime(60_000));
+        assert_eq!(heartbeat.states, states[..STATES_LIMIT]);
+        shared::wire::encode(&heartbeat).expect("a payload has room for them");
+    }
+
+    #[test]
     fn an_ack_to_the_boot_before_says_nothing_of_this_one() {
         let buffer = Buffer::open(Card::default(), StreamId(2), BootId(2), 1 << 20, Uptime(0));
         let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer);

@@ -1033,6 +1033,28 @@ mod tests {
         assert_eq!((watch.slots[2].monitor.status(), watch.is_isolated), (Status::Down, false));
     }
 
+    #[tokio::test]
+    async fn what_a_stuck_keeper_does_not_take_becomes_a_gap_that_says_how_much() {
+        let (mut watch, _others) = watch(1);
+        let device: DeviceId = "vake-atm-0".parse().expect("a valid id");
+        let (from, to) = (Status::Up, Status::Down);
+        let change = |n: u64| {
+            let onset = Uptime(n);
+            let change = Transition { device: device.clone(), from, to, onset, last_ok: None, verdict: None, evidence: None };
+            (Body::Transition(change), Uptime(n + 1_500))
+        };
+        // The channel takes a hundred.
+        let told = BACKLOG_LIMIT + 101;
+        watch.backlog.extend((0..told as u64).map(change));
+        watch.hand_over();
+        assert_eq!(watch.backlog.len(), told - 100 - BACKLOG_LIMIT / 2 + 1);
+        let Some((Body::Gap(gap), at)) = watch.backlog.front() else { panic!("{:?}", watch.backlog.front()) };
+        assert_eq!(gap.dropped, Dropped { transitions: BACKLOG_LIMIT as u64 / 2, ..Dropped::default() });
+        assert_eq!((gap.from, gap.to, *at), (Uptime(100), Uptime(BACKLOG_LIMIT as u64 / 2 + 99 + 1_500), gap.to));
+        watch.hand_over();
+        assert!(matches!(watch.backlog.get(1), Some((Body::Transition(_), _))), "the rest is kept");
+    }
+
     #[test]
     fn a_block_of_qualities_is_small_enough_for_a_slow_line() {
         let column = |i: usize| {

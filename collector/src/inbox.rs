@@ -507,6 +507,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn orders_wait_for_room_once_there_are_too_many() {
+        let (sender, mut inbox) = inbox(Arc::default());
+        for _ in 0..ORDERS_LIMIT {
+            sender.send(Command::Tick(Uptime(0))).await.expect("there is room");
+        }
+        let mut late = Box::pin(sender.send(Command::Tick(Uptime(0))));
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut late).await.is_err(), "there is none");
+        assert_eq!(inbox.take().map(|group| group.len()), Some(ORDERS_LIMIT));
+        late.await.expect("there is room now");
+        assert_eq!(inbox.take().map(|group| group.len()), Some(1));
+    }
+
+    #[tokio::test]
     async fn who_sends_learns_that_nobody_takes() {
         let (sender, inbox) = inbox(Arc::default());
         drop(inbox);

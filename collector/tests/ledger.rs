@@ -308,6 +308,30 @@ fn what_can_not_be_dated_is_counted_without_what_is_known() {
 }
 
 #[test]
+fn within_wider_bounds_than_thirty_days_nothing_is_dated() {
+    const DAYS_30_MS: i64 = 30 * 86_400_000;
+    for (wider_ms, gaps) in [(0, 0), (1, 1)] {
+        let mut desk = heard();
+        let (not_before, not_after) = (Millis(BOOT - DAYS_30_MS - 1_000 - wider_ms), Millis(BOOT - 1_000));
+        let told = batch(7, 0, 1, 5_000, vec![boot(7), change("m1", Status::Down, 1_000)]);
+        desk.take(&Batch { sent: None, dating: Dating::Bounds { not_before, not_after }, ..told });
+        let store = Store::open(desk.folder.path()).expect("the file opens");
+        let found = store::gaps(store.connection(), "m").expect("readable");
+        assert_eq!(found.iter().filter(|gap| gap.reason == "undatable").count(), gaps, "{wider_ms}: {found:?}");
+        assert!((desk.metrics.value("ward_batches_undatable_total", "") - gaps as f64).abs() < 0.1);
+    }
+}
+
+#[test]
+fn acks_that_the_broker_does_not_take_are_counted_and_told_the_next_time() {
+    let mut desk = heard();
+    let known = || payload(Lane::Up, encode(&batch(1, BOOT, 1, 9_000, vec![boot(1)])).expect("small"));
+    assert_eq!(desk.acks((0..1_200).map(|_| known()).collect()).len(), 1_000, "so many fit");
+    assert!((desk.metrics.value("ward_outgoing_dropped_total", "") - 200.0).abs() < 0.1);
+    assert_eq!(desk.handle(vec![known()]).map(|ack| ack.through), Some(3));
+}
+
+#[test]
 fn a_branch_that_fell_silent_by_a_clock_that_was_set_back_does_not_come_back_when_the_old_time_does() {
     let mut desk = heard();
     desk.now -= 3_600_000;

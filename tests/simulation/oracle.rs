@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use shared::{Status, StreamId};
+use shared::{Millis, Status, StreamId};
 use ward_collector::outage::Covered;
 use ward_collector::store::{self, GapRow, Store, StreamRow};
 
-use crate::branch::{Branch, CONFIRM_MS, Told, What};
+use crate::branch::{Branch, CONFIRM_MS, Device, Told, What};
 use crate::collector::{Collector, SILENT_AFTER_MS};
 use crate::world::STEP_MS;
 
@@ -129,6 +129,9 @@ pub(crate) fn check_ledger(store: &Store, branch: &Branch, skews: (i64, i64), no
     for (stream, gap) in &ledger.gaps {
         check_counts(*stream, gap, &told);
     }
+    if skews == (0, 0) {
+        check_minutes(store, &ledger, branch);
+    }
     check_arrived(&ledger, branch, now);
 }
 
@@ -172,6 +175,30 @@ fn check_counts(stream: StreamId, gap: &GapRow, told: &BTreeMap<(StreamId, u64),
     );
     if lost.unreadable == 0 {
         assert_eq!((transitions, minutes), (lost.transitions, lost.minutes), "{gap:?}");
+    }
+}
+
+/// The qualities that were told and aren't lost are there, at their minute.
+fn check_minutes(store: &Store, ledger: &Ledger, branch: &Branch) {
+    let db = store.connection();
+    let number = |device: &Device| {
+        let found = db.query_row("select no from device where id = ?1", [device.id.as_str()], |row| row.get::<_, u32>(0));
+        found.expect("in the inventory")
+    };
+    let numbers: Vec<u32> = branch.devices.iter().map(number).collect();
+    for told in &branch.told {
+        // The others fill buffers, and the inventory doesn't know them.
+        let What::Minutes(n) = told.what else { continue };
+        let Some(stream) = ledger.streams.get(&told.stream).filter(|row| row.error_ms < u32::MAX) else { continue };
+        if n != numbers.len() as u64 || told.seq > stream.through || ledger.gap(told.stream, told.seq).is_some() {
+            continue;
+        }
+        let off_ms = Millis::MINUTE / 2 + i64::from(stream.error_ms) + SLACK_MS;
+        let (from, to) = (Millis(told.at - off_ms), Millis(told.at + off_ms));
+        for device in &numbers {
+            let found = store::minutes(db, *device, from, to).expect("readable");
+            assert!(!found.is_empty(), "{told:?} is neither there nor a gap, of device {device}");
+        }
     }
 }
 

@@ -121,6 +121,29 @@ fn while_a_months_backlog_drains_over_64_kbit_per_second_the_present_is_shown_at
     });
 }
 
+#[test]
+fn on_a_metered_line_little_is_said_and_a_change_at_once() {
+    let net = Net::new(1, 2);
+    net.at_the_centre(async || {
+        let metered = |collector: &mut ward_tests::collector::CollectorSettings| collector.report = Some("metered = [\"b1\"]");
+        let world = World::start_with(&net, Duration::from_secs(30), metered, |_| {}).await;
+        for _ in 0..2 {
+            let fell = net.silence(1, 0);
+            is_shown(&world, 0, "down", fell).await;
+            let rose = net.restore(1, 0);
+            is_shown(&world, 0, "up", rose).await;
+        }
+        // For longer than other branches may be silent; a few hundred bytes are what TCP and a word of life take.
+        lasting(Duration::from_secs(5)).await;
+        let before = net.wan_bytes(1);
+        lasting(Duration::from_secs(40)).await;
+        let said = net.wan_bytes(1).up_bytes - before.up_bytes;
+        assert!(said < 1_000, "{said} bytes went up the line in 40 s in which nothing happened");
+        assert_eq!(branch(&world).await["contact"], "connected", "it may be silent for minutes");
+        assert_eq!(world.api().status(&device_id(1, 0)).await.expect("the API answers"), "up");
+    });
+}
+
 /// How long connections are cut: a minute, or as many seconds as `WARD_CUTS_SECONDS` says.
 fn cuts_last() -> Duration {
     let seconds = std::env::var("WARD_CUTS_SECONDS").map_or(Ok(60), |text| text.parse());
