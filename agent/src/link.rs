@@ -474,14 +474,7 @@ async fn poll(mut events: EventLoop, packets: mpsc::Sender<Packet>) -> anyhow::E
 
 /// Keeps a config so that a power cut leaves either the old one or the new one.
 pub(crate) fn keep_config(state_dir: &Path, payload: &[u8]) -> anyhow::Result<()> {
-    let path = config_path(state_dir);
-    let fresh = path.with_extension("new");
-    let what = || format!("writing {}", fresh.display());
-    let mut file = std::fs::File::create(&fresh).with_context(what)?;
-    std::io::Write::write_all(&mut file, payload).with_context(what)?;
-    file.sync_all().with_context(what)?;
-    std::fs::rename(&fresh, &path).with_context(|| format!("renaming to {}", path.display()))?;
-    std::fs::File::open(state_dir).and_then(|dir| dir.sync_all()).context("syncing the state folder")
+    enrol::write(&config_path(state_dir), payload, 0o600)
 }
 
 #[cfg(test)]

@@ -115,23 +115,28 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// The usual checks, against the authorities in a file.
+fn verifier(ca: &Path, time: Time) -> anyhow::Result<Arc<Verifier>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).with_context(|| format!("{} is no CA", ca.display()))?;
+    }
+    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider())).build();
+    let usual = usual.with_context(|| format!("{} is no CA", ca.display()))?;
+    Ok(Arc::new(Verifier { usual, time, is_vouched_for: clock::synchronised().is_some() }))
+}
+
 fn client_config(files: &TlsFiles, time: Time) -> anyhow::Result<ClientConfig> {
     let [ca, certificate, key] = [&files.ca, &files.certificate, &files.key].map(|path| service::handed_over(path));
     let files = TlsFiles { ca, certificate, key };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(&files.ca)? {
-        roots.add(certificate).with_context(|| format!("{} is no CA", files.ca.display()))?;
-    }
+    let verifier = verifier(&files.ca, time)?;
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).with_context(|| format!("reading the key {}", files.key.display()))?;
-    let provider = Arc::new(ring::default_provider());
-    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
-    let usual = usual.with_context(|| format!("{} is no CA", files.ca.display()))?;
-    ClientConfig::builder_with_provider(provider)
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context("choosing TLS versions")?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier { usual, time, is_vouched_for: clock::synchronised().is_some() }))
+        .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(chain, key)
         .with_context(|| format!("{} does not fit {}", files.key.display(), files.certificate.display()))
 }
@@ -141,13 +146,7 @@ fn client_config(files: &TlsFiles, time: Time) -> anyhow::Result<ClientConfig> {
 /// # Errors
 /// When the file can't be read.
 pub fn toward_authority(ca: &Path, time: Time) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
-        roots.add(certificate).with_context(|| format!("{} is no CA", ca.display()))?;
-    }
-    let provider = Arc::new(ring::default_provider());
-    let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
-    without_certificate(Arc::new(Verifier { usual, time, is_vouched_for: clock::synchronised().is_some() }))
+    without_certificate(verifier(ca, time)?)
 }
 
 /// The same, where only the beginning of the authority's fingerprint is known: the collector shows the rest.

@@ -1,9 +1,8 @@
-//! What the branches' boxes last told of themselves: the program that they run, and the trial of their config.
+//! What the branches' boxes last told of themselves: the program that they run.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shared::message::Tried;
 use shared::update::Running;
 use shared::{BranchId, Millis, StreamId};
 
@@ -12,8 +11,6 @@ use shared::{BranchId, Millis, StreamId};
 pub struct Told {
     /// What it runs, when it said so, and in which stream.
     pub running: Option<(Running, Millis, Option<StreamId>)>,
-    /// The newest trial of a config, and when it said so.
-    pub tried: Option<(Tried, Millis)>,
 }
 
 /// All boxes.
@@ -28,11 +25,6 @@ impl Boxes {
     /// A box says what it runs.
     pub fn runs(&self, branch: BranchId, running: Running, stream: Option<StreamId>, now: Millis) {
         self.lock().entry(branch).or_default().running = Some((running, now, stream));
-    }
-
-    /// A box says what became of a config.
-    pub fn tried(&self, branch: BranchId, tried: Tried, now: Millis) {
-        self.lock().entry(branch).or_default().tried = Some((tried, now));
     }
 
     /// What a box has told.

@@ -185,6 +185,7 @@ impl Collector {
             let (readers, data_dir, broker) = (Arc::clone(&readers), settings.data_dir.clone(), broker.clone());
             let ends = updates::Ends {
                 live: Arc::clone(&api.live),
+                readers: Arc::clone(&readers),
                 asks: api.asks.clone(),
                 metered: settings.rollout.metered.clone(),
                 data_dir: settings.data_dir.clone(),

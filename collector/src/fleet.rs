@@ -173,6 +173,8 @@ pub struct BranchState {
     pub health: Option<Health>,
     /// The agent's version.
     pub version: String,
+    /// Version of the config that its agent is to have, once there is one.
+    pub config_wanted: Option<u64>,
     /// Health and version as they were told last.
     told: (Option<Health>, String),
     live_observed: Option<Millis>,

@@ -449,7 +449,6 @@ impl Ingest {
                         let stream = self.live.fleet().branches[branch].stream();
                         self.live.boxes.runs(id.clone(), running, stream, now);
                     }
-                    Answer::Tried(tried) => self.live.boxes.tried(id.clone(), tried, now),
                     other => self.live.answers.take(id.clone(), other),
                 }
                 Ok(None)
@@ -1177,7 +1176,15 @@ impl Ingest {
 
     fn publish_configs(&mut self, now: Millis) {
         match self.versioned_configs(now) {
-            Ok(orders) => orders.into_iter().for_each(|order| self.send(Outgoing::Config(order))),
+            Ok(orders) => {
+                self.live.change(now, |fleet| {
+                    for order in &orders {
+                        let at = fleet.branch(&order.branch);
+                        at.into_iter().for_each(|at| fleet.branches[at].config_wanted = Some(order.config.version));
+                    }
+                });
+                orders.into_iter().for_each(|order| self.send(Outgoing::Config(order)));
+            }
             Err(error) => tracing::error!(%error, "configs can't be given versions: agents keep what they have"),
         }
     }

@@ -1,7 +1,5 @@
 //! Secrets: made at random, known by digests, and passwords hashed so that trying many takes long.
 
-use std::fmt::Write;
-
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use rand::distr::{Alphanumeric, SampleString};
@@ -40,12 +38,7 @@ pub fn csrf(cookie: &Digest) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(b"ward csrf");
     context.update(cookie);
-    let digest = context.finish();
-    digest.as_ref().iter().take(16).fold(String::new(), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    ward_agent::enrol::to_hex(&context.finish().as_ref()[..16])
 }
 
 /// Whether two texts are the same, in a time that doesn't tell how much of them is.

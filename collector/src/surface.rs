@@ -129,6 +129,7 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "devices": branch.devices.len(),
         "agent_version": if branch.version.is_empty() { Value::Null } else { json!(branch.version) },
         "config_version": health.map(|health| health.config),
+        "config_wanted": branch.config_wanted,
         "cut": cut_json(branch),
         "uplinks": uplinks_json(fleet, at),
         "waiting": health.map(|health| health.waiting),

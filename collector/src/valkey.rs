@@ -225,10 +225,5 @@ fn read(path: &Path) -> anyhow::Result<String> {
 
 /// A text's digest: names there are short, whatever is asked.
 fn short(text: &str) -> String {
-    use std::fmt::Write;
-    secrets::digest(text).iter().fold(String::new(), |mut out, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    ward_agent::enrol::to_hex(&secrets::digest(text))
 }

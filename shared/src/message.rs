@@ -282,26 +282,7 @@ pub enum Answer {
     },
     /// What the agent runs. Told when asked by [`Ask::Update`], and when it changes.
     Running(Running),
-    /// What became of the trial of a config. Told when it ends, and each time that the config is tried again.
-    Tried(Tried),
 }
-
-/// The trial of a config.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tried {
-    /// The config's version.
-    pub version: u64,
-    /// Whether it is held: devices answer now, and none that it names does.
-    pub is_held: bool,
-    /// Devices that the config before didn't have at that address, by their place in this one, at most [`FRESH_LIMIT`]; and
-    /// whether they answer.
-    pub fresh: Vec<(u16, bool)>,
-    /// How many such devices there are.
-    pub fresh_total: u16,
-}
-
-/// Most devices in one [`Tried`].
-pub const FRESH_LIMIT: usize = 1_000;
 
 /// Why a question can't be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

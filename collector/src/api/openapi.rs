@@ -161,6 +161,7 @@ fn agent_says() -> Value {
         ("silent_after_ms", count()),
         ("agent_version", or_null(text())),
         ("config_version", or_null(count())),
+        ("config_wanted", or_null(count())),
         ("waiting", or_null(count())),
         ("buffer_bytes", or_null(count())),
         ("buffer_volatile", or_null(flag())),

@@ -1,9 +1,6 @@
 //! The collector's own certificate authority: it vouches for boxes, for the broker, for the collector, and for configs.
 
-use std::fs::File;
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -283,13 +280,5 @@ fn named(name: &str) -> DistinguishedName {
 
 /// Writes a file that only its owner may read, so that a power cut leaves the old one or the new one.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let what = || format!("writing {}", path.display());
-    let fresh = path.with_extension("new");
-    let _ = std::fs::remove_file(&fresh);
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh).with_context(what)?;
-    file.write_all(bytes).with_context(what)?;
-    file.sync_all().with_context(what)?;
-    std::fs::rename(&fresh, path).with_context(what)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).with_context(what)
+    ward_agent::enrol::write(path, bytes, 0o600)
 }

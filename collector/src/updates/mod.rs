@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::feed::Live;
 use crate::ingest::Outgoing;
-use crate::store::{self, Reach, Store, StoreError};
+use crate::store::{self, Reach, Readers, Store, StoreError};
 
 /// How often it is looked what is staged and what boxes have told.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -75,6 +75,8 @@ fn is_meant(reach: &Reach, metered: &BTreeSet<BranchId>, branch: &BranchId) -> b
 pub struct Ends {
     /// What boxes have told.
     pub live: Arc<Live>,
+    /// The collector's file.
+    pub readers: Arc<Readers>,
     /// Where questions go.
     pub asks: mpsc::Sender<Outgoing>,
     /// Branches on lines where each kilobyte costs money.
@@ -114,8 +116,7 @@ fn look(ends: &Ends, mut boxes: HashMap<BranchId, Box>) -> Looked {
 
 fn round(ends: &Ends, boxes: &mut HashMap<BranchId, Box>) -> Result<(), StoreError> {
     let now = clock::now();
-    let mut store = Store::open(&ends.data_dir)?;
-    let (offers, reach) = (store::builds(store.connection())?, store::reach(store.connection())?);
+    let (offers, reach) = ends.readers.read(|db| Ok((store::builds(db)?, store::reach(db)?)))?;
     let offers: Vec<Offer> = offers.into_iter().map(|(offer, _)| offer).collect();
     let branches: Vec<(BranchId, Option<StreamId>)> =
         ends.live.fleet().branches.iter().map(|branch| (branch.info.id.clone(), branch.stream())).collect();
@@ -145,6 +146,7 @@ fn round(ends: &Ends, boxes: &mut HashMap<BranchId, Box>) -> Result<(), StoreErr
     if news.is_empty() {
         return Ok(());
     }
+    let mut store = Store::open(&ends.data_dir)?;
     store.transaction(|db| news.iter().try_for_each(|(branch, running, told)| store::put_program(db, branch, running, *told)))?;
     for (branch, running, _) in news {
         let (stage, why) = store::stage_words(&running.stage);

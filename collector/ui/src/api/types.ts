@@ -27,7 +27,6 @@ export interface Uplink {
 export type BranchTold = Partial<Schemas["Branch"]> & Pick<Schemas["Branch"], "id" | "name"> & {
   uplinks?: Uplink[];
   cut?: { from_ms: number; to_ms: number | null; verdict: Verdict | null; is_provisional: boolean; reason: string | null } | null;
-  config_wanted?: number;
 };
 /** A branch with the moment at which the collector described it: of a healthy one it may not speak for minutes. */
 export type Branch = BranchTold & { told_at: number };

@@ -43,7 +43,7 @@ export default function Inventory() {
 function Pending() {
   void drawn.value;
   const words = t();
-  const pending = [...board.places.values()].filter(({ branch }) => branch.config_wanted !== undefined && branch.config_wanted !== branch.config_version);
+  const pending = [...board.places.values()].filter(({ branch }) => branch.config_wanted != null && branch.config_wanted !== branch.config_version);
   if (pending.length === 0) return null;
   return (
     <details>
