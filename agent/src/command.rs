@@ -308,10 +308,12 @@ fn run(config: &Path) -> anyhow::Result<()> {
     let restart = role.present.restart.clone();
     if let (Some(enrolment), true) = (&settings.enrolment, role.is_guardian) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
-        return match runtime.block_on(guardian::run(&settings, enrolment, config))? {
-            guardian::Ending::Stopped => Ok(()),
-            guardian::Ending::Decided => Err(role.again()),
-        };
+        match runtime.block_on(guardian::run(&settings, enrolment, config)) {
+            Ok(guardian::Ending::Stopped) => return Ok(()),
+            Ok(guardian::Ending::Decided) => return Err(role.again()),
+            // A card that takes nothing is no reason for a branch without an agent.
+            Err(error) => tracing::error!(error = format!("{error:#}"), "a trial can't go on: this program probes"),
+        }
     }
     probe_and_report(settings, role.present.clone())?;
     // A build that is tried has a guardian, which goes on.
@@ -325,14 +327,14 @@ fn probe_and_report(settings: Settings, present: Present) -> anyhow::Result<()> 
         tracing::info!(branch = %settings.branch, socket = prober.kind().explanation(), "ward-agent begins");
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hangup = signal(SignalKind::hangup())?;
+        // Only a guardian asks for that, and only of the program that it watches.
+        let mut hangup = present.is_tried.then(|| signal(SignalKind::hangup())).transpose()?;
         let (stop, restart) = (shutdown.clone(), present.restart.clone());
         tokio::spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => service::ends(),
                 _ = interrupt.recv() => service::ends(),
-                // The guardian makes room for another program.
-                _ = hangup.recv() => restart.cancel(),
+                Some(_) = async { hangup.as_mut()?.recv().await } => restart.cancel(),
             }
             tracing::info!("ward-agent ends");
             stop.cancel();

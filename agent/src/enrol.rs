@@ -277,8 +277,9 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     let fresh = path.with_extension("new");
     let _ = std::fs::remove_file(&fresh);
     let mut file = std::fs::File::options().write(true).create_new(true).mode(mode).open(&fresh).with_context(what)?;
-    file.write_all(bytes).with_context(what)?;
-    file.sync_all().with_context(what)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    // A part of a file must not fill a card.
+    written.inspect_err(|_| drop(std::fs::remove_file(&fresh))).with_context(what)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let owner = std::fs::metadata(folder).with_context(what)?;
     // Only root can, and only root has to: the agent owns its folder.

@@ -13,6 +13,7 @@ use shared::update::{Reply, Wish};
 use shared::{StreamId, Uptime};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::service::Pulse;
 use crate::settings::{Broker, Enrolment, Settings};
@@ -166,6 +167,8 @@ pub async fn run(settings: &Settings, enrolment: &Enrolment, config: &Path) -> a
         let times = (u64::from(settings.update.shadow_ms), u64::from(settings.update.trial_ms));
         let mut judgement = Judgement::new(began, times.0, times.1);
         let mut asked: Option<Uptime> = None;
+        // Beside the looks: a line that is cut may let a question hang for longer than systemd waits for a sign of life.
+        let mut asking: Option<JoinHandle<Word>> = None;
         let mut is_noted = false;
         let [terminate, interrupt] = &mut stop;
         let why = loop {
@@ -186,17 +189,25 @@ pub async fn run(settings: &Settings, enrolment: &Enrolment, config: &Path) -> a
                 report.devices.is_empty() || report.devices.iter().any(is_seen)
             };
             judgement.answers(report.as_ref().map(has_looked), clock::uptime());
-            if asked.is_none_or(|at| clock::uptime().since(at) >= ASK_EVERY_MS.min(times.1 / 2)) {
+            if let Some(answered) = asking.take_if(|asking| asking.is_finished()) {
+                judgement.heard(answered.await.unwrap_or(Word::Unreachable), clock::uptime());
+            }
+            if asking.is_none() && asked.is_none_or(|at| clock::uptime().since(at) >= ASK_EVERY_MS.min(times.1 / 2)) {
                 let known = report.and_then(|report| report.now_ms).map(shared::Millis);
                 let time = tls::Time { known, past: Some(trial.held.offer.staged) };
-                let word = ask(enrolment, &settings.state_dir, &settings.broker, time, trial.before).await;
-                judgement.heard(word, clock::uptime());
+                let (enrolment, state_dir, broker) = (enrolment.clone(), settings.state_dir.clone(), settings.broker.clone());
+                asking = Some(tokio::spawn(async move { ask(&enrolment, &state_dir, &broker, time, trial.before).await }));
                 asked = Some(clock::uptime());
             }
             let now = clock::uptime();
             if judgement.has_got_on(now) && !is_noted {
                 slots.trial_got_on();
-                place.keep(&slots)?;
+                // So has this program, which was counted as started.
+                slots.got_on();
+                // A build that works is not ended for it.
+                let _ = place
+                    .keep(&slots)
+                    .inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "a trial can't be noted"));
                 is_noted = true;
             }
             match judgement.decide(now) {
@@ -224,6 +235,7 @@ pub async fn run(settings: &Settings, enrolment: &Enrolment, config: &Path) -> a
             Some(why) => {
                 tracing::error!(build, why, "a build is refused: the program before it goes on");
                 slots.refuse(why);
+                slots.got_on();
                 place.keep(&slots)?;
                 tried.end(Signal::HUP).await;
                 return Ok(Ending::Decided);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use shared::update::Build;
 use tokio_util::sync::CancellationToken;
 
 use crate::guardian::TRIED;
@@ -31,6 +32,17 @@ pub struct Role {
 /// # Errors
 /// When this program can't read itself.
 pub fn begin(settings: &Settings, config: &Path) -> anyhow::Result<Role> {
+    if settings.enrolment.is_none() {
+        // Nobody sends builds to a box that has not joined.
+        let present = Present {
+            build: Build::default(),
+            config: config.to_owned(),
+            is_tried: false,
+            is_floor: true,
+            restart: CancellationToken::new(),
+        };
+        return Ok(Role { present, is_guardian: false, floor: PathBuf::new() });
+    }
     let own = std::env::current_exe().context("asking for this program's path")?;
     let present = |build, is_tried| Present {
         build,
@@ -61,11 +73,15 @@ pub fn begin(settings: &Settings, config: &Path) -> anyhow::Result<Role> {
 }
 
 /// Becomes the build in force. Where there is none, or it can't be, this returns what is remembered then.
-fn give_way(place: &Place, mut slots: Slots, build: shared::update::Build, own: &Path, config: &Path) -> Slots {
+fn give_way(place: &Place, mut slots: Slots, build: Build, own: &Path, config: &Path) -> Slots {
     let before = slots.clone();
     let begun = slots.begin(build);
     // What can't be counted is not started: it might end again and again.
     let is_kept = slots == before || place.keep(&slots).inspect_err(unkept).is_ok();
+    if !is_kept {
+        // Nor is anything tried that can't be counted.
+        slots.trial = None;
+    }
     let (Some(_), Some(held)) = (begun.filter(|_| is_kept), slots.good.clone()) else { return slots };
     let error = match place.inspect(&held) {
         Ok(program) => anyhow::Error::from(run(&program, config).env(FLOOR, own).exec()),

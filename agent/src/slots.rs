@@ -280,6 +280,22 @@ mod tests {
     }
 
     #[test]
+    fn a_build_in_force_that_watches_another_for_long_is_not_lost_for_it() {
+        let mut slots = Slots::of(FLOOR);
+        slots.propose(offer(1), StreamId(1));
+        slots.confirm();
+        slots.propose(offer(2), StreamId(2));
+        // Power cuts while nothing can be decided, as the line is cut; each time both get on.
+        for _ in 0..10 {
+            assert_eq!(slots.begin(FLOOR), Some(Slot::A));
+            assert_eq!(slots.try_it(), Some(Slot::B));
+            slots.trial_got_on();
+            slots.got_on();
+        }
+        assert!(slots.trial.is_some() && slots.refused.is_none());
+    }
+
+    #[test]
     fn another_package_has_the_first_word() {
         let mut slots = Slots::of(FLOOR);
         slots.propose(offer(1), StreamId(1));
