@@ -446,6 +446,8 @@ impl<S: Store> Buffer<S> {
         let done = self.disk.of_run(run).take_while(|(_, stored)| stored.last <= through);
         let done: Vec<Position> = done.map(|(at, _)| *at).collect();
         done.iter().for_each(|at| self.disk.remove(*at));
+        // It may have been these that can't be read; if the next can't be either, it says so again.
+        self.is_blocked &= done.is_empty();
         let mut writes = std::mem::take(&mut self.owed);
         writes.extend(done.into_iter().map(Write::Remove));
         if run == self.run.ordinal {
@@ -1255,8 +1257,12 @@ mod tests {
         assert_eq!(buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(2)), None);
         assert!(buffer.is_blocked());
         // It was on its way already, and the collector has it.
+        buffer.append(transition(3), Uptime(3));
         buffer.ack(StreamId(1), chunk.end.seq, Uptime(3));
-        assert_eq!(buffer.next(chunk.end, GROUP_LIMIT_BYTES, Uptime(20_000)), None);
+        assert!(!buffer.is_blocked());
+        let next = buffer.next(chunk.end, GROUP_LIMIT_BYTES, Uptime(4)).expect("what comes after it goes out at once");
+        buffer.ack(StreamId(1), next.end.seq, Uptime(5));
+        assert_eq!(buffer.next(next.end, GROUP_LIMIT_BYTES, Uptime(20_000)), None);
         assert!(!buffer.is_blocked());
     }
 

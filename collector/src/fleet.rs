@@ -175,8 +175,8 @@ pub struct BranchState {
     pub version: String,
     /// Version of the config that its agent is to have, once there is one.
     pub config_wanted: Option<u64>,
-    /// Health and version as they were told last.
-    told: (Option<Health>, String),
+    /// Health, version and wanted config as they were told last.
+    told: (Option<Health>, String, Option<u64>),
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
@@ -679,14 +679,16 @@ impl Fleet {
     fn refresh_branch(&mut self, at: usize, now: Millis, touched: &mut Touched) {
         let branch = &mut self.branches[at];
         let contact = branch.contact_at(now);
-        if contact != branch.contact || branch.health != branch.told.0 || branch.version != branch.told.1 {
+        let is_as_told =
+            branch.health == branch.told.0 && branch.version == branch.told.1 && branch.config_wanted == branch.told.2;
+        if contact != branch.contact || !is_as_told {
             if contact != branch.contact
                 && let Some(ended) = branch.turn(contact, now)
             {
                 self.ended.push((at, ended));
             }
             branch.contact = contact;
-            branch.told = (branch.health.clone(), branch.version.clone());
+            branch.told = (branch.health.clone(), branch.version.clone(), branch.config_wanted);
             touched.branches.push(at);
         }
         let branch = &self.branches[at];
@@ -698,6 +700,11 @@ impl Fleet {
                 let before = std::mem::replace(&mut device.view, view);
                 let is_measured = device.told != device.quality;
                 device.told = device.quality;
+                // A branch tells how its providers' lines are.
+                let is_line = device.uplink.is_some() && before.status != device.view.status;
+                if is_line && touched.branches.last() != Some(&at) {
+                    touched.branches.push(at);
+                }
                 touched.devices.push(TouchedDevice { device: *index, before, is_measured });
             }
             due = earlier(earlier(due, device.flips_end(now)), device.maintenance_turns(now));
@@ -728,7 +735,8 @@ impl BranchState {
             silent_after_ms: 0,
             health: None,
             version: String::new(),
-            told: (None, String::new()),
+            told: (None, String::new(), None),
+            config_wanted: None,
             live_observed: None,
             live_until: None,
             stream: None,

@@ -397,8 +397,9 @@ impl Ingest {
                 }
                 Command::Republish => self.publish_configs(now),
                 Command::Reload => {
-                    // What is staged speaks of devices by their present places.
+                    // What is staged, and what cuts have ended, speaks of devices and branches by their present places.
                     self.commit(now);
+                    self.write_cuts();
                     self.reload(now);
                 }
                 Command::Revoked(branches) => self.revoked = branches,
@@ -406,6 +407,7 @@ impl Ingest {
                 Command::Edit(change, answer) => {
                     // What is staged speaks of devices by their present places.
                     self.commit(now);
+                    self.write_cuts();
                     // Whoever asked may have gone.
                     let _ = answer.send(self.edit(&change, now));
                 }
@@ -844,8 +846,10 @@ impl Ingest {
         self.live.prepare(|fleet| fleet.heartbeat(branch, &believed, through, now));
         let restate = self.wants_restatement(branch, heartbeat.stream, now);
         let due = self.acked_at.get(id).is_none_or(|at| now.since(*at) >= CLOCK_ACK_MS);
+        // It tells states because it is behind: an ack that was lost may be all that it waits for.
+        let is_behind = through < heartbeat.last && !heartbeat.states.is_empty();
         // An agent that doesn't know the time, or is not sure what has arrived, waits for this.
-        if !is_dated || restate || due {
+        if !is_dated || restate || due || is_behind {
             self.acked_at.insert(id.clone(), now);
             let ack = Ack { stream: heartbeat.stream, through, now, echo: Some(heartbeat.sent), restate };
             self.send(Outgoing::Ack(id.clone(), ack));

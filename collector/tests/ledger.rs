@@ -323,6 +323,24 @@ fn within_wider_bounds_than_thirty_days_nothing_is_dated() {
 }
 
 #[test]
+fn an_agent_that_is_behind_hears_again_what_has_arrived() {
+    let mut desk = heard();
+    desk.now += 20_000;
+    desk.handle(vec![heartbeat(1, BOOT, 3, 30_000)]);
+    // The ack of number 3 was lost, and the card that holds it can't be read: only its states go out.
+    let live = |states| {
+        let dating = Some(Dating::Fixed { boot_at: Millis(BOOT), error_ms: 10 });
+        let (sent, observed_through) = (Uptime(31_000), Uptime(31_000));
+        let heartbeat =
+            shared::Heartbeat { stream: shared::StreamId(1), sent, dating, last: 5, observed_through, health: None, states };
+        payload(Lane::Live, encode(&heartbeat).expect("small"))
+    };
+    assert_eq!(desk.handle(vec![live(Vec::new())]), None, "its batches are on their way");
+    let states = vec![shared::Live::of("m1".parse().expect("an id"), Status::Up, Uptime(1_000))];
+    assert_eq!(desk.handle(vec![live(states)]).map(|ack| ack.through), Some(3));
+}
+
+#[test]
 fn acks_that_the_broker_does_not_take_are_counted_and_told_the_next_time() {
     let mut desk = heard();
     let known = || payload(Lane::Up, encode(&batch(1, BOOT, 1, 9_000, vec![boot(1)])).expect("small"));

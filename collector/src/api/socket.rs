@@ -15,12 +15,13 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::message::{Ask, WATCHED_LIMIT};
 use shared::{BranchId, DeviceId};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::MissedTickBehavior;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::Api;
@@ -38,6 +39,8 @@ const READ_BUFFER_BYTES: usize = 1_024;
 /// Most bytes of a frame. The write buffer keeps the size of the largest for as long as its reader stays, and a snapshot of
 /// 10,000 devices has 4 MB.
 const FRAME_BYTES: usize = 2_048;
+/// Most bytes that wait for a reader beside a frame: one that pings and reads nothing gets no further.
+const WRITE_LIMIT_BYTES: usize = 16 * 1_024;
 /// Largest message that a reader may send.
 const HEARD_LIMIT_BYTES: usize = 4_096;
 /// How often a reader hears that the feed is alive.
@@ -47,6 +50,8 @@ const WATCH_MS: u32 = 30_000;
 /// Time for a frame, and for a message, to be taken: a reader that doesn't read is dropped.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
+/// Why a reader is dropped that takes a part of a message and no more.
+const HALF_TOLD: &str = "too slow: connect again for a new snapshot, this one stopped halfway";
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -97,7 +102,10 @@ pub(super) async fn updates(
     let reader = Reader { who: caller.who, interest, resume };
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
-        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(WRITE_LIMIT_BYTES);
         let config = config.max_message_size(Some(HEARD_LIMIT_BYTES)).max_frame_size(Some(HEARD_LIMIT_BYTES));
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
         serve(socket, api, reader).await;
@@ -140,8 +148,11 @@ async fn serve(mut socket: Socket, api: Arc<Api>, reader: Reader) {
     api.metrics.shift("websocket_connections_active", 1.0);
     if let Err(reason) = feed(&mut socket, &api, &reader).await {
         api.metrics.add("ward_websocket_dropped_total", "", 1);
-        let closing = json!({ "type": "closing", "reason": reason }).to_string();
-        let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::text(closing))).await;
+        let closing = Message::text(json!({ "type": "closing", "reason": reason }).to_string());
+        // Between the frames of a message there may be words of control, and no other message.
+        let close = Message::Close(Some(CloseFrame { code: CloseCode::Again, reason: reason.into() }));
+        let last = if reason == HALF_TOLD { close } else { closing };
+        let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(last)).await;
     }
     api.metrics.shift("ward_websocket_connections_active", -1.0);
     api.metrics.shift("websocket_connections_active", -1.0);
@@ -162,6 +173,7 @@ async fn feed(socket: &mut Socket, api: &Api, reader: &Reader) -> Result<(), &'s
         send(socket, message).await?;
     }
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             message = messages.recv() => match message {
@@ -173,7 +185,16 @@ async fn feed(socket: &mut Socket, api: &Api, reader: &Reader) -> Result<(), &'s
                 if !api.gate.still_knows(&reader.who, clock::now()) {
                     return Err("what you may see has changed: sign in again");
                 }
-                send(socket, api.live.heartbeat(&reader.interest, clock::now()).into()).await?;
+                let heartbeat = api.live.heartbeat(&reader.interest, clock::now());
+                // It names the last message: one that still waits must not seem lost.
+                for _ in 0..messages.len() {
+                    match messages.try_recv() {
+                        Ok(message) => send(socket, message).await?,
+                        Err(TryRecvError::Lagged(_)) => return Err("too slow: connect again for a new snapshot"),
+                        Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                    }
+                }
+                send(socket, heartbeat.into()).await?;
             }
             read = socket.next() => match read {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
@@ -221,8 +242,7 @@ fn hear(text: &str, api: &Api, interest: &Interest) -> Result<(), String> {
 }
 
 async fn send(socket: &mut Socket, text: Utf8Bytes) -> Result<(), &'static str> {
-    let slow = "too slow: connect again for a new snapshot";
-    tokio::time::timeout(MESSAGE_LIMIT, send_frames(socket, text.into())).await.unwrap_or(Err(slow))
+    tokio::time::timeout(MESSAGE_LIMIT, send_frames(socket, text.into())).await.unwrap_or(Err(HALF_TOLD))
 }
 
 /// Sends a text frame by frame, so that no more of it than that is copied for each reader.
@@ -235,7 +255,7 @@ async fn send_frames(socket: &mut Socket, text: Bytes) -> Result<(), &'static st
         match tokio::time::timeout(FRAME_LIMIT, socket.send(frame)).await {
             Ok(Ok(())) => from = to,
             Ok(Err(_)) => return Err("the connection is gone"),
-            Err(_) => return Err("too slow: connect again for a new snapshot"),
+            Err(_) => return Err(HALF_TOLD),
         }
     }
     Ok(())
