@@ -41,6 +41,8 @@ pub struct Run {
     pub boot: BootId,
     /// Last sequence number that is known to have been given out.
     pub last: u64,
+    /// When that was written: no entry up to it is of a later moment.
+    pub at: Uptime,
     /// Whether the run ended by itself with everything on disk or acknowledged.
     pub clean: bool,
     /// How its boot is dated, as far as it was known when this was written.
@@ -216,7 +218,7 @@ impl<S: Store> Buffer<S> {
         let mut buffer = Self {
             store,
             // What an earlier run of this boot has learnt of the time still holds.
-            run: Run { ordinal, stream, boot, last: 0, clean: false, dating },
+            run: Run { ordinal, stream, boot, last: 0, at: now, clean: false, dating },
             older,
             disk,
             memory: VecDeque::new(),
@@ -371,6 +373,7 @@ impl<S: Store> Buffer<S> {
             stored.push((at, describe(&group, bytes.len())));
             writes.push(Write::Put(at, bytes));
         }
+        self.run.at = now;
         writes.push(Write::Run(self.run.clone()));
         if let Err(error) = self.store.commit(writes) {
             if error.kind() == io::ErrorKind::TimedOut {
@@ -734,7 +737,8 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
         for (i, (at, stored)) in groups.iter().enumerate() {
             let mut lose = |first: u64, through: u64, from: Uptime| {
                 let next = groups[i..].iter().find_map(|(_, stored)| *stored);
-                keep(&mut disk, &mut repairs, run.ordinal, &lost_group(first, through, from, next.map_or(from, |next| next.to)));
+                let to = next.map_or(run.at, |next| next.to).max(from);
+                keep(&mut disk, &mut repairs, run.ordinal, &lost_group(first, through, from, to));
             };
             let from = end.map_or(Uptime(0), |(_, to)| to);
             if let Some((last, to)) = end.filter(|(last, _)| last + 1 < at.seq) {
@@ -754,7 +758,7 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
         }
         // A run's last number is written together with its last group: what lies between the two was on disk once.
         if let Some((last, to)) = end.filter(|(last, _)| *last < run.last) {
-            keep(&mut disk, &mut repairs, run.ordinal, &lost_group(last + 1, run.last, to, to));
+            keep(&mut disk, &mut repairs, run.ordinal, &lost_group(last + 1, run.last, to, run.at.max(to)));
         }
     }
     if !repairs.is_empty() {
@@ -1094,8 +1098,23 @@ mod tests {
             "updates find these on cards: a changed field needs a new form"
         );
         assert_eq!(decode(&encode(&group)), Some(group));
-        let run = Run { ordinal: 3, stream: StreamId(7), boot: BootId(1), last: 9, clean: true, dating: None };
-        assert_eq!(crate::enrol::to_hex(&postcard::to_stdvec(&run).expect("written")), "030701090100");
+        let run = Run { ordinal: 3, stream: StreamId(7), boot: BootId(1), last: 9, at: Uptime(5), clean: true, dating: None };
+        assert_eq!(crate::enrol::to_hex(&postcard::to_stdvec(&run).expect("written")), "03070109050100");
+    }
+
+    #[test]
+    fn a_damaged_group_with_nothing_after_it_may_have_been_of_any_moment_until_it_was_written() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.ack(StreamId(1), 1, Uptime(0));
+        buffer.append(transition(40_000), Uptime(41_500));
+        buffer.tick(false, Uptime(41_500));
+        drop(buffer);
+        disk.0.borrow_mut().contents.groups.values_mut().for_each(|group| group[3] ^= 1);
+        let mut next = open(disk, 2);
+        let chunk = next.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(60_000)).expect("a gap");
+        let [Delta { body: Body::Gap(gap), .. }] = chunk.group.deltas.as_slice() else { panic!("{chunk:?}") };
+        assert_eq!((gap.from, gap.to, gap.dropped.unreadable), (Uptime(0), Uptime(41_500), 1));
     }
 
     #[test]

@@ -335,7 +335,7 @@ mod tests {
     const LIMIT: u64 = 64 * 1024 * 1024;
 
     fn run(ordinal: u32) -> Run {
-        Run { ordinal, stream: StreamId(7), boot: BootId(1), last: 9, clean: false, dating: None }
+        Run { ordinal, stream: StreamId(7), boot: BootId(1), last: 9, at: Uptime(0), clean: false, dating: None }
     }
 
     #[test]
