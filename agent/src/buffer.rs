@@ -106,6 +106,8 @@ struct Stored {
     minutes: u64,
     from: Uptime,
     to: Uptime,
+    /// No later entry is of an earlier moment: what is lost may have been of any in its time.
+    since: Uptime,
 }
 
 /// The groups on disk by position, with their sums.
@@ -746,7 +748,7 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
             }
             match stored {
                 Some(stored) => {
-                    end = Some((stored.last, stored.to));
+                    end = Some((stored.last, stored.since));
                     disk.insert(*at, *stored);
                 }
                 None => {
@@ -873,7 +875,8 @@ fn describe(group: &Group, bytes: usize) -> Stored {
     let begin = |d: &Delta| gap_of(&d.body, d.at).from.min(d.at);
     let from = group.deltas.iter().map(begin).min().unwrap_or_default();
     let to = group.deltas.iter().map(|d| d.at).max().unwrap_or_default();
-    Stored { last: group.last(), bytes, minutes, from, to }
+    let since = group.deltas.last().map_or(to, |d| if let Body::Gap(gap) = &d.body { gap.from } else { d.at });
+    Stored { last: group.last(), bytes, minutes, from, to, since }
 }
 
 fn encode(group: &Group) -> Vec<u8> {

@@ -61,6 +61,7 @@ fn a_damaged_group_on_a_full_disk_does_not_hang_the_agent() {
 fn a_damaged_group_takes_out_all_of_the_time_that_its_entries_tell_of() {
     run(17);
     run(108);
+    run(259);
     run(38);
     run(1343);
 }
