@@ -413,12 +413,13 @@ impl<S: Store> Buffer<S> {
         }
         let (older, disk, orphans) = load(&mut self.store)?;
         // Where it has gone out already, the collector knows no better than that a run began.
-        if let Some((1, Delta { body: Body::Boot(boot), .. }, bytes)) = self.memory.front_mut() {
+        if let Some((1, delta, bytes)) = self.memory.front_mut()
+            && let Body::Boot(boot) = &mut delta.body
+        {
             boot.previous = older.iter().max_by_key(|run| run.ordinal).map(previous_of);
-            let now = postcard::experimental::serialized_size(&Body::Boot(boot.clone())).unwrap_or(0);
-            *bytes = now;
+            let before = std::mem::replace(bytes, postcard::experimental::serialized_size(delta).unwrap_or(0));
+            self.memory_bytes = self.memory_bytes - before + *bytes;
         }
-        self.memory_bytes = self.memory.iter().map(|(.., bytes)| bytes).sum();
         self.append_orphans(orphans, now);
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
         self.run.dating = self.run.dating.or_else(|| dating_of(&older, self.run.boot));

@@ -508,8 +508,7 @@ mod tests {
             assert!(publish(&mut connection).is_ok_and(|taken| taken), "{n}");
         }
         assert!(publish(&mut connection).is_ok_and(|taken| !taken), "it is full");
-        connection.full_since = connection.full_since.map(|since| Uptime(since.0.saturating_sub(STUCK_MS)));
-        connection.full_since = connection.full_since.map(|since| Uptime(since.0.saturating_sub(1_000)));
+        connection.full_since = connection.full_since.map(|since| Uptime(since.0.saturating_sub(STUCK_MS + 1_000)));
         let error = publish(&mut connection).expect_err("it is given up");
         assert!(error.to_string().contains("has sent nothing for 30 s"), "{error}");
     }

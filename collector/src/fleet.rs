@@ -1299,6 +1299,19 @@ mod tests {
     }
 
     #[test]
+    fn a_branch_is_told_anew_when_a_providers_line_in_it_falls() {
+        let mut fleet = heard();
+        fleet.set_manners(|device| (3, (device.id.as_str() == "a").then(|| "a provider".to_owned())));
+        let mut told = |device: usize, from: Status, to: Status, second: i64| {
+            fleet.change(device, from, &change(to, second));
+            fleet.observed(0, StreamId(1), 3, Some(at(second)), at(second));
+            fleet.refresh(at(second)).branches
+        };
+        assert_eq!(told(1, Status::Down, Status::Up, 10), [0; 0], "no line of a provider's");
+        assert_eq!(told(0, Status::Up, Status::Down, 11), [0]);
+    }
+
+    #[test]
     fn an_agent_that_restarts_for_another_build_is_missed_only_once_it_stays_away() {
         let mut fleet = heard();
         let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");

@@ -121,10 +121,15 @@ impl Drop for Follower {
 
 /// The devices of a delta, which has to be the one after `seq`: each as it is now, since a delta tells what is new of it.
 fn updates(message: &Value, seq: &mut u64, known: &mut HashMap<String, Value>) -> Result<Vec<Update>> {
+    let number = message["seq"].as_u64();
+    // A page that hears of a number before it has the message believes that it has missed it.
+    if message["type"] == "heartbeat" && number.is_none_or(|number| number > *seq) {
+        bail!("a sign of life names {number:?}, and {seq} is the last that came");
+    }
     if message["type"] != "delta" {
         return Ok(Vec::new());
     }
-    let number = message["seq"].as_u64().context("a delta has a number")?;
+    let number = number.context("a delta has a number")?;
     if number != *seq + 1 {
         bail!("delta {number} came after {seq}");
     }
