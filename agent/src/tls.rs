@@ -130,8 +130,7 @@ fn client_config(files: &TlsFiles, time: Time) -> anyhow::Result<ClientConfig> {
     let [ca, certificate, key] = [&files.ca, &files.certificate, &files.key].map(|path| service::handed_over(path));
     let files = TlsFiles { ca, certificate, key };
     let verifier = verifier(&files.ca, time)?;
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).with_context(|| format!("reading the key {}", files.key.display()))?;
+    let (chain, key) = identity(&files.certificate, &files.key)?;
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context("choosing TLS versions")?
@@ -216,6 +215,16 @@ impl ServerCertVerifier for ByFingerprint {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         ring::default_provider().signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// A certificate with its chain, and the key, from PEM files.
+///
+/// # Errors
+/// When one can't be read, with its path.
+pub fn identity(certificate: &Path, key: &Path) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("reading the key {}", key.display()))?;
+    Ok((chain, key))
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -14,6 +14,7 @@ use ward_agent::settings::Broker;
 
 use crate::api::answer::Answers;
 use crate::api::auth::Token;
+use crate::api::certificate::Certificate;
 use crate::api::effort::Effort;
 use crate::api::gate::Gate;
 use crate::api::{self, Api, FEEDS_LIMIT};
@@ -41,6 +42,7 @@ const EDITS_LIMIT: usize = 16;
 pub struct Collector {
     settings: Settings,
     listener: TcpListener,
+    certificate: Option<Arc<Certificate>>,
     token: Token,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
@@ -73,6 +75,8 @@ impl Collector {
             Some(token) => token,
             None => Token::from_file(&settings.api.token_file.clone().unwrap_or(settings.data_dir.join("api-token")))?,
         };
+        let certificate = settings.api.certificate.clone().map(Certificate::open).transpose().context("the API's certificate")?;
+        let certificate = certificate.map(Arc::new);
         let listener = TcpListener::bind(settings.api.listen).await;
         let listener = listener.with_context(|| format!("listening on {} for the API", settings.api.listen))?;
         let mut settings = settings;
@@ -97,7 +101,21 @@ impl Collector {
             Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, settings.rollout.clone(), queue, Moment::now()?)?;
         let readers = Arc::new(Readers::new(&settings.data_dir));
         let pulses = Pulses::default();
-        Ok(Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses, enrolment })
+        Ok(Self {
+            settings,
+            listener,
+            certificate,
+            token,
+            live,
+            metrics,
+            readers,
+            ingest,
+            asks,
+            asked,
+            outgoing,
+            pulses,
+            enrolment,
+        })
     }
 
     /// Where the API listens.
@@ -130,7 +148,21 @@ impl Collector {
     /// # Errors
     /// When a part fails.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { settings, listener, token, live, metrics, readers, ingest, asks, asked, outgoing, pulses, enrolment } = self;
+        let Self {
+            settings,
+            listener,
+            certificate,
+            token,
+            live,
+            metrics,
+            readers,
+            ingest,
+            asks,
+            asked,
+            outgoing,
+            pulses,
+            enrolment,
+        } = self;
         let (commands, inbox) = inbox(Arc::clone(&metrics));
         let ledger = std::thread::Builder::new().name("ledger".to_owned()).spawn(move || ingest.run(inbox, &pulses.ledger))?;
         let servers = settings.victoria_metrics.as_ref().map(|victoria| victoria.endpoints.as_slice());
@@ -156,7 +188,7 @@ impl Collector {
             metrics: Arc::clone(&metrics),
             victoria: victoria.clone(),
             gate,
-            is_tls: false,
+            is_tls: certificate.is_some(),
             effort: Effort::default(),
             trusted_proxies: settings.api.trusted_proxies.clone(),
             asks,
@@ -171,7 +203,10 @@ impl Collector {
         // These have nothing to finish: they end when the rest has.
         let mut helpers = JoinSet::new();
         helpers.spawn(ingest::tick(commands.clone()));
-        helpers.spawn(api::prove(listener.local_addr()?, pulses.api));
+        helpers.spawn(api::prove(listener.local_addr()?, certificate.is_some(), pulses.api));
+        if let Some(certificate) = &certificate {
+            helpers.spawn(Arc::clone(certificate).follow(Arc::clone(&metrics)));
+        }
         helpers.spawn(api::edits::hand_over(requests, commands.clone()));
         // The first question about the past need not wait for it.
         helpers.spawn_blocking(move || {
@@ -204,7 +239,7 @@ impl Collector {
             }
         }
         let mut parts = JoinSet::new();
-        parts.spawn(api::serve(listener, api, shutdown.clone()));
+        parts.spawn(api::serve(listener, api, certificate, shutdown.clone()));
         let (to_bus, stop) = (commands.clone(), shutdown.clone());
         parts.spawn(async move {
             bus::run(broker, to_bus, outgoing, asked, seal, stop).await;

@@ -69,6 +69,7 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_api_requests_total", "counter", "HTTP requests, by route and status."),
     ("ward_api_connections_active", "gauge", "Open connections that ask and are answered, without live feeds."),
     ("ward_api_connections_dropped_total", "counter", "Connections that were dropped, by reason."),
+    ("ward_api_certificate_failing", "gauge", "1 while the API's new certificate can't be used, and the one before is shown."),
     ("api_request_duration_seconds", "histogram", "How long answers took until their head was ready, by route."),
     ("cache_requests_total", "counter", "Reads that a cache might answer, by cache."),
     ("cache_hits_total", "counter", "Reads that a cache answered, by cache."),

@@ -60,12 +60,23 @@ pub enum BrokerChoice {
 pub struct Api {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// What it shows to speak TLS; plain HTTP without it.
+    pub certificate: Option<CertificateFiles>,
     /// File that holds the token that callers must show; made at the first start if it is missing.
     pub token_file: Option<PathBuf>,
     /// IANA name of the time zone of calendar months and days.
     pub time_zone: String,
     /// Proxies whose word on who asks is taken.
     pub trusted_proxies: Vec<Network>,
+}
+
+/// PEM files of what a server shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and the chain to its authority.
+    pub certificate: PathBuf,
+    /// The key to it.
+    pub key: PathBuf,
 }
 
 /// Servers of VictoriaMetrics that all hold the same.
@@ -245,6 +256,7 @@ const TIME_ZONE: &str = "UTC";
 fn default_api() -> Api {
     Api {
         listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        certificate: None,
         token_file: None,
         time_zone: TIME_ZONE.to_owned(),
         trusted_proxies: Vec::new(),
@@ -284,7 +296,15 @@ fn enrolment(section: &Section<'_>) -> Option<Enrolment> {
 fn api(section: &Section<'_>) -> Option<Api> {
     let listen = if section.has("listen") { section.parsed("listen") } else { Some(default_api().listen) };
     let token_file = section.text("token_file").map(PathBuf::from);
-    // There is no TLS here yet: a token must not cross a network in the clear unless somebody says so.
+    let certificate = match (section.text("certificate"), section.text("key")) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate: certificate.into(), key: key.into() }),
+        (None, None) => None,
+        (found, _) => {
+            section.mistake(if found.is_some() { "key" } else { "certificate" }, "missing: TLS takes a certificate and its key");
+            return None;
+        }
+    };
+    // A token must not cross a network in the clear unless somebody says so.
     let insecure = section.flag("insecure_listen", false);
     let time_zone = section.text("time_zone").unwrap_or_else(|| TIME_ZONE.to_owned());
     if crate::schedule::zone(&time_zone).is_none() {
@@ -293,11 +313,12 @@ fn api(section: &Section<'_>) -> Option<Api> {
     }
     let trusted_proxies = section.list::<Network>("trusted_proxies");
     let (listen, insecure): (SocketAddr, bool) = (listen?, insecure?);
-    if !listen.ip().is_loopback() && !insecure {
-        section.mistake("listen", "not loopback: put a TLS proxy in front, or set insecure_listen = true");
+    if !listen.ip().is_loopback() && certificate.is_none() && !insecure {
+        section
+            .mistake("listen", "not loopback: name certificate and key, put a TLS proxy in front, or set insecure_listen = true");
         return None;
     }
-    Some(Api { listen, token_file, time_zone, trusted_proxies })
+    Some(Api { listen, certificate, token_file, time_zone, trusted_proxies })
 }
 
 fn victoria(section: &Section<'_>) -> Option<VictoriaMetrics> {
@@ -467,7 +488,7 @@ mod tests {
                 "[broker]\nembedded = \"0.0.0.0:1883\"\n[api]\nlisten = \"0.0.0.0:80\"\n[fleet]\nsilent_after = \"1s\"\n[probe.type.router]\nfall = 0\n"
             ),
             "c.toml:2: broker.embedded: 0.0.0.0:1883 is not loopback: the embedded broker knows no certificates; use mosquitto for other machines\n\
-             c.toml:4: api.listen: not loopback: put a TLS proxy in front, or set insecure_listen = true\n\
+             c.toml:4: api.listen: not loopback: name certificate and key, put a TLS proxy in front, or set insecure_listen = true\n\
              c.toml:6: fleet.silent_after: must lie between 2s and 1h\n\
              c.toml:8: probe.type.router.fall: must lie between 1 and 100"
         );
@@ -490,6 +511,19 @@ mod tests {
              c.toml:5: report.metered[3]: an id is made of a-z, A-Z, 0-9, '.', '_' and '-', not '/'"
         );
         assert_eq!(mistakes(""), "c.toml:1: the file is empty");
+    }
+
+    #[test]
+    fn the_api_listens_to_others_by_tls() {
+        let read = |text: &str| Settings::parse("c.toml", &format!("[broker]\nembedded = \"127.0.0.1:1883\"\n[api]\n{text}"));
+        let open = "listen = \"0.0.0.0:8443\"\n";
+        let settings = read(&format!("{open}certificate = \"a.pem\"\nkey = \"a.key\"\n")).expect("good");
+        assert_eq!(settings.api.certificate, Some(CertificateFiles { certificate: "a.pem".into(), key: "a.key".into() }));
+        let check = |text: String, expected: &str| {
+            assert_eq!(read(&text).expect_err("refused").to_string(), format!("c.toml:{expected}"), "{text}")
+        };
+        check(format!("{open}certificate = \"a.pem\"\n"), "3: api.key: missing: TLS takes a certificate and its key");
+        check("key = \"a.key\"\n".to_owned(), "3: api.certificate: missing: TLS takes a certificate and its key");
     }
 
     #[test]

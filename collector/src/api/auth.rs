@@ -22,6 +22,9 @@ use crate::{clock, secrets};
 pub const SESSION_COOKIE: &str = "ward_session";
 /// The cookie that holds a token, for those who came by a link with one.
 pub const TOKEN_COOKIE: &str = "ward_token";
+/// What stands before a cookie's name where the collector itself speaks TLS: a browser then takes the cookie from this host
+/// alone, and never in the clear.
+const HOST_PREFIX: &str = "__Host-";
 /// The header by which a page shows that it is ours.
 pub const CSRF_HEADER: &str = "x-csrf-token";
 /// Fewest characters of a token that somebody chose.
@@ -116,26 +119,34 @@ impl<S: Send + Sync> FromRequestParts<S> for Peer {
     }
 }
 
+/// What stands before the names of cookies.
+pub(super) fn cookie_prefix(is_tls: bool) -> &'static str {
+    if is_tls { HOST_PREFIX } else { "" }
+}
+
 /// A cookie's value.
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+fn cookie<'a>(headers: &'a HeaderMap, prefix: &str, wanted: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+    pairs.find(|(name, _)| name.strip_prefix(prefix) == Some(wanted)).map(|(_, value)| value)
 }
 
 /// The secrets that a request shows, and whether by a cookie. A header stands for itself alone.
-fn shown(headers: &HeaderMap) -> Vec<(&str, bool)> {
+fn shown(headers: &HeaderMap, is_tls: bool) -> Vec<(&str, bool)> {
     if let Some(given) = headers.get(header::AUTHORIZATION) {
         let token = given.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
         return token.map(|token| (token.trim(), false)).into_iter().collect();
     }
-    [SESSION_COOKIE, TOKEN_COOKIE].into_iter().filter_map(|name| Some((cookie(headers, name)?, true))).collect()
+    let prefix = cookie_prefix(is_tls);
+    [SESSION_COOKIE, TOKEN_COOKIE].into_iter().filter_map(|name| Some((cookie(headers, prefix, name)?, true))).collect()
 }
 
 /// Who asks, if that is anybody.
 fn caller(api: &Api, headers: &HeaderMap) -> Option<Caller> {
     let now = clock::now();
-    shown(headers).into_iter().find_map(|(secret, by_cookie)| Some(Caller { who: api.gate.who(secret, now)?, by_cookie }))
+    shown(headers, api.is_tls)
+        .into_iter()
+        .find_map(|(secret, by_cookie)| Some(Caller { who: api.gate.who(secret, now)?, by_cookie }))
 }
 
 /// Lets a request through that its caller may make. A browser that asks for the page without being known is sent to the
@@ -180,10 +191,15 @@ mod tests {
 
     #[test]
     fn a_secret_is_taken_from_the_header_or_the_cookies() {
-        let check = |pairs: &[(header::HeaderName, &str)], expected: &[(&str, bool)]| {
-            let headers: HeaderMap = pairs.iter().map(|(name, value)| (name.clone(), value.parse().expect("a header"))).collect();
-            assert_eq!(shown(&headers), expected, "{pairs:?}");
+        let headers = |pairs: &[(header::HeaderName, &str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| (name.clone(), value.parse().expect("a header"))).collect()
         };
+        let check = |pairs: &[(header::HeaderName, &str)], expected: &[(&str, bool)]| {
+            assert_eq!(shown(&headers(pairs), false), expected, "{pairs:?}");
+        };
+        // By TLS only those count that no other host, and nothing in the clear, can have set.
+        let both = headers(&[(header::COOKIE, "ward_session=abc; __Host-ward_session=def")]);
+        assert_eq!((shown(&both, true), shown(&both, false)), (vec![("def", true)], vec![("abc", true)]));
         check(&[(header::AUTHORIZATION, "Bearer abc")], &[("abc", false)]);
         check(&[(header::AUTHORIZATION, "Basic abc")], &[]);
         check(&[(header::COOKIE, "a=b; ward_token=abc; c=d")], &[("abc", true)]);

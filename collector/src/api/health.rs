@@ -38,13 +38,16 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let ok = file.is_ok();
     let shared = api.victoria.as_ref().and_then(|victoria| victoria.shared());
     let trouble = shared.and_then(|shared| shared.trouble());
+    let has_old_certificate = value("ward_api_certificate_failing") > 0.0;
     let is_lossy = lost > 0.0 || undatable > 0.0;
-    let is_degraded = is_lossy || is_failing || is_behind || has_old_inventory || contending > 0.0 || trouble.is_some();
+    let is_degraded =
+        is_lossy || has_old_certificate || is_failing || is_behind || has_old_inventory || contending > 0.0 || trouble.is_some();
     let body = json!({
         "status": if !ok { "failed" } else if is_degraded { "degraded" } else { "ok" },
         "version": crate::VERSION,
         "ledger": { "readable": ok, "writable": !is_failing, "failed_commits": ledger_errors },
         "clock": { "behind_ledger": is_behind },
+        "certificate": if api.is_tls { json!({ "current": !has_old_certificate }) } else { Value::Null },
         "inventory": { "current": !has_old_inventory },
         "agents": { "contending_branches": contending, "undatable_batches": undatable },
         "victoria_metrics": if api.victoria.is_some() {

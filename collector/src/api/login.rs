@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::Millis;
 
 use super::Api;
-use super::auth::{Caller, Peer, SESSION_COOKIE, TOKEN_COOKIE};
+use super::auth::{Caller, Peer, SESSION_COOKIE, TOKEN_COOKIE, cookie_prefix};
 use super::body::{Fields, kind};
 use super::edits::edit_as;
 use super::problem::Problem;
@@ -111,7 +111,8 @@ async fn begin(api: &Api, name: &str, now: Millis) -> Result<(Who, String), Prob
 /// Strict: no other site can use it. Secure where the collector itself speaks TLS; behind a proxy it can't know.
 fn cookie(api: &Api, name: &str, value: &str, seconds: i64) -> String {
     let secure = if api.is_tls { "; Secure" } else { "" };
-    format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
+    let prefix = cookie_prefix(api.is_tls);
+    format!("{prefix}{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}")
 }
 
 /// `POST /logout`: the session is over, and the browser forgets what it had.

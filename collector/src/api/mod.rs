@@ -5,6 +5,7 @@ pub mod answer;
 pub mod auth;
 mod availability;
 mod body;
+pub mod certificate;
 mod devices;
 mod diagnostics;
 pub mod edits;
@@ -38,7 +39,7 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -53,9 +54,10 @@ use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use answer::Answers;
 use auth::{Caller, Peer};
+use certificate::Certificate;
 use gate::Gate;
 use problem::Problem;
-use server::Limits;
+use server::{Limits, Server};
 
 /// Time for an answer, of which a question to VictoriaMetrics takes the most.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -212,6 +214,7 @@ async fn count(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
         let client = proxies::client(&api.trusted_proxies, peer, forwarded);
         request.extensions_mut().insert(Peer(client));
     }
+    let is_at_443 = api.is_tls && request.headers().get(header::HOST).is_some_and(|host| !pages::names_port(host));
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let began = tokio::time::Instant::now();
     let limit_bytes = if route == IMPORT { inventory::IMPORT_LIMIT_BYTES } else { BODY_LIMIT_BYTES };
@@ -225,37 +228,52 @@ async fn count(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     api.metrics.observe("api_request_duration_seconds", &format!("route=\"{route}\""), began.elapsed());
     let labels = format!("route=\"{route}\",status=\"{}\"", response.status().as_u16());
     api.metrics.add("ward_api_requests_total", &labels, 1);
-    pages::protect(response)
+    pages::protect(response, is_at_443)
 }
 
 /// Asks the API for something small again and again, as anybody would; `pulse` beats when it answers.
-pub async fn prove(listens: SocketAddr, pulse: Pulse) {
+pub async fn prove(listens: SocketAddr, is_tls: bool, pulse: Pulse) {
     let mut address = listens;
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
     }
     loop {
-        match tokio::time::timeout(PROVE_LIMIT, ask(address)).await {
+        match tokio::time::timeout(PROVE_LIMIT, ask(address, is_tls)).await {
             Ok(Ok(())) => pulse.beat(),
-            Ok(Err(error)) => tracing::warn!(%address, %error, "the API does not answer"),
+            Ok(Err(error)) => tracing::warn!(%address, error = format!("{error:#}"), "the API does not answer"),
             Err(_) => tracing::warn!(%address, "the API has not answered in {} s", PROVE_LIMIT.as_secs()),
         }
         tokio::time::sleep(PROVE_EVERY).await;
     }
 }
 
-async fn ask(address: SocketAddr) -> std::io::Result<()> {
-    let mut connection = TcpStream::connect(address).await?;
+async fn ask(address: SocketAddr, is_tls: bool) -> anyhow::Result<()> {
+    let connection = TcpStream::connect(address).await?;
+    match is_tls {
+        false => ask_over(connection).await?,
+        // Whoever is at this address of ours is ourselves.
+        true => ask_over(ward_agent::tls::to_anybody(None, address.ip(), connection).await?).await?,
+    }
+    Ok(())
+}
+
+async fn ask_over(mut connection: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
     connection.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
     // Any answer is one: what it says is for others to judge.
     connection.read_u8().await.map(drop)
 }
 
-/// Serves until `shutdown`.
+/// Serves until `shutdown`, by TLS where there is a certificate.
 ///
 /// # Errors
 /// When the server fails.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    certificate: Option<Arc<Certificate>>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let metrics = Arc::clone(&api.metrics);
-    server::serve(listener, router(api), Limits::DEFAULT, metrics, shutdown).await
+    let server = Server { router: router(api), certificate, limits: Limits::DEFAULT, metrics, shutdown };
+    server.serve(listener).await
 }

@@ -16,9 +16,21 @@ use super::query::Query;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Gives every answer the headers that keep a browser from doing more than it should.
-pub(super) fn protect(mut response: Response) -> Response {
+/// For how long a browser that has come by TLS comes by nothing else.
+const STRICT_TRANSPORT_SECURITY: &str = "max-age=31536000";
+
+/// Whether the address that a browser was given names a port.
+pub(super) fn names_port(host: &HeaderValue) -> bool {
+    host.to_str().is_ok_and(|host| host.rsplit(']').next().is_some_and(|rest| rest.contains(':')))
+}
+
+/// Gives every answer the headers that keep a browser from doing more than it should. Only at 443 is a browser told to come by
+/// TLS alone: it takes that for all ports of the name, and others may serve Grafana in the clear.
+pub(super) fn protect(mut response: Response, is_at_443: bool) -> Response {
     let headers = response.headers_mut();
+    if is_at_443 {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(STRICT_TRANSPORT_SECURITY));
+    }
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

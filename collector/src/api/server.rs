@@ -1,7 +1,8 @@
 //! The HTTP server's sockets. Nobody holds one longer than needed: not by half a request, not by reading nothing, and not
 //! by being gone without a word.
 //!
-//! A connection that has not asked anything yet makes room for newer ones, so those who open many keep nobody out.
+//! A connection that has not asked anything yet, whether it has shaken hands by TLS or not, makes room for newer ones, so those
+//! who open many keep nobody out.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -21,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::auth::Peer;
+use super::certificate::Certificate;
 use crate::metrics::Metrics;
 
 /// What a server grants its clients.
@@ -69,63 +71,140 @@ const GONE_AFTER: Duration = Duration::from_secs(30);
 /// How long nothing is accepted after the system had no socket left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// Serves until `shutdown`, then for at most [`Limits::drain`].
-///
-/// # Errors
-/// When nothing can be accepted any more.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    raise_file_limit();
-    let room = Arc::new(Semaphore::new(limits.connections));
-    let all = TaskTracker::new();
-    let stop_now = CancellationToken::new();
-    let mut silent: VecDeque<Silent> = VecDeque::new();
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &room) => accepted,
-        };
-        let (socket, peer, permit) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(EXHAUSTED).await;
-                continue;
-            }
-        };
-        silent.retain(|one| !one.has_asked.load(Ordering::Relaxed) && !one.drop.is_cancelled());
-        while silent.len() >= limits.silent {
-            silent.pop_front().into_iter().for_each(|oldest| oldest.drop.cancel());
-            metrics.add("ward_api_connections_dropped_total", "reason=\"silent\"", 1);
-        }
-        let one = Silent { has_asked: Arc::default(), drop: stop_now.child_token() };
-        silent.push_back(one.clone());
-        let (router, metrics, shutdown) = (router.clone(), Arc::clone(&metrics), shutdown.clone());
-        all.spawn(async move {
-            metrics.shift("ward_api_connections_active", 1.0);
-            tokio::select! {
-                () = one.drop.cancelled() => {}
-                () = connection((socket, peer), router, limits, &one.has_asked, &metrics, shutdown) => one.drop.cancel(),
-                () = asks_nothing(&one.has_asked, limits.head) => {
-                    metrics.add("ward_api_connections_dropped_total", "reason=\"slow_to_ask\"", 1);
-                    one.drop.cancel();
+/// What a client is told that speaks HTTP where TLS is spoken.
+const SPEAK_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 38\r\nconnection: close\r\n\r\n\
+    this port speaks TLS: ask by https://\n";
+
+/// What every connection is served with.
+#[derive(Clone)]
+pub struct Server {
+    /// Who answers.
+    pub router: Router,
+    /// What is shown to speak TLS; plain HTTP without it.
+    pub certificate: Option<Arc<Certificate>>,
+    /// What clients are granted.
+    pub limits: Limits,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+    /// Ends it.
+    pub shutdown: CancellationToken,
+}
+
+impl Server {
+    /// Serves until `shutdown`, then for at most [`Limits::drain`].
+    ///
+    /// # Errors
+    /// When nothing can be accepted any more.
+    pub async fn serve(self, listener: TcpListener) -> anyhow::Result<()> {
+        raise_file_limit();
+        let room = Arc::new(Semaphore::new(self.limits.connections));
+        let all = TaskTracker::new();
+        let stop_now = CancellationToken::new();
+        let mut silent: VecDeque<Silent> = VecDeque::new();
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => break,
+                accepted = accept(&listener, &room) => accepted,
+            };
+            let (socket, peer, permit) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection can't be accepted");
+                    tokio::time::sleep(EXHAUSTED).await;
+                    continue;
                 }
+            };
+            silent.retain(|one| !one.has_asked.load(Ordering::Relaxed) && !one.drop.is_cancelled());
+            while silent.len() >= self.limits.silent {
+                silent.pop_front().into_iter().for_each(|oldest| oldest.drop.cancel());
+                self.has_dropped("silent");
             }
-            metrics.shift("ward_api_connections_active", -1.0);
-            drop(permit);
+            let one = Silent { has_asked: Arc::default(), drop: stop_now.child_token() };
+            silent.push_back(one.clone());
+            let server = self.clone();
+            all.spawn(async move {
+                server.metrics.shift("ward_api_connections_active", 1.0);
+                tokio::select! {
+                    () = one.drop.cancelled() => {}
+                    () = server.connection(socket, peer, &one.has_asked) => one.drop.cancel(),
+                    () = asks_nothing(&one.has_asked, server.limits.head) => {
+                        server.has_dropped("slow_to_ask");
+                        one.drop.cancel();
+                    }
+                }
+                server.metrics.shift("ward_api_connections_active", -1.0);
+                drop(permit);
+            });
+        }
+        all.close();
+        // A live feed never ends by itself.
+        if tokio::time::timeout(self.limits.drain, all.wait()).await.is_err() {
+            stop_now.cancel();
+        }
+        Ok(())
+    }
+
+    fn has_dropped(&self, reason: &str) {
+        self.metrics.add("ward_api_connections_dropped_total", &format!("reason=\"{reason}\""), 1);
+    }
+
+    async fn connection(&self, socket: TcpStream, peer: Peer, has_asked: &AtomicBool) {
+        let Some(certificate) = &self.certificate else {
+            return self.answer(Impatient::new(socket, self.limits.stall), peer, has_asked).await;
+        };
+        let mut first = [0];
+        // A handshake begins with a byte that is no letter, and each of HTTP's methods with one.
+        if socket.peek(&mut first).await.is_ok() && first[0].is_ascii_alphabetic() {
+            self.has_dropped("plain");
+            // A client that takes no answer has none.
+            let _ = tokio::time::timeout(self.limits.stall, refuse(socket)).await;
+            return;
+        }
+        match certificate.acceptor().accept(Impatient::new(socket, self.limits.stall)).await {
+            Ok(stream) => self.answer(stream, peer, has_asked).await,
+            Err(error) => {
+                self.has_dropped("handshake");
+                tracing::debug!(%error, "a TLS handshake has failed");
+            }
+        }
+    }
+
+    /// Answers what is asked over a stream until it ends.
+    async fn answer(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, peer: Peer, has_asked: &AtomicBool) {
+        let answer = service_fn(|request: Request<Incoming>| {
+            has_asked.store(true, Ordering::Relaxed);
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            self.router.clone().call(request)
         });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(self.limits.idle).max_buf_size(HEAD_LIMIT_BYTES);
+        let mut serving = pin!(server.serve_connection(TokioIo::new(stream), answer).with_upgrades());
+        let ended = tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = self.shutdown.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = ended {
+            // One that has asked before and has no more questions has done nothing wrong.
+            if !error.is_timeout() {
+                self.has_dropped("broken");
+            }
+            tracing::debug!(%error, "a connection has ended");
+        }
     }
-    all.close();
-    // A live feed never ends by itself.
-    if tokio::time::timeout(limits.drain, all.wait()).await.is_err() {
-        stop_now.cancel();
-    }
-    Ok(())
+}
+
+/// Says that TLS is spoken here. What was asked is read first: the system takes back the answer to a client whose words are left
+/// unread.
+async fn refuse(mut socket: TcpStream) -> io::Result<()> {
+    let mut asked = vec![0; HEAD_LIMIT_BYTES];
+    let _ = socket.read(&mut asked).await?;
+    socket.write_all(SPEAK_TLS).await?;
+    socket.shutdown().await
 }
 
 /// Systems grant 1,024 open files unless a program asks for the rest of what it may have: fewer than clients.
@@ -165,40 +244,6 @@ async fn asks_nothing(has_asked: &AtomicBool, within: Duration) {
     }
 }
 
-async fn connection(
-    (socket, peer): (TcpStream, Peer),
-    router: Router,
-    limits: Limits,
-    has_asked: &AtomicBool,
-    metrics: &Metrics,
-    shutdown: CancellationToken,
-) {
-    let io = TokioIo::new(Impatient { socket, limit: limits.stall, waiting: None });
-    let answer = service_fn(|request: Request<Incoming>| {
-        has_asked.store(true, Ordering::Relaxed);
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer);
-        router.clone().call(request)
-    });
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(HEAD_LIMIT_BYTES);
-    let mut serving = pin!(server.serve_connection(io, answer).with_upgrades());
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = ended {
-        // One that has asked before and has no more questions has done nothing wrong.
-        if !error.is_timeout() {
-            metrics.add("ward_api_connections_dropped_total", "reason=\"broken\"", 1);
-        }
-        tracing::debug!(%error, "a connection has ended");
-    }
-}
-
 /// A socket whose peer has to take what it is sent.
 struct Impatient {
     socket: TcpStream,
@@ -208,6 +253,10 @@ struct Impatient {
 }
 
 impl Impatient {
+    fn new(socket: TcpStream, limit: Duration) -> Self {
+        Self { socket, limit, waiting: None }
+    }
+
     fn timed<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waiting = None;
@@ -255,9 +304,9 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::api::certificate;
 
     const BRISK: Limits = Limits {
         connections: 8,
@@ -278,13 +327,25 @@ mod tests {
     }
 
     async fn start(limits: Limits) -> Running {
+        serves(limits, None).await
+    }
+
+    async fn start_by_tls(limits: Limits) -> Running {
+        let (folder, files) = certificate::tests::issue("127.0.0.1");
+        let certificate = Certificate::open(files).expect("a certificate");
+        drop(folder);
+        serves(limits, Some(Arc::new(certificate))).await
+    }
+
+    async fn serves(limits: Limits, certificate: Option<Arc<Certificate>>) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let large = || async { vec![b'x'; 64 * 1024 * 1024] };
         let never = || std::future::pending::<&'static str>();
         let router = Router::new().route("/", get(|| async { "hello" })).route("/large", get(large)).route("/never", get(never));
         let (shutdown, metrics) = (CancellationToken::new(), Arc::new(Metrics::default()));
-        let served = tokio::spawn(serve(listener, router, limits, Arc::clone(&metrics), shutdown.clone()));
+        let server = Server { router, certificate, limits, metrics: Arc::clone(&metrics), shutdown: shutdown.clone() };
+        let served = tokio::spawn(server.serve(listener));
         Running { address, shutdown, served, metrics }
     }
 
@@ -293,6 +354,10 @@ mod tests {
             let mut socket = TcpStream::connect(self.address).await.expect("a connection");
             socket.write_all(bytes).await.expect("it takes what it is sent");
             socket
+        }
+
+        fn dropped(&self, reason: &str) -> f64 {
+            self.metrics.value("ward_api_connections_dropped_total", &format!("reason=\"{reason}\""))
         }
 
         async fn is_served(&self) {
@@ -319,8 +384,42 @@ mod tests {
             let answer = rest(server.say(said.as_bytes()).await).await;
             assert!(!answer.contains("200"), "{said:?}: {answer}");
         }
-        assert!(server.metrics.value("ward_api_connections_dropped_total", "reason=\"slow_to_ask\"") >= 3.0);
+        assert!(server.dropped("slow_to_ask") >= 3.0);
         server.is_served().await;
+    }
+
+    #[tokio::test]
+    async fn half_a_handshake_and_none_are_dropped_in_time() {
+        let server = start_by_tls(BRISK).await;
+        // The head of a record of 512 bytes, and nothing of what it announces.
+        for said in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+            assert_eq!(rest(server.say(said).await).await, "", "{said:?}");
+        }
+        assert!(server.dropped("slow_to_ask") >= 2.0);
+        assert!(!rest(server.say(b"\x16\x03\x01\x00\x05hello").await).await.contains("HTTP"));
+        assert!(server.dropped("handshake") >= 1.0);
+    }
+
+    #[tokio::test]
+    async fn those_who_never_shake_hands_make_room_for_others() {
+        let server = start_by_tls(Limits { head: SOON, ..BRISK }).await;
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            silent.push(server.say(b"\x16").await);
+        }
+        assert_eq!(rest(silent.remove(0)).await, "");
+        assert!(server.dropped("silent") >= 30.0);
+    }
+
+    #[tokio::test]
+    async fn who_speaks_plain_http_where_tls_is_spoken_is_told() {
+        let server = start_by_tls(BRISK).await;
+        let said = rest(server.say(ASK).await).await;
+        assert!(said.starts_with("HTTP/1.1 400 ") && said.ends_with("\r\n\r\nthis port speaks TLS: ask by https://\n"), "{said}");
+        let length: usize =
+            said.split("content-length: ").nth(1).and_then(|rest| rest.split_once('\r')?.0.parse().ok()).expect("one");
+        assert_eq!(said.split_once("\r\n\r\n").expect("a head").1.len(), length);
+        assert!(server.dropped("plain") >= 1.0);
     }
 
     #[tokio::test]
@@ -333,7 +432,7 @@ mod tests {
         assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
         // Nor is it kept for ever, be it silent or in the midst of a question.
         assert!(rest(server.say(&[ASK, b"GET /"].concat()).await).await.starts_with("HTTP/1.1 200"));
-        assert!((server.metrics.value("ward_api_connections_dropped_total", "reason=\"slow_to_ask\"") - 0.0).abs() < 0.5);
+        assert!((server.dropped("slow_to_ask") - 0.0).abs() < 0.5);
     }
 
     #[tokio::test]
@@ -342,7 +441,7 @@ mod tests {
         let socket = server.say(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await;
         let active = || server.metrics.value("ward_api_connections_active", "");
         let gone = async {
-            while server.metrics.value("ward_api_connections_dropped_total", "reason=\"broken\"") < 1.0 || active() > 0.0 {
+            while server.dropped("broken") < 1.0 || active() > 0.0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

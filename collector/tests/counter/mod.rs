@@ -12,7 +12,7 @@ use ward_collector::api::auth::Token;
 use ward_collector::collector::Collector;
 use ward_collector::feed::Notes;
 use ward_collector::inventory::parse_csv;
-use ward_collector::settings::{Api, BrokerChoice, Rollout, Settings};
+use ward_collector::settings::{Api, BrokerChoice, CertificateFiles, Rollout, Settings};
 use ward_collector::store::{self, Store};
 
 /// The token of the file.
@@ -27,6 +27,7 @@ pub(crate) const ESTATE: &str = "device_id,device_name,branch,branch_name,region
 pub(crate) struct Counter {
     pub(crate) address: SocketAddr,
     pub(crate) folder: tempfile::TempDir,
+    scheme: &'static str,
     stop: CancellationToken,
     http: reqwest::Client,
 }
@@ -40,6 +41,27 @@ impl Drop for Counter {
 impl Counter {
     /// One that serves [`ESTATE`].
     pub(crate) async fn open() -> Self {
+        // Already installed by another client is as good.
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        Self::shows(None, reqwest::Client::builder()).await
+    }
+
+    /// One that speaks TLS, and what its certificate is in DER: it is for `localhost` and vouches for itself.
+    pub(crate) async fn open_by_tls() -> (Self, Vec<u8>) {
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("ring makes keys");
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = CertificateFiles { certificate: folder.path().join("api.pem"), key: folder.path().join("api.key") };
+        std::fs::write(&files.certificate, made.cert.pem()).expect("written");
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("written");
+        let der = made.cert.der().to_vec();
+        let trusted = reqwest::Certificate::from_der(&der).expect("a certificate");
+        let http = reqwest::Client::builder().tls_certs_only([trusted]);
+        (Self::shows(Some(files), http).await, der)
+    }
+
+    async fn shows(certificate: Option<CertificateFiles>, http: reqwest::ClientBuilder) -> Self {
+        let scheme = if certificate.is_some() { "https" } else { "http" };
         let folder = tempfile::tempdir().expect("a folder");
         let inventory = parse_csv("e.csv", ESTATE).expect("good");
         Store::open(folder.path()).and_then(|mut store| store.transaction(|db| store::import(db, &inventory))).expect("imported");
@@ -50,6 +72,7 @@ impl Counter {
             broker: BrokerChoice::External(Broker { host: "127.0.0.1".into(), port: 9, tls: None }),
             api: Api {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                certificate,
                 token_file: None,
                 time_zone: "UTC".into(),
                 trusted_proxies: vec!["127.0.0.1".parse().expect("an address")],
@@ -63,16 +86,16 @@ impl Counter {
         let collector = Collector::bind(settings, Some(token), Notes::default()).await.expect("a free port");
         let (address, stop) = (collector.address().expect("an address"), CancellationToken::new());
         tokio::spawn(collector.run(stop.clone()));
-        // Already installed by another client is as good.
-        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build();
-        Self { address, folder, stop, http: http.expect("a client") }
+        // Its certificate is for a name.
+        let http = http.no_proxy().redirect(reqwest::redirect::Policy::none()).resolve("localhost", address).build();
+        Self { address, folder, scheme, stop, http: http.expect("a client") }
     }
 
     /// A request without a word of who asks.
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method: Method = method.parse().expect("a method");
-        self.http.request(method, format!("http://{}{path}", self.address))
+        let host = if self.scheme == "https" { format!("localhost:{}", self.address.port()) } else { self.address.to_string() };
+        self.http.request(method, format!("{}://{host}{path}", self.scheme))
     }
 
     /// A request by a token.
