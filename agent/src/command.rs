@@ -213,8 +213,8 @@ fn probe(place: &str, manner: &Manner, count: u16, timeout: Duration) -> anyhow:
             (address, Some(name.into()))
         }
     };
-    say_way(address);
     let asked = Asked { address, name, probe: question, via };
+    say_way(&asked);
     let outcomes = runtime.block_on(async {
         let prober = Network::open().with_context(|| format!("opening an ICMP socket; to permit it: {PERMIT_HINT}"))?;
         if asked.probe == Probe::Icmp {
@@ -236,10 +236,10 @@ fn probe(place: &str, manner: &Manner, count: u16, timeout: Duration) -> anyhow:
     if replies == 0 { Err(anyhow::anyhow!("{place} did not answer")) } else { Ok(()) }
 }
 
-/// By which way an address is reached.
-fn say_way(address: IpAddr) {
+/// By which way a target is reached.
+fn say_way(asked: &Asked) {
     let routes = Routes::read();
-    match routes.interface(address) {
+    match routes.interface(asked) {
         Some(interface) => {
             let cable = match carrier(interface) {
                 Some(true) => "its cable is in",
@@ -250,8 +250,8 @@ fn say_way(address: IpAddr) {
         }
         None => println!("way        not known"),
     }
-    if let Some(gateway) = routes.gateway_beside(address) {
-        println!("gateway    {gateway}");
+    if let Some(gateway) = routes.gateway_beside(asked) {
+        println!("gateway    {}", gateway.address);
     }
 }
 

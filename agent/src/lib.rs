@@ -25,6 +25,7 @@ pub mod link;
 pub mod manner;
 pub mod monitor;
 pub mod names;
+pub mod netlink;
 pub mod outbox;
 pub mod patience;
 pub mod plan;

@@ -38,7 +38,7 @@ pub struct Subject {
     /// What it is by the agent's own probes.
     pub status: Status,
     /// The gateway of this way, if there is one.
-    pub gateway: Option<IpAddr>,
+    pub gateway: Option<Asked>,
     /// What is known around it.
     pub evidence: Evidence,
     /// How long its answer may take, in ms.
@@ -104,14 +104,14 @@ impl<P: Prober> Questions<P> {
                 came.push((sent, prober.probe(&asked, timeout).await));
             }
             evidence.gateway = match gateway {
-                Some(gateway) => Some(prober.probe(&gateway.into(), timeout).await.into()),
+                Some(gateway) => Some(prober.probe(&gateway, timeout).await.into()),
                 None => None,
             };
             let now = clock::uptime();
             let ago_ms = |sent| u32::try_from(now.since(sent)).unwrap_or(u32::MAX);
             evidence.probes =
                 came.into_iter().map(|(sent, outcome)| Trace { ago_ms: ago_ms(sent), seen: outcome.into() }).collect();
-            evidence.mac = Neighbours::read().mac(asked.address);
+            evidence.mac = Neighbours::read().mac(asked.address, Routes::read().interface(&asked));
             drop(turn);
             let _ = answers.send(Answer::Probed { id, status, evidence }).await;
         });
@@ -146,7 +146,8 @@ impl<P: Prober> Questions<P> {
         let Some(turn) = Turn::take(&self.is_sweeping) else { return self.refuse(id, Refused::Busy) };
         let (prober, answers) = (Arc::clone(&self.prober), self.answers.clone());
         tokio::spawn(async move {
-            let asked = addresses(of_the_branch(Routes::read().own_networks(), &known).into_iter());
+            let routes = Routes::read();
+            let asked = addresses(of_the_branch(routes.own_networks(), &known).into_iter());
             let strangers = asked.iter().copied().map(IpAddr::from).filter(|address| !known.contains(address));
             let ask = |address: IpAddr| {
                 let prober = Arc::clone(&prober);
@@ -163,7 +164,9 @@ impl<P: Prober> Questions<P> {
             let neighbours = Neighbours::read();
             let own = own_addresses();
             let unknown = found.into_iter().filter(|address| !own.contains(address));
-            let unknown = unknown.map(|address| Found { address, mac: neighbours.mac(address) }).collect();
+            let unknown = unknown
+                .map(|address| Found { address, mac: neighbours.mac(address, routes.interface(&address.into())) })
+                .collect();
             let count = u32::try_from(asked.len()).unwrap_or(u32::MAX);
             drop(turn);
             let _ = answers.send(Answer::Discovered { id, asked: count, unknown, never, config }).await;
@@ -230,7 +233,7 @@ mod tests {
         Subject {
             asked: IpAddr::from([10, 0, 0, 2]).into(),
             status: Status::Up,
-            gateway: Some([10, 0, 0, 1].into()),
+            gateway: Some(IpAddr::from([10, 0, 0, 1]).into()),
             evidence: Evidence::default(),
             timeout_ms: 100,
         }

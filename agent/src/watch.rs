@@ -374,10 +374,10 @@ impl<P: Prober> Watch<P> {
     fn ask_others(&mut self, index: usize, now: Uptime) {
         let Some(from) = self.witnesses.begin_round(self.slots.len(), now) else { return };
         self.routes = Routes::read();
-        self.witnesses.gateway = self.routes.gateway_beside(self.slots[index].asked.address);
+        self.witnesses.gateway = self.routes.gateway_beside(&self.slots[index].asked);
         let timeout_ms = self.slots[index].planned.rule.timeout_ms;
-        if let Some(gateway) = self.witnesses.gateway {
-            self.send(Purpose::Gateway, gateway.into(), timeout_ms, now);
+        if let Some(gateway) = self.witnesses.gateway.clone() {
+            self.send(Purpose::Gateway, gateway, timeout_ms, now);
         }
         let others = (from..from + self.slots.len()).map(|at| at % self.slots.len());
         let may_answer =
@@ -434,12 +434,13 @@ impl<P: Prober> Watch<P> {
             };
             *count = count.saturating_add(1);
         }
+        let interface = self.routes.interface(&slot.asked);
         Evidence {
             probes: if is_full { slot.recorder.newest(now) } else { Vec::new() },
             gateway: self.witnesses.gateway_since(Uptime(onset.0.saturating_sub(CONFIRMATION_LIMIT_MS))),
             neighbours,
-            carrier: self.routes.interface(slot.asked.address).and_then(carrier),
-            mac: self.neighbours.mac(slot.asked.address),
+            carrier: interface.and_then(carrier),
+            mac: self.neighbours.mac(slot.asked.address, interface),
         }
     }
 
@@ -448,7 +449,9 @@ impl<P: Prober> Watch<P> {
         self.neighbours = Neighbours::read();
         self.neighbours_at = now;
         for slot in &mut self.slots {
-            let Some(mac) = self.neighbours.mac(slot.asked.address).filter(|mac| slot.mac != Some(*mac)) else { continue };
+            let interface = self.routes.interface(&slot.asked);
+            let found = self.neighbours.mac(slot.asked.address, interface).filter(|mac| slot.mac != Some(*mac));
+            let Some(mac) = found else { continue };
             // What was found before anything answered may be left from the time before.
             let is_early = slot.mac_before.is_some_and(|(_, until)| now.since(until) < IDENTITY_EVERY_MS);
             if slot.heard.is_none() || is_early {
@@ -481,8 +484,7 @@ impl<P: Prober> Watch<P> {
         }
         let heard = *self.ends.heard.borrow();
         self.witnesses.broker_replied(heard);
-        let address = self.slots[index].asked.address;
-        let carrier = self.routes.interface(address).and_then(carrier);
+        let carrier = self.routes.interface(&self.slots[index].asked).and_then(carrier);
         let evidence = |watch: &Self| {
             // One that is known to be down says nothing by its silence.
             let may_tell = |slot: &Slot| slot.monitor.status() != Status::Down;
@@ -520,12 +522,12 @@ impl<P: Prober> Watch<P> {
     /// one interface is out, that is so of the devices behind it.
     fn isolate(&mut self, index: usize, onset: Uptime, now: Uptime) {
         self.is_isolated = true;
-        let address = self.slots[index].asked.address;
-        let interface = self.routes.interface(address).filter(|name| carrier(name) == Some(false)).map(str::to_owned);
+        let interface =
+            self.routes.interface(&self.slots[index].asked).filter(|name| carrier(name) == Some(false)).map(str::to_owned);
         tracing::warn!(interface, "the agent is isolated: its devices are unknown");
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
-            if interface.is_some() && self.routes.interface(slot.asked.address) != interface.as_deref() {
+            if interface.is_some() && self.routes.interface(&slot.asked) != interface.as_deref() {
                 continue;
             }
             if let Some(change) = slot.monitor.lose(Cause::AgentIsolated, onset) {
@@ -836,7 +838,7 @@ impl<P: Prober> Watch<P> {
         self.routes = Routes::read();
         let evidence = self.evidence(index, now, now);
         let slot = &self.slots[index];
-        let gateway = self.routes.gateway_beside(slot.asked.address);
+        let gateway = self.routes.gateway_beside(&slot.asked);
         let (asked, status) = (slot.asked.clone(), slot.monitor.status());
         Some(Subject { asked, status, gateway, evidence, timeout_ms: slot.planned.rule.timeout_ms })
     }

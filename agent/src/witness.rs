@@ -2,13 +2,11 @@
 //!
 //! Pure. Kept by the watch, which asks others as soon as a device misses a probe.
 
-use std::net::IpAddr;
-
 use shared::Uptime;
-
 use shared::evidence::Seen;
 
 use crate::isolation::{Evidence, WITNESSES};
+use crate::probe::Asked;
 
 /// Least time between two rounds of asking others, in ms.
 const ROUND_MS: u64 = 500;
@@ -23,7 +21,7 @@ pub const ROUND: usize = 3;
 #[derive(Debug, Default)]
 pub struct Witnesses {
     /// The gateway, if there is one.
-    pub gateway: Option<IpAddr>,
+    pub gateway: Option<Asked>,
     gateway_heard: Option<Uptime>,
     gateway_silent: Option<Uptime>,
     /// How it answered last, and when it was asked.
@@ -39,7 +37,7 @@ pub struct Witnesses {
 impl Witnesses {
     /// There are other targets now: what is known of them by number is not of these.
     pub fn forget(&mut self) {
-        *self = Self { gateway: self.gateway, broker_heard: self.broker_heard, ..Self::default() };
+        *self = Self { gateway: self.gateway.take(), broker_heard: self.broker_heard, ..Self::default() };
     }
 
     /// A target has answered what was sent at `sent`.
@@ -139,7 +137,7 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_since_the_onset_counts() {
-        let mut witnesses = Witnesses { gateway: Some([10, 0, 0, 1].into()), ..Witnesses::default() };
+        let mut witnesses = Witnesses { gateway: Some(std::net::IpAddr::from([10, 0, 0, 1]).into()), ..Witnesses::default() };
         witnesses.replied(1, Uptime(9));
         witnesses.gateway_told(Uptime(8), Seen::Reply { rtt_us: 300 });
         witnesses.broker_replied(Uptime(7));

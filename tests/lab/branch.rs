@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,7 +22,12 @@ const PING_GROUPS: &str = "/proc/sys/net/ipv4/ping_group_range";
 const SILENCE: &str = "\
 table inet lab {
   set silent { type ipv4_addr; }
-  chain input { type filter hook input priority 0; icmp type echo-request ip daddr @silent drop; }
+  set silent6 { type ipv6_addr; }
+  chain input {
+    type filter hook input priority 0;
+    icmp type echo-request ip daddr @silent drop;
+    icmpv6 type echo-request ip6 daddr @silent6 drop;
+  }
 }";
 
 /// Drops whatever passes a cut WAN link, as a provider's outage does: nobody is told.
@@ -164,6 +169,34 @@ impl Net {
     /// Makes a device answer no more. It stays reachable: it is silent, as a hung one is.
     pub fn silence(&self, b: u8, i: u8) -> Change {
         self.set(&self.lan(b), "add", "inet lab silent", &self.address(b, i).to_string())
+    }
+
+    /// Gives a branch IPv6 beside IPv4: each device has an address, and the agent a gateway that it knows by its link alone.
+    pub fn add_ipv6(&self, b: u8) {
+        let mut far = "addr add fe80::1/64 dev lan nodad\n".to_owned();
+        for i in 0..self.devices {
+            let _ = writeln!(far, "addr add {}/64 dev lan nodad", self.address_v6(b, i));
+        }
+        // A pulled cable would take the devices' addresses away.
+        inside(&self.lan(b), || fs::write("/proc/sys/net/ipv6/conf/lan/keep_addr_on_down", "1")).expect("root may set it");
+        run("ip", &["-n", &self.lan(b), "-batch", "-"], &far);
+        let near = format!("addr add fd77:{b:x}::1/64 dev lan nodad\nroute add default via fe80::1 dev lan\n");
+        run("ip", &["-6", "-n", &self.branch(b), "-batch", "-"], &near);
+    }
+
+    /// The address of device `i` of branch `b` in IPv6.
+    pub fn address_v6(&self, b: u8, i: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd77, b.into(), 0, 0, 0, 0, 0, self.address(b, i).octets()[3].into())
+    }
+
+    /// Makes a device answer no more by IPv6.
+    pub fn silence_v6(&self, b: u8, i: u8) -> Change {
+        self.set(&self.lan(b), "add", "inet lab silent6", &self.address_v6(b, i).to_string())
+    }
+
+    /// Makes it answer again.
+    pub fn restore_v6(&self, b: u8, i: u8) -> Change {
+        self.set(&self.lan(b), "delete", "inet lab silent6", &self.address_v6(b, i).to_string())
     }
 
     /// Makes a silenced device answer again.

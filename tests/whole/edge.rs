@@ -103,6 +103,52 @@ fn a_dead_switch_a_dead_device_and_another_box_are_told_apart() {
 }
 
 #[test]
+fn a_branch_of_ipv6_alone_has_its_gateway_its_boxes_and_its_cable() {
+    let net = Net::new(1, 4);
+    net.at_the_centre(async || {
+        net.add_ipv6(1);
+        let mut estate = ward_tests::Estate::of(&net);
+        for (i, row) in (0..).zip(&mut estate.rows) {
+            row.ip = net.address_v6(1, i).into();
+        }
+        let world = World::start_with(&net, SILENT_AFTER, |collector| collector.estate = estate, |_| {}).await;
+        net.silence_v6(1, 3);
+        is(&world, 3, "down", Some("device_down")).await;
+        let told = newest(&world, 3).await;
+        let evidence = &told["evidence"];
+        assert_eq!((&evidence["gateway"], &evidence["carrier"]), (&json!("reply"), &json!(true)), "{told}");
+        assert!(evidence["mac"].is_string(), "{told}");
+        net.restore_v6(1, 3);
+        is(&world, 3, "up", None).await;
+
+        net.swap_boxes(1, "02:00:00:00:00:98");
+        eventually(Duration::from_secs(30), "another box is noticed", async || {
+            let device = world.api().device(&device_id(1, 2)).await?;
+            ensure!(device["flags"] == json!(["identity_changed"]) && device["status"] == "up", "{device}");
+            Ok(())
+        })
+        .await;
+        let path = format!("/api/v1/devices/{}/identity", device_id(1, 2));
+        let known = world.api().json(&path).await.expect("identities");
+        assert_eq!(known["identities"][0]["mac"], "02:00:00:00:00:98", "{known}");
+        assert_eq!(known["identities"][0]["ip"], json!(net.address_v6(1, 2)), "{known}");
+
+        net.lan_cut(1);
+        for device in 0..4 {
+            is(&world, device, "unknown", Some("agent_isolated")).await;
+        }
+        let told = newest(&world, 0).await;
+        assert_eq!(told["evidence"]["carrier"], false, "{told}");
+        net.lan_restore(1);
+        for device in 0..4 {
+            is(&world, device, "up", None).await;
+        }
+        world.only_these_had_outages(&[&device_id(1, 3)]).await;
+        world.surfaces_agree().await;
+    });
+}
+
+#[test]
 fn a_sweep_tells_what_answers_and_is_unknown_and_which_devices_never_answered() {
     let net = Net::new(1, 3);
     net.at_the_centre(async || {
