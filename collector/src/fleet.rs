@@ -108,14 +108,37 @@ pub struct Cut {
     pub from: Millis,
     /// When it was heard again.
     pub to: Option<Millis>,
-    /// Whose fault it is: a guess until it is over.
+    /// Whose fault it is.
     pub verdict: Option<Fault>,
     /// What speaks for that.
     pub reason: String,
+    /// All that the branch saw until it was heard again is in the ledger. Before, the verdict is a guess.
+    pub is_settled: bool,
     /// The run that spoke until then.
     stream: Option<StreamId>,
     /// It began before this collector did: whoever was gone, it may have been the collector.
     is_ours: bool,
+}
+
+impl Cut {
+    /// Whose fault it was, by the run that speaks now and by what that says of the run before.
+    fn judge(&mut self, stream: Option<StreamId>, origin: Option<Origin>) {
+        let lived_on = origin.and_then(|origin| origin.lived_until).is_some_and(|until| until.since(self.from) > LIVED_ON_MS);
+        let (verdict, reason) = match origin {
+            _ if stream == self.stream && self.is_ours => (None, "the collector was not running"),
+            _ if stream == self.stream => (Some(Fault::WanCut), "the agent went on observing: the line was cut"),
+            Some(Origin { is_clean: true, .. }) => (None, "the agent was stopped and started again"),
+            Some(_) if lived_on => {
+                (Some(Fault::WanCut), "the agent went on observing, and was started anew before the line was back")
+            }
+            Some(Origin { is_same_boot: true, .. }) => (None, "the agent's program ended and was started again"),
+            Some(Origin { is_same_boot: false, .. }) => {
+                (Some(Fault::PowerCut), "the machine has booted, and the run before ended without a goodbye")
+            }
+            None => (None, "the agent doesn't remember the run before"),
+        };
+        (self.verdict, self.reason) = (verdict, reason.to_owned());
+    }
 }
 
 /// What a run of an agent says of the run before, when it begins.
@@ -131,6 +154,8 @@ pub struct Origin {
 
 /// An agent that lived on for longer than this, in ms, after it was heard last was cut off before anything else happened.
 const LIVED_ON_MS: i64 = 60_000;
+/// Cuts of one branch that wait for what it saw during them: a line that comes and goes may bring that later.
+const UNSETTLED_LIMIT: usize = 16;
 
 /// Whether a branch can be heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,8 +200,8 @@ pub struct BranchState {
     pub version: String,
     /// Version of the config that its agent is to have, once there is one.
     pub config_wanted: Option<u64>,
-    /// Health, version and wanted config as they were told last.
-    told: (Option<Health>, String, Option<u64>),
+    /// Health, version, wanted config and the newest cut as they were told last.
+    told: (Option<Health>, String, Option<u64>, Option<Cut>),
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
@@ -188,6 +213,8 @@ pub struct BranchState {
     origin: Option<Origin>,
     /// The newest time in which it couldn't be heard.
     cut: Option<Cut>,
+    /// Cuts that are over and not settled, oldest first, at most [`UNSETTLED_LIMIT`].
+    unsettled: VecDeque<Cut>,
     /// It was silent when the clock was set back: only its own word ends that.
     has_to_speak: bool,
     /// When time alone may next change what is shown of it or of its devices.
@@ -214,8 +241,8 @@ pub struct Fleet {
     schedule: Arc<Schedule>,
     /// What may apply to a device, once for all to whom the same does.
     groups: Vec<Applicable>,
-    /// Cuts that have ended and that nobody has written down yet, with their branches.
-    ended: Vec<(usize, Cut)>,
+    /// Cuts that are settled and that nobody has written down yet, with their branches.
+    settled: VecDeque<(usize, Cut)>,
 }
 
 /// When branches count as silent.
@@ -458,9 +485,17 @@ impl Fleet {
         device.is_changed = is_changed;
     }
 
-    /// Cuts that have ended since this was last asked, with their branches.
-    pub fn take_ended_cuts(&mut self) -> Vec<(usize, Cut)> {
-        std::mem::take(&mut self.ended)
+    /// The oldest cuts that are settled and were not handed out yet, at most `limit`, with their branches.
+    pub fn take_settled_cuts(&mut self, limit: usize) -> Vec<(usize, Cut)> {
+        self.settled.drain(..self.settled.len().min(limit)).collect()
+    }
+
+    /// What the ledger says of a cut has been added to its reason.
+    pub fn explain_cut(&mut self, branch: usize, explained: &Cut) {
+        self.changed.insert(branch);
+        if let Some(cut) = self.branches[branch].cut.as_mut().filter(|cut| cut.from == explained.from) {
+            cut.reason.clone_from(&explained.reason);
+        }
     }
 
     /// Whether a run that began then would be the present one.
@@ -679,16 +714,20 @@ impl Fleet {
     fn refresh_branch(&mut self, at: usize, now: Millis, touched: &mut Touched) {
         let branch = &mut self.branches[at];
         let contact = branch.contact_at(now);
-        let is_as_told =
-            branch.health == branch.told.0 && branch.version == branch.told.1 && branch.config_wanted == branch.told.2;
-        if contact != branch.contact || !is_as_told {
-            if contact != branch.contact
-                && let Some(ended) = branch.turn(contact, now)
-            {
-                self.ended.push((at, ended));
-            }
+        let has_turned = contact != branch.contact;
+        if has_turned {
+            branch.turn(contact, now);
             branch.contact = contact;
-            branch.told = (branch.health.clone(), branch.version.clone(), branch.config_wanted);
+        }
+        while let Some(cut) = branch.settle() {
+            self.settled.push_back((at, cut));
+        }
+        let is_as_told = branch.health == branch.told.0
+            && branch.version == branch.told.1
+            && branch.config_wanted == branch.told.2
+            && branch.cut == branch.told.3;
+        if has_turned || !is_as_told {
+            branch.told = (branch.health.clone(), branch.version.clone(), branch.config_wanted, branch.cut.clone());
             touched.branches.push(at);
         }
         let branch = &self.branches[at];
@@ -735,7 +774,7 @@ impl BranchState {
             silent_after_ms: 0,
             health: None,
             version: String::new(),
-            told: (None, String::new(), None),
+            told: (None, String::new(), None, None),
             config_wanted: None,
             live_observed: None,
             live_until: None,
@@ -745,6 +784,7 @@ impl BranchState {
             has_stopped: false,
             origin: None,
             cut: None,
+            unsettled: VecDeque::new(),
             has_to_speak: false,
             due: None,
         }
@@ -765,10 +805,10 @@ impl BranchState {
         self.cut.as_ref()
     }
 
-    /// It begins or ends to be heard; the cut that ends with that.
-    fn turn(&mut self, contact: Contact, now: Millis) -> Option<Cut> {
+    /// It begins or ends to be heard.
+    fn turn(&mut self, contact: Contact, now: Millis) {
         match contact {
-            Contact::Never => None,
+            Contact::Never => {}
             Contact::Silent => {
                 let from = self.known_through().unwrap_or(now);
                 let is_ours = self.contact == Contact::Never;
@@ -783,31 +823,31 @@ impl BranchState {
                         "nothing is heard of the branch; whether its line or its power is gone is known when it is back",
                     )
                 };
-                self.cut = Some(Cut { from, to: None, verdict, reason: reason.to_owned(), stream: self.stream, is_ours });
-                None
+                let reason = reason.to_owned();
+                let cut = Cut { from, to: None, verdict, reason, is_settled: false, stream: self.stream, is_ours };
+                self.cut = Some(cut);
             }
             Contact::Connected => {
-                let (stream, origin) = (self.stream, self.origin);
-                let cut = self.cut.as_mut().filter(|cut| cut.to.is_none())?;
-                let lived_on =
-                    origin.and_then(|origin| origin.lived_until).is_some_and(|until| until.since(cut.from) > LIVED_ON_MS);
-                let (verdict, reason) = match origin {
-                    _ if stream == cut.stream && cut.is_ours => (None, "the collector was not running"),
-                    _ if stream == cut.stream => (Some(Fault::WanCut), "the agent went on observing: the line was cut"),
-                    Some(Origin { is_clean: true, .. }) => (None, "the agent was stopped and started again"),
-                    Some(_) if lived_on => {
-                        (Some(Fault::WanCut), "the agent went on observing, and was started anew before the line was back")
-                    }
-                    Some(Origin { is_same_boot: true, .. }) => (None, "the agent's program ended and was started again"),
-                    Some(Origin { is_same_boot: false, .. }) => {
-                        (Some(Fault::PowerCut), "the machine has booted, and the run before ended without a goodbye")
-                    }
-                    None => (None, "the agent doesn't remember the run before"),
-                };
-                (cut.to, cut.verdict, cut.reason) = (Some(now), verdict, reason.to_owned());
-                Some(cut.clone())
+                let Some(cut) = self.cut.as_mut().filter(|cut| cut.to.is_none()) else { return };
+                cut.to = Some(now);
+                cut.judge(self.stream, self.origin);
+                self.unsettled.push_back(cut.clone());
             }
         }
+    }
+
+    /// The oldest cut of which all is known by now, or of which it was waited for long enough.
+    fn settle(&mut self) -> Option<Cut> {
+        let is_known = |cut: &Cut| self.observed >= cut.to || self.unsettled.len() > UNSETTLED_LIMIT;
+        self.unsettled.front().filter(|cut| is_known(cut))?;
+        let mut cut = self.unsettled.pop_front()?;
+        cut.is_settled = true;
+        if let Some(newest) = self.cut.as_mut().filter(|newest| newest.from == cut.from) {
+            // A heartbeat may have come ahead of what the new run says of the one before.
+            cut.judge(self.stream, self.origin);
+            newest.clone_from(&cut);
+        }
+        Some(cut)
     }
 
     fn contact_at(&self, now: Millis) -> Contact {
@@ -1261,9 +1301,9 @@ mod tests {
             origin.into_iter().for_each(|origin| fleet.tell_origin(vake, origin));
             fleet.observed(vake, StreamId(stream), 9, Some(at(200)), at(200));
             fleet.refresh(at(200));
-            let ended = fleet.take_ended_cuts();
+            let ended = fleet.take_settled_cuts(usize::MAX);
             assert_eq!((ended.len(), ended[0].1.from, ended[0].1.to), (1, at(1), Some(at(200))));
-            assert!(!fleet.devices[0].view.is_provisional && fleet.take_ended_cuts().is_empty());
+            assert!(!fleet.devices[0].view.is_provisional && fleet.take_settled_cuts(usize::MAX).is_empty());
             ended[0].1.verdict
         };
         let origin = |is_same_boot, is_clean, lived_s| Some(Origin { is_same_boot, is_clean, lived_until: Some(at(lived_s)) });
@@ -1276,6 +1316,52 @@ mod tests {
     }
 
     #[test]
+    fn a_heartbeat_that_comes_ahead_of_the_boot_settles_nothing() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        let a = Live::of("a".parse().expect("an id"), Status::Up, Uptime(10_000));
+        fleet.refresh(at(100));
+        let beat = Heartbeat { stream: StreamId(2), ..heartbeat(200, 7, vec![a.clone()]) };
+        fleet.heartbeat(vake, &beat, 0, at(200));
+        fleet.refresh(at(200));
+        let cut = fleet.branches[vake].newest_cut().expect("it was silent").clone();
+        assert_eq!((cut.to, cut.is_settled, fleet.take_settled_cuts(usize::MAX).len()), (Some(at(200)), false, 0));
+        fleet.begin(vake, StreamId(2), "0", at(190));
+        fleet.tell_origin(vake, Origin { is_same_boot: false, is_clean: false, lived_until: Some(at(5)) });
+        fleet.observed(vake, StreamId(2), 7, Some(at(201)), at(202));
+        assert_eq!(fleet.refresh(at(202)).branches, [vake], "whoever looks is told");
+        let settled = fleet.take_settled_cuts(usize::MAX);
+        assert_eq!((settled[0].1.verdict, settled[0].1.is_settled), (Some(Fault::PowerCut), true));
+        let explained = Cut { reason: "all was dark".into(), ..settled[0].1.clone() };
+        fleet.explain_cut(vake, &explained);
+        assert_eq!((fleet.refresh(at(203)).branches, fleet.branches[vake].newest_cut()), (vec![vake], Some(&explained)));
+    }
+
+    #[test]
+    fn a_line_that_comes_and_goes_keeps_some_cuts_waiting_for_what_was_seen_and_no_more() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        let a = Live::of("a".parse().expect("an id"), Status::Up, Uptime(10_000));
+        let cuts = UNSETTLED_LIMIT + 2;
+        for n in 1..=i64::try_from(cuts).expect("few") {
+            fleet.refresh(at(n * 100));
+            let told = Heartbeat { last: u64::MAX, ..heartbeat(n * 100 + 50, 7, vec![a.clone()]) };
+            fleet.heartbeat(vake, &told, 3, at(n * 100 + 50));
+            fleet.refresh(at(n * 100 + 50));
+        }
+        let waited_long = (fleet.take_settled_cuts(1).len(), fleet.take_settled_cuts(usize::MAX).len());
+        assert_eq!(waited_long, (1, 1), "of two it was waited for long enough");
+        fleet.observed(vake, StreamId(1), 9, Some(at(250)), at(9_000));
+        fleet.refresh(at(9_000));
+        let until: Vec<_> = fleet.take_settled_cuts(usize::MAX).iter().map(|(_, cut)| cut.to).collect();
+        assert!(until.is_empty(), "the second is settled already, and the third ended later");
+        fleet.observed(vake, StreamId(1), 10, Some(at(450)), at(9_001));
+        fleet.refresh(at(9_001));
+        let until: Vec<_> = fleet.take_settled_cuts(usize::MAX).iter().map(|(_, cut)| cut.to).collect();
+        assert_eq!(until, [Some(at(350)), Some(at(450))]);
+    }
+
+    #[test]
     fn a_collector_that_was_away_blames_no_line() {
         let mut fleet = fleet();
         let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
@@ -1285,7 +1371,7 @@ mod tests {
         assert_eq!((fleet.devices[0].view.verdict, fleet.devices[0].view.is_provisional), (None, false));
         fleet.observed(vake, StreamId(1), 4, Some(at(501)), at(501));
         fleet.refresh(at(501));
-        assert_eq!(fleet.take_ended_cuts().first().map(|(_, cut)| cut.verdict), Some(None));
+        assert_eq!(fleet.take_settled_cuts(usize::MAX).first().map(|(_, cut)| cut.verdict), Some(None));
     }
 
     #[test]

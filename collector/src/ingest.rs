@@ -25,7 +25,7 @@ use crate::feed::Live;
 use crate::fleet::{BranchState, Contact, Cut, Fleet, Origin, Quality};
 use crate::inbox::{self, Inbox};
 use crate::metrics::{Metrics, label};
-use crate::outage::Change;
+use crate::outage::{self, Change};
 use crate::rollout::{self, Order};
 use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
@@ -399,7 +399,7 @@ impl Ingest {
                 Command::Reload => {
                     // What is staged, and what cuts have ended, speaks of devices and branches by their present places.
                     self.commit(now);
-                    self.write_cuts();
+                    self.write_cuts(usize::MAX);
                     self.reload(now);
                 }
                 Command::Revoked(branches) => self.revoked = branches,
@@ -407,7 +407,7 @@ impl Ingest {
                 Command::Edit(change, answer) => {
                     // What is staged speaks of devices by their present places.
                     self.commit(now);
-                    self.write_cuts();
+                    self.write_cuts(usize::MAX);
                     // Whoever asked may have gone.
                     let _ = answer.send(self.edit(&change, now));
                 }
@@ -1081,7 +1081,7 @@ impl Ingest {
 
     fn tick(&mut self, now: Millis) {
         self.live.change(now, |_| {});
-        self.write_cuts();
+        self.write_cuts(CUTS_AT_ONCE);
         if self.metrics.value("ward_clock_behind", "") > 0.0 && !self.is_clock_behind(now) {
             tracing::info!("the collector's clock is right again");
             self.metrics.set("ward_clock_behind", "", 0.0);
@@ -1115,24 +1115,44 @@ impl Ingest {
         }
     }
 
-    /// Writes down when and why branches couldn't be heard, once that is known.
-    fn write_cuts(&mut self) {
-        let mut ended: Vec<(usize, Cut)> = Vec::new();
-        self.live.prepare(|fleet| ended = fleet.take_ended_cuts());
-        if ended.is_empty() {
+    /// Writes down when and why branches couldn't be heard, and what answered in them meanwhile, once that is known; at most
+    /// `limit` such times.
+    fn write_cuts(&mut self, limit: usize) {
+        let mut settled: Vec<(usize, Cut)> = Vec::new();
+        self.live.prepare(|fleet| settled = fleet.take_settled_cuts(limit));
+        if settled.is_empty() {
             return;
         }
-        let rows: Vec<CutRow> = {
+        let branches: Vec<(BranchId, Vec<u32>, Option<Millis>)> = {
             let fleet = self.live.fleet();
-            let row = |(branch, cut): &(usize, Cut)| {
-                let (verdict, to) = (cut.verdict?, cut.to?);
-                let branch = fleet.branches[*branch].info.id.to_string();
-                Some(CutRow { branch, from: cut.from, to, verdict, reason: cut.reason.clone() })
+            let branch = |(at, _): &(usize, Cut)| {
+                let branch = &fleet.branches[*at];
+                (branch.info.id.clone(), branch.devices.iter().map(|device| fleet.devices[*device].no).collect(), branch.observed)
             };
-            ended.iter().filter_map(row).collect()
+            settled.iter().map(branch).collect()
         };
-        let written = self.store.transaction(|db| rows.iter().try_for_each(|row| store::add_cut(db, row)));
-        self.has_succeeded(written);
+        let written = self.store.transaction(|db| {
+            for ((_, cut), (branch, devices, observed)) in settled.iter_mut().zip(&branches) {
+                let Some(to) = cut.to else { continue };
+                let mut covered = store::covered(db, branch.as_str())?;
+                // What heartbeats vouch for is written down later.
+                if let (Some(last), Some(observed)) = (covered.last_mut(), observed) {
+                    last.to = last.to.max(*observed);
+                }
+                let changes = store::changes_of(db, devices, cut.from, to)?;
+                let lines = devices.iter().map(|no| changes.get(no).map_or(&[][..], Vec::as_slice));
+                let answered = outage::answered(lines, &covered, cut.from, to);
+                cut.reason.push_str(&format!("; {answered}"));
+                if let Some(verdict) = cut.verdict {
+                    let (branch, reason) = (branch.to_string(), cut.reason.clone());
+                    store::add_cut(db, &CutRow { branch, from: cut.from, to, verdict, reason })?;
+                }
+            }
+            Ok(())
+        });
+        if self.has_succeeded(written) {
+            self.live.prepare(|fleet| settled.iter().for_each(|(branch, cut)| fleet.explain_cut(*branch, cut)));
+        }
     }
 
     /// Writes down how far quiet streams were observed: what a heartbeat has vouched for is known for good.
@@ -1248,6 +1268,8 @@ const BOUNDS_LIMIT_MS: i64 = 30 * 24 * 3_600_000;
 const SET_BACK_SLACK_MS: i64 = 2_000;
 /// How often the progress of quiet streams is written, in ms.
 const PROGRESS_EVERY_MS: i64 = 5_000;
+/// Cuts that are written down in one tick: all branches may be back at once, and what is new of them goes first.
+const CUTS_AT_ONCE: usize = 100;
 /// How often finished days are packed, in ms.
 const SEAL_EVERY_MS: i64 = 600_000;
 /// How long a day stays open after its end, in ms.

@@ -2,6 +2,8 @@
 //!
 //! Pure. What the ledger doesn't cover is unknown; an outage goes on through the unknown until the device is seen up.
 
+use std::fmt;
+
 use shared::{Cause, Millis, Status};
 
 /// A change of one device's status, as the ledger keeps it.
@@ -114,6 +116,52 @@ pub fn outages(changes: &[Change], covered: &[Covered], from: Millis, to: Millis
     out
 }
 
+/// What is known of a branch's devices over a time in which nobody heard of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// How long the time was, in ms.
+    pub all_ms: i64,
+    /// How much of it the branch's agent observed, in ms.
+    pub observed_ms: i64,
+    /// How many devices there are.
+    pub devices: usize,
+    /// How many of them answered in the time that was observed.
+    pub answered: usize,
+    /// How many of these failed to answer in some of it.
+    pub failed: usize,
+}
+
+/// What answered between `from` and `to`, by each device's changes and by what was observed; see [`intervals`].
+pub fn answered<'a>(
+    devices: impl ExactSizeIterator<Item = &'a [Change]>,
+    covered: &[Covered],
+    from: Millis,
+    to: Millis,
+) -> Answered {
+    let observed_ms = covered.iter().map(|span| span.to.min(to).since(span.from.max(from)).max(0)).sum();
+    let mut seen = Answered { all_ms: to.since(from), observed_ms, devices: devices.len(), answered: 0, failed: 0 };
+    for changes in devices {
+        let intervals = intervals(changes, covered, from, to);
+        let was = |status| intervals.iter().any(|interval| interval.status == status);
+        seen.answered += usize::from(was(Status::Up));
+        seen.failed += usize::from(was(Status::Up) && was(Status::Down));
+    }
+    seen
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { all_ms, observed_ms, devices, answered, failed } = *self;
+        let seconds = |ms: i64| ms.saturating_add(500) / 1_000;
+        if observed_ms == 0 {
+            return write!(f, "nobody observed its devices in these {} s", seconds(all_ms));
+        }
+        let (observed, all) = (seconds(observed_ms), seconds(all_ms));
+        write!(f, "in the {observed} of {all} s that the agent observed, {answered} of {devices} devices answered")?;
+        if failed > 0 { write!(f, ", {failed} of them not all the time") } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +245,19 @@ mod tests {
     #[test]
     fn nothing_is_known_without_coverage() {
         check("", "", (0, 50), "unknown(agent_silent)@0-50", "");
+    }
+
+    #[test]
+    fn what_answered_is_said_of_the_time_that_was_observed_alone() {
+        let devices = ["up@0", "up@0 down@20500", "down@0", "up@0 down@1000 up@60000", ""].map(changes);
+        let say = |covered_text: &str, from, to| {
+            answered(devices.iter().map(Vec::as_slice), &covered(covered_text), Millis(from), Millis(to)).to_string()
+        };
+        assert_eq!(
+            say("0-90000", 10_000, 50_000),
+            "in the 40 of 40 s that the agent observed, 2 of 5 devices answered, 1 of them not all the time"
+        );
+        assert_eq!(say("0-12000", 10_000, 50_000), "in the 2 of 40 s that the agent observed, 2 of 5 devices answered");
+        assert_eq!(say("0-9000 60000-90000", 10_000, 50_000), "nobody observed its devices in these 40 s");
     }
 }

@@ -175,7 +175,7 @@ fn cut_json(branch: &BranchState) -> Value {
             "from_ms": cut.from.0,
             "to_ms": ms(cut.to),
             "verdict": cut.verdict.map(shared::Verdict::as_str),
-            "is_provisional": cut.to.is_none(),
+            "is_provisional": !cut.is_settled,
             "reason": cut.reason,
         })
     })

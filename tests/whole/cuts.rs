@@ -36,10 +36,24 @@ async fn final_cut(world: &World<'_>, count: usize) -> Value {
         Ok(told)
     })
     .await;
-    let branch = world.api().json("/api/v1/branches/b1").await.expect("the branch");
-    assert_eq!(branch["cut"]["is_provisional"], false, "{branch}");
-    assert_eq!((&branch["cut"]["verdict"], &branch["cut"]["reason"]), (&told["cuts"][0]["verdict"], &told["cuts"][0]["reason"]));
+    eventually(SOON, "the branch tells the same", async || {
+        let cut = &world.api().json("/api/v1/branches/b1").await?["cut"];
+        ensure!(cut["is_provisional"] == false, "{cut}");
+        ensure!((&cut["verdict"], &cut["reason"]) == (&told["cuts"][0]["verdict"], &told["cuts"][0]["reason"]), "{cut}");
+        Ok(())
+    })
+    .await;
     told["cuts"][0].clone()
+}
+
+/// What a cut's reason says was seen meanwhile: for how many seconds, of how many, and what.
+fn seen(cut: &Value) -> (u32, u32, String) {
+    let reason = cut["reason"].as_str().unwrap_or_default();
+    let told = reason.split_once("; in the ").and_then(|(_, told)| told.split_once(" s that the agent observed, "));
+    let (spans, rest) = told.unwrap_or_else(|| panic!("{cut}"));
+    let (observed, all) = spans.split_once(" of ").unwrap_or_else(|| panic!("{cut}"));
+    let seconds = |text: &str| text.parse().unwrap_or_else(|_| panic!("{cut}"));
+    (seconds(observed), seconds(all), rest.to_owned())
 }
 
 #[test]
@@ -50,12 +64,19 @@ fn a_cut_line_and_a_power_cut_are_told_apart_once_the_branch_is_back() {
         let place = |agent: &mut ward_tests::agent::AgentSettings| agent.state_dir = Some(state.path().to_owned());
         let mut world = World::start_with(&net, SILENT_AFTER, |_| {}, place).await;
 
-        // The line, without word to anybody.
+        // The line, without word to anybody. The branch goes on, and a device falls silent in it for a while.
         net.wan_cut_silently(1);
         is_silent(&world).await;
+        net.silence(1, 3);
+        lasting(Duration::from_secs(4)).await;
+        net.restore(1, 3);
+        lasting(Duration::from_secs(4)).await;
         net.wan_restore(1);
         let cut = final_cut(&world, 1).await;
         assert_eq!(cut["verdict"], "wan_cut", "{cut}");
+        let (observed, all, rest) = seen(&cut);
+        assert!(observed == all && all >= 14, "the agent observed all of it: {cut}");
+        assert_eq!(rest, "4 of 4 devices answered, 1 of them not all the time", "{cut}");
 
         // All of the branch at once: no goodbye, no last word of the agent's machine.
         net.wan_cut_silently(1);
@@ -69,7 +90,10 @@ fn a_cut_line_and_a_power_cut_are_told_apart_once_the_branch_is_back() {
         world.agents[0].start_elsewhere(state.path(), boot);
         let cut = final_cut(&world, 2).await;
         assert_eq!(cut["verdict"], "power_cut", "{cut}");
-        world.only_these_had_outages(&[]).await;
+        let (observed, all, rest) = seen(&cut);
+        assert!(observed + 7 <= all, "nobody observed while the machine was off: {cut}");
+        assert_eq!(rest, "4 of 4 devices answered", "{cut}");
+        world.only_these_had_outages(&["b1-d03"]).await;
         world.surfaces_agree().await;
     });
 }
