@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -43,6 +43,11 @@ impl Socket {
                 other => bail!("an update is text, not {other:?}"),
             }
         }
+    }
+
+    /// Says something to the collector.
+    pub async fn say(&mut self, message: &Value) -> Result<()> {
+        Ok(self.stream.send(Message::text(message.to_string())).await?)
     }
 
     /// The snapshot that a new connection begins with.

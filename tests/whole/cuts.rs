@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 use ward_tests::clocks::other_boot;
-use ward_tests::{Net, eventually, lasting};
+use ward_tests::collector::CollectorSettings;
+use ward_tests::{Change, Net, eventually, lasting, now_ms};
 
 use crate::world::{SOON, World};
 
@@ -54,6 +55,34 @@ fn seen(cut: &Value) -> (u32, u32, String) {
     let (observed, all) = spans.split_once(" of ").unwrap_or_else(|| panic!("{cut}"));
     let seconds = |text: &str| text.parse().unwrap_or_else(|_| panic!("{cut}"));
     (seconds(observed), seconds(all), rest.to_owned())
+}
+
+/// When a branch that fell silent at `began` was known to be so, in ms after that.
+async fn known_after_ms(world: &World<'_>, device: &str, began: Change, limit: Duration) -> i64 {
+    eventually(limit, &format!("{device} is not heard of"), async || {
+        let device = world.api().device(device).await?;
+        ensure!(device["cause"] == "agent_silent", "{device}");
+        Ok(now_ms() - began.after_ms)
+    })
+    .await
+}
+
+#[test]
+fn a_silent_branch_is_known_within_half_a_minute_and_on_a_metered_line_within_five() {
+    let net = Net::new(2, 2);
+    net.at_the_centre(async || {
+        // As they are unless somebody sets them: signs of life each 24 s, or each 280 s.
+        let change = |collector: &mut CollectorSettings| collector.report = Some("metered = [\"b2\"]");
+        let world = World::start_with(&net, Duration::from_secs(30), change, |_| {}).await;
+        let (usual, metered) = (net.wan_cut_silently(1), net.wan_cut_silently(2));
+        // And what the collector's ticks and a busy machine take.
+        let slack_ms = 5_000;
+        let after_ms = known_after_ms(&world, "b1-d00", usual, Duration::from_secs(60)).await;
+        assert!(after_ms <= 30_000 + slack_ms, "{after_ms} ms");
+        assert_eq!(world.api().status("b2-d00").await.expect("the device"), "up", "its signs of life are rarer");
+        let after_ms = known_after_ms(&world, "b2-d00", metered, Duration::from_secs(330)).await;
+        assert!((60_000..=300_000 + slack_ms).contains(&after_ms), "{after_ms} ms");
+    });
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ward_tests::api::{Outage, moment};
+use ward_tests::collector::CollectorSettings;
 use ward_tests::estate::device_id;
 use ward_tests::socket::Update;
 use ward_tests::victoria::Series;
@@ -15,6 +16,39 @@ use crate::world::{Fault, PROBE, SOON, World, is_at, takes_down};
 
 /// Between a verdict and its arrival at a screen.
 const DELIVERY_MS: i64 = 1_500;
+
+#[test]
+fn a_device_that_somebody_watches_tells_its_quality_every_few_seconds() {
+    let net = Net::new(1, 3);
+    net.at_the_centre(async || {
+        // Of others it comes every ten minutes.
+        let change = |collector: &mut CollectorSettings| collector.report = Some("qualities = \"600s\"");
+        let world = World::start_with(&net, Duration::from_secs(30), change, |_| {}).await;
+        let mut socket = world.api().websocket().await.expect("live updates");
+        socket.snapshot().await.expect("a snapshot");
+        let watched = device_id(1, 1);
+        socket.say(&json!({ "type": "watch", "devices": [watched] })).await.expect("it listens");
+        let (mut told, mut spans_ms) = (0, 0);
+        let listen = async {
+            while told < 6 {
+                let message = socket.next().await.expect("live updates");
+                if message["type"] != "watched" {
+                    continue;
+                }
+                let devices = message["devices"].as_array().expect("a list");
+                assert!(devices.len() == 1 && devices[0]["id"] == watched.as_str(), "nobody watches others: {message}");
+                let device = &devices[0];
+                let has_answered = device["sent"].as_u64() > device["lost"].as_u64() && device["rtt_ms"].is_number();
+                assert!(has_answered, "it answers all the time: {message}");
+                told += 1;
+                spans_ms += device["span_ms"].as_u64().expect("a time");
+            }
+        };
+        // Twelve seconds, on a machine that has time for them.
+        tokio::time::timeout(Duration::from_secs(40), listen).await.expect("every few seconds");
+        assert!((6_000..=40_000).contains(&spans_ms), "{spans_ms} ms are told of, without a hole");
+    });
+}
 
 #[test]
 fn ten_of_sixty_devices_fall_silent_and_every_surface_says_when() {
