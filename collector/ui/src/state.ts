@@ -56,6 +56,7 @@ const listener: Listener = {
     if (message.type === "problem") refusal.value = { detail: String(message.detail) };
     return outcome;
   },
+  known: () => (board.epoch === null ? null : `${board.epoch}.${board.seq}`),
   live() {
     linkState.value = "live";
     lostReason.value = "";

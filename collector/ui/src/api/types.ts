@@ -105,6 +105,7 @@ export type DeviceChange = Partial<Device> & { id: string };
 /** One message of `/ws/updates`. */
 export type Message =
   | ({ type: "snapshot"; version: string; demo?: boolean; simulated?: boolean; notes?: string[] } & Told)
+  | { type: "resumed"; epoch: string; seq: number; now: number }
   | { type: "delta"; epoch: string; seq: number; now: number; devices?: DeviceChange[]; branches?: BranchTold[] }
   | { type: "heartbeat"; epoch: string; seq: number; now: number }
   | { type: "watched"; epoch: string; now: number; devices: Watched[] }

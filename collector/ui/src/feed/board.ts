@@ -73,6 +73,8 @@ export class Board {
         return this.#replaceAll(message);
       case "delta":
         return this.#change(message);
+      case "resumed":
+        return { effect: message.epoch === this.epoch && message.seq === this.seq ? "alive" : "gap" };
       case "heartbeat":
         return { effect: message.epoch !== this.epoch || message.seq > this.seq ? "gap" : "alive" };
       case "closing":

@@ -2,6 +2,8 @@
 
 /** The server sends a heartbeat every 5 s: two missed and a bit means that nobody is there. */
 export const LOST_AFTER_MS = 12_000;
+/** A first snapshot is one message, of which a browser tells nothing until it is whole; the server gives a slow line 60 s for it. */
+export const SNAPSHOT_LIMIT_MS = 65_000;
 /** Clock readings that differ by more than this are a step or a sleep, not the network's delay. */
 const CLOCK_STEP_MS = 2_000;
 const RETRY_FIRST_MS = 1_000;

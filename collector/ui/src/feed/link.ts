@@ -1,13 +1,15 @@
-/** The one socket: kept open, and opened anew for a snapshot whenever what is shown may be wrong. */
+/** The one socket: kept open, and opened anew for what was missed, or for a snapshot where what is shown may be wrong. */
 import type { Message } from "../api/types";
 import type { Effect } from "./board";
-import { LOST_AFTER_MS, retryDelay } from "./clock";
+import { LOST_AFTER_MS, SNAPSHOT_LIMIT_MS, retryDelay } from "./clock";
 
 /** A connection that held this long was a good one: the next retry starts from the shortest wait. */
 const GOOD_CONNECTION_MS = 10_000;
 
 export interface Listener {
   take(message: Message, local: number): Effect;
+  /** `EPOCH.SEQ` of the last message that counts, or null where there is none. */
+  known(): string | null;
   live(): void;
   lost(reason: Reason): void;
   /** The handshake was refused: perhaps nobody is signed in any more. */
@@ -23,6 +25,9 @@ export class Link {
   #retry: ReturnType<typeof setTimeout> | null = null;
   #attempt = 0;
   #heardAt = 0;
+  #isOpen = false;
+  /** What is shown is right but for what came since: no snapshot is needed. */
+  #isSound = true;
   #liveSince: number | null = null;
   #watchedAt = { local: local(), wall: Date.now() };
 
@@ -33,10 +38,18 @@ export class Link {
   connect(): void {
     this.#retry = null;
     this.#heardAt = local();
+    this.#isOpen = false;
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}/ws/updates`);
+    const known = this.#isSound ? this.#listener.known() : null;
+    const resume = known === null ? "" : `?resume=${encodeURIComponent(known)}`;
+    const socket = new WebSocket(`${scheme}//${location.host}/ws/updates${resume}`);
     let opened = false;
-    socket.onopen = () => (opened = true);
+    socket.onopen = () => {
+      opened = true;
+      if (socket !== this.#socket) return;
+      this.#isOpen = true;
+      this.#heardAt = local();
+    };
     socket.onmessage = (event) => socket === this.#socket && this.#hear(String(event.data));
     socket.onclose = () => {
       if (socket !== this.#socket) return;
@@ -68,7 +81,9 @@ export class Link {
     if (this.#retry !== null) return;
     // The monotonic clock may stand still while a laptop sleeps; the wall clock then jumps.
     const slept = wallAhead > LOST_AFTER_MS;
-    if (slept || now.local - this.#heardAt > LOST_AFTER_MS) this.#lose("");
+    // One that brings its picture is silent for as long as that takes. One that has brought it says something every 5 s.
+    const limit = this.#isOpen && this.#liveSince === null ? SNAPSHOT_LIMIT_MS : LOST_AFTER_MS;
+    if (slept || now.local - this.#heardAt > limit) this.#lose("");
   }
 
   #hear(text: string): void {
@@ -79,7 +94,9 @@ export class Link {
     const outcome = this.#listener.take(message, at);
     if (outcome.effect === "gap") return this.#lose("missed");
     if (outcome.effect === "closing") return this.#lose({ said: outcome.reason });
-    if (message.type === "snapshot") {
+    // After what was missed comes a heartbeat: what is shown is the newest only then.
+    if (message.type === "snapshot" || (message.type === "heartbeat" && this.#liveSince === null)) {
+      this.#isSound = true;
       this.#liveSince = at;
       this.#listener.live();
     }
@@ -89,6 +106,7 @@ export class Link {
     const held = this.#liveSince === null ? 0 : local() - this.#liveSince;
     this.#attempt = held > GOOD_CONNECTION_MS ? 0 : this.#attempt + 1;
     this.#liveSince = null;
+    this.#isSound &&= reason !== "missed" && reason !== "unreadable";
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
