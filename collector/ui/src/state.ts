@@ -1,10 +1,11 @@
 /** What the page knows and what somebody chose, as signals: views read them and are drawn anew when they change. */
 import { batch, computed, effect, signal } from "@preact/signals";
-import type { Message, Watched } from "./api/types";
-import { whoAmI, type Me } from "./api/ask";
+import type { Me, Message, Watched } from "./api/types";
+import { whoAmI } from "./api/ask";
 import { Board, type Effect, GLOW_MS } from "./feed/board";
 import { Clock } from "./feed/clock";
 import { type Filters, NO_FILTERS, filtersFrom, writeFilters } from "./feed/filters";
+import { type Right, mayDo } from "./feed/rights";
 import { Link, type Listener, type Reason } from "./feed/link";
 import { troubles } from "./feed/troubles";
 import { type Route, parseRoute, viewPath } from "./route";
@@ -73,6 +74,11 @@ const listener: Listener = {
 };
 const link = new Link(listener);
 
+/** Whether whoever is signed in may change such things. */
+export function may(right: Right): boolean {
+  return mayDo(me.value, right);
+}
+
 export function say(message: object): boolean {
   return link.say(message);
 }
@@ -133,8 +139,13 @@ export function go(address: string): void {
 function followAddress(): void {
   batch(() => {
     route.value = parseRoute(location.pathname, location.search);
-    if (route.value.view === "monitor" || route.value.view === "fleet") filters.value = filtersFrom(route.value.params);
+    if (isFiltered(route.value.view)) filters.value = filtersFrom(route.value.params);
   });
+}
+
+/** Views whose address has the filters. */
+function isFiltered(view: Route["view"]): boolean {
+  return view === "monitor" || view === "fleet" || view === "inventory";
 }
 
 export function setFilters(next: Partial<Filters>): void {
@@ -170,7 +181,7 @@ function flushAddress(): void {
   addressTimer = null;
   const { view, params } = route.value;
   const query = new URLSearchParams(params);
-  if (view === "monitor" || view === "fleet") writeFilters(query, filters.value);
+  if (isFiltered(view)) writeFilters(query, filters.value);
   history.replaceState(null, "", location.pathname + queryText(query));
 }
 

@@ -74,12 +74,15 @@ export class Collector {
   }
 }
 
-/** A TCP relay: cut, it drops what is connected and takes nothing. */
+/** A TCP relay: cut, it drops what is connected and takes nothing; slow, it passes the live feed on at so many bytes a second. */
 export class Line {
   readonly #to: number;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #isCut = false;
+  #feedRate = Infinity;
+  /** Addresses of the live feed that were opened through it. */
+  readonly feeds: string[] = [];
   port = 0;
 
   constructor(to: number) {
@@ -97,6 +100,10 @@ export class Line {
     if (isCut) for (const socket of this.#sockets) socket.destroy();
   }
 
+  slow(bytesPerSecond: number): void {
+    this.#feedRate = bytesPerSecond;
+  }
+
   stop(): void {
     this.cut(true);
     this.#server.close();
@@ -108,6 +115,17 @@ export class Line {
       return;
     }
     const other = connect(this.#to, "127.0.0.1");
+    let isFeed = false;
+    socket.once("data", (first) => {
+      const feed = /^GET (\/ws\/updates\S*)/.exec(first.toString("latin1"))?.[1];
+      isFeed = feed !== undefined;
+      if (feed) this.feeds.push(feed);
+    });
+    other.on("data", (chunk) => {
+      if (!isFeed || this.#feedRate === Infinity) return;
+      other.pause();
+      setTimeout(() => other.resume(), (chunk.length / this.#feedRate) * 1_000);
+    });
     for (const [one, two] of [[socket, other], [other, socket]] as const) {
       this.#sockets.add(one);
       one.pipe(two);
@@ -127,8 +145,8 @@ export interface Look {
   height?: number;
 }
 
-/** A page that is signed in, and what it said on its console. */
-export async function open(browser: Browser, port: number, path = "/", look: Look = {}, init?: () => void): Promise<{ page: Page; said: string[] }> {
+/** A page, and what it says on its console. */
+async function blank(browser: Browser, look: Look, init?: () => void): Promise<{ page: Page; said: string[] }> {
   const options: BrowserContextOptions = { viewport: { width: look.width ?? 1440, height: look.height ?? 900 }, acceptDownloads: true };
   const context = await browser.newContext(options);
   await context.addInitScript(([language, theme]) => {
@@ -137,11 +155,37 @@ export async function open(browser: Browser, port: number, path = "/", look: Loo
   }, [look.language ?? "en", look.theme ?? "light"]);
   if (init) await context.addInitScript(init);
   const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
   const said: string[] = [];
   page.on("console", (message) => message.type() === "error" && said.push(message.text()));
   page.on("pageerror", (error) => said.push(error.message));
+  return { page, said };
+}
+
+/** A page that is signed in by the token, which is an administrator's. */
+export async function open(browser: Browser, port: number, path = "/", look: Look = {}, init?: () => void): Promise<{ page: Page; said: string[] }> {
+  const { page, said } = await blank(browser, look, init);
   await page.goto(`http://127.0.0.1:${port}/login?token=${TOKEN}`);
   if (path !== "/") await page.goto(`http://127.0.0.1:${port}${path}`);
   await page.waitForSelector('html[data-link="live"]');
   return { page, said };
+}
+
+/** A page that is signed in by name and password, at the form. */
+export async function signIn(browser: Browser, port: number, name: string, password: string, look: Look = {}): Promise<{ page: Page; said: string[] }> {
+  const { page, said } = await blank(browser, look);
+  await page.goto(`http://127.0.0.1:${port}/login`);
+  await page.locator("#name").fill(name);
+  await page.locator("#password").fill(password);
+  await page.locator("#password").press("Enter");
+  await page.waitForSelector('html[data-link="live"]');
+  return { page, said };
+}
+
+/** Goes to a view within the page, as a link does. */
+export async function visit(page: Page, view: string): Promise<void> {
+  await page.evaluate((path) => {
+    history.pushState(null, "", path);
+    dispatchEvent(new PopStateEvent("popstate"));
+  }, view);
 }

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Collector, Line, type Look, eventually, freePort, launch, open } from "./lab";
+import { Collector, Line, type Look, eventually, freePort, launch, open, visit } from "./lab";
 
 let browser: Browser;
 let collector: Collector;
@@ -123,6 +123,36 @@ test("a lost connection shows at once with the age of what is shown, and heals",
   await page.context().close();
 });
 
+test("a line that was cut brings what was missed, and no second snapshot", async () => {
+  const { page } = await open(browser, line.port);
+  line.feeds.length = 0;
+  line.cut(true);
+  await page.waitForSelector(".lost");
+  line.cut(false);
+  await eventually("it is live again", async () => (await page.locator(".lost").count()) === 0);
+  expect(line.feeds.at(-1)).toMatch(/^\/ws\/updates\?resume=[^.]+\.\d+$/);
+  await eventually("the page counts what the API counts", async () => {
+    const stats = await collector.json("/api/v1/dashboard/stats");
+    for (const name of ["up", "down", "unknown"]) expect(await count(page, name), name).toBe(stats[name]);
+    return true;
+  });
+  await page.context().close();
+});
+
+test("a slow line has a minute for the first picture", async () => {
+  // The demo's snapshot takes some 20 s.
+  const { page } = await open(browser, line.port);
+  line.slow(16_000);
+  line.feeds.length = 0;
+  await page.goto(`http://127.0.0.1:${line.port}/`);
+  const began = Date.now();
+  await page.waitForSelector('html[data-link="live"]', { timeout: 60_000 });
+  expect(Date.now() - began).toBeGreaterThan(12_000);
+  expect(line.feeds).toHaveLength(1);
+  line.slow(Infinity);
+  await page.context().close();
+});
+
 test("downtime is counted by the collector's clock, with the browser's two hours off", async () => {
   const { page } = await open(browser, line.port, "/", {}, () => {
     const real = Date.now.bind(Date);
@@ -164,14 +194,6 @@ test("the map has every branch, and green is only what is wholly up", async () =
   await page.context().close();
 });
 
-/** Goes to a view within the page, as a link does. */
-async function visit(page: Page, view: string): Promise<void> {
-  await page.evaluate((path) => {
-    history.pushState(null, "", path);
-    dispatchEvent(new PopStateEvent("popstate"));
-  }, view);
-}
-
 const VIEWS = ["/", "/?show=regions", "/?show=table", "/dashboard", "/map", "/fleet", "/reports", "/inventory", "/users", "/tokens", "/audit", "/devices/avlabari-router-1", "/branches/avlabari"];
 const LOOKS: Look[] = [{ language: "en", theme: "light" }, { language: "ka", theme: "dark" }];
 
@@ -201,6 +223,57 @@ test.each(LOOKS)("no view breaks a rule of accessibility, in $language and $them
   expect(found).toEqual([]);
   await page.context().close();
 }, 150_000);
+
+/** Latin letters that are no English: names of programs and formats, units of other pages, and the letters of types in the grid's cells. */
+const NOT_ENGLISH = /\b(ward|CSV|PDF|NVR|VictoriaMetrics|TLS|TCP|IP|DNS|UTC|Asia\/Tbilisi|English|[A-Z]|[fgrt]|\d+\.\d+\.\d+)\b/g;
+
+/** Runs in the page: each text that people read or hear, but for what is marked as another language or is somebody's own name. */
+function textsOf(names: string[]): string[] {
+  const known = new Set(names);
+  const texts: string[] = [];
+  const walk = (node: Node) => {
+    if (node instanceof HTMLElement && (node.lang === "en" || node.localName === "noscript")) return;
+    if (node.nodeType === Node.TEXT_NODE) texts.push(node.textContent ?? "");
+    if (node instanceof Element) for (const name of ["aria-label", "title", "placeholder", "alt"]) texts.push(node.getAttribute(name) ?? "");
+    node.childNodes.forEach(walk);
+  };
+  walk(document.body);
+  texts.push(document.title);
+  const longestFirst = [...known].sort((a, b) => b.length - a.length).filter(Boolean);
+  return texts.filter((text) => /[A-Za-z]/.test(text)).map((text) => longestFirst.reduce((left, name) => left.replaceAll(name, ""), text));
+}
+
+test("no English is left on the Georgian page", async () => {
+  const { page } = await open(browser, line.port, "/", { language: "ka" });
+  const { devices } = (await collector.json("/api/v1/devices?limit=10000")) as { devices: { id: string; name: string }[] };
+  const { branches } = (await collector.json("/api/v1/branches?limit=10000")) as { branches: { id: string; name: string }[] };
+  const { regions } = (await collector.json("/api/v1/regions")) as { regions: { id: string; name: string }[] };
+  const names = [...devices, ...branches, ...regions.map(({ id }) => ({ id, name: "" }))].flatMap(({ id, name }) => [id, name]).concat("device_id, device_name, branch, branch_name, region, region_name, device_type, ip", "api-token");
+  const left: string[] = [];
+  for (const view of [...VIEWS, "/inventory?kind=branches", "/inventory?kind=regions", "/devices/nothing", "/?q=nothing"]) {
+    await visit(page, view);
+    await page.waitForSelector("h1, .none");
+    await page.waitForTimeout(700);
+    for (const button of ["summary", ".actions .choice"]) for (const one of await page.locator(`main ${button}`).all()) await one.click({ timeout: 1_000 }).catch(() => null);
+    await page.waitForTimeout(500);
+    const texts = await page.evaluate(textsOf, names);
+    left.push(...texts.filter((text) => /[A-Za-z]/.test(text.replaceAll(NOT_ENGLISH, ""))).map((text) => `${view}: ${text}`));
+  }
+  expect([...new Set(left)]).toEqual([]);
+  await page.context().close();
+});
+
+test("a report on paper has its table and its dates, and none of the screen's controls", async () => {
+  const { page } = await open(browser, line.port, "/reports?by=region");
+  await page.waitForSelector(".report tbody tr");
+  await page.emulateMedia({ media: "print" });
+  for (const [part, isShown] of [[".top", false], [".report .form", false], [".report table", true], [".report h1", true]] as const) expect(await page.locator(part).isVisible(), part).toBe(isShown);
+  // A4 across: nothing of the table is cut off.
+  await page.setViewportSize({ width: 1_050, height: 740 });
+  expect(await page.locator(".report .table-scroll").evaluate((box) => box.scrollWidth - box.clientWidth)).toBeLessThanOrEqual(1);
+  expect((await page.pdf({ format: "A4", landscape: true })).length).toBeGreaterThan(10_000);
+  await page.context().close();
+});
 
 test("on a phone nothing is wider than the screen", async () => {
   const { page } = await open(browser, line.port, "/", { width: 390, height: 844, language: "ka" });

@@ -1,12 +1,5 @@
 /** Questions to the collector. One question is asked once at a time: whoever asks it meanwhile waits for the same answer. */
-
-export interface Me {
-  name: string;
-  role: "viewer" | "technician" | "regional_manager" | "admin";
-  regions: string[] | null;
-  csrf: string;
-  via: string;
-}
+import type { Me } from "./types";
 
 /** What the collector says is wrong. */
 export class Refused extends Error {

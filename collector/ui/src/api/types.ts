@@ -3,31 +3,12 @@ import type { components } from "./schema";
 
 type Schemas = components["schemas"];
 
-/** What newer collectors add; a page that meets an older one does without. */
-interface DeviceMore {
-  in_maintenance?: boolean;
-  flags?: string[];
-  verdict?: Verdict | null;
-  is_provisional?: boolean;
-}
-
-export type Verdict = "device_down" | "lan_fault" | "agent_isolated" | "wan_cut" | "power_cut";
-export type Device = Schemas["Device"] & DeviceMore;
+export type Device = Schemas["Device"];
 export type Status = Device["status"];
-export type Cause = Device["cause"];
-
-export interface Uplink {
-  name: string;
-  status: Status;
-  since_ms: number | null;
-  is_active: boolean;
-}
+export type Verdict = NonNullable<Device["verdict"]>;
 
 /** A branch as the feed tells it. Before its agent has said how it is, its figures are absent. */
-export type BranchTold = Partial<Schemas["Branch"]> & Pick<Schemas["Branch"], "id" | "name"> & {
-  uplinks?: Uplink[];
-  cut?: { from_ms: number; to_ms: number | null; verdict: Verdict | null; is_provisional: boolean; reason: string | null } | null;
-};
+export type BranchTold = Partial<Schemas["Branch"]> & Pick<Schemas["Branch"], "id" | "name">;
 /** A branch with the moment at which the collector described it: of a healthy one it may not speak for minutes. */
 export type Branch = BranchTold & { told_at: number };
 
@@ -35,15 +16,17 @@ export type Outage = Schemas["Outage"];
 export type Interval = Schemas["Interval"];
 export type Point = Schemas["Point"];
 export type Gap = Schemas["Gap"];
+export type Transition = Schemas["Transition"];
+export type Evidence = NonNullable<Transition["evidence"]>;
+export type Cut = { from_ms: number; to_ms: number; verdict: Verdict; reason: string };
 
-export interface Evidence {
-  probes?: { at_ms: number; outcome: string; rtt_ms: number | null }[];
-  gateway_rtt_ms?: number | null;
-  neighbours?: { up: number; down: number; unknown: number } | null;
-  carrier?: boolean | null;
-  mac?: string | null;
-}
-export type Transition = Schemas["Transition"] & { reason?: string | null; evidence?: Evidence | null };
+export type Me = Schemas["Me"];
+export type Role = Me["role"];
+export type User = Schemas["User"];
+export type Token = Schemas["Token"];
+export type Change = Schemas["Change"];
+export type Imported = Schemas["Imported"];
+export type Window = Schemas["Window"];
 
 export interface History {
   device_id: string;
@@ -57,25 +40,7 @@ export interface History {
   points: Point[];
 }
 
-export interface AvailabilityRow {
-  key: string;
-  name: string;
-  devices: number;
-  up_ms: number;
-  down_ms: number;
-  unknown_ms: number;
-  maintenance_ms: number;
-  outages: number;
-  mttr_ms: number | null;
-  longest_ms: number | null;
-  availability: number | null;
-  at_least: number | null;
-  at_most: number | null;
-  coverage: number | null;
-  reason: string | null;
-  state: "final" | "provisional";
-  revision: number;
-}
+export type AvailabilityRow = Schemas["Availability"];
 
 export interface Availability {
   from_ms: number;

@@ -60,7 +60,7 @@ function draw(node: HTMLElement, history: History, onMoment: (time: number | nul
     },
     axes: [
       { ...axis, values: (_, ticks) => ticks.map((tick) => (isLong ? format.day(tick * 1000) : format.minute(tick * 1000))) },
-      { ...axis, size: 4 * remInPixels(), values: (_, ticks) => ticks.map((tick) => `${tick} ${t().rttAxis}`) },
+      { ...axis, size: 5.2 * remInPixels(), values: (_, ticks) => ticks.map((tick) => `${tick} ${t().rttAxis}`) },
       { ...axis, scale: "loss", side: 1, size: 4 * remInPixels(), grid: { show: false }, values: (_, ticks) => ticks.map((tick) => `${tick} %`) },
     ],
     series: [

@@ -36,7 +36,9 @@ test("an agent's problems come with the worst first", () => {
   const problems = (more: Partial<BranchTold>) => problemsOf({ ...agent("a", more), told_at: NOW }, NOW, "0.1.0").join(" ");
   expect(problems({})).toBe("");
   expect(problems({ contact: "silent", buffer_volatile: true, clock_ahead_ms: 9_000 })).toBe("silent volatile");
-  expect(problems({ contact: "never" })).toBe("never");
+  expect(problems({ contact: "never", config_version: null, config_wanted: 2 })).toBe("never");
+  expect(problems({ config_version: 1, config_wanted: 2, clock_ahead_ms: 9_000 })).toBe("clock config");
+  expect(problems({ config_version: 2, config_wanted: 2 })).toBe("");
   expect(problems({ waiting: 9, logged_through: NOW - HOUR, clock_ahead_ms: -3_200 })).toBe("behind clock");
   expect(problems({ clock_ahead_ms: 1_000, clock_synchronised: false })).toBe("");
   expect(problems({ agent_version: "0.0.9" })).toBe("old_version");

@@ -7,13 +7,13 @@ import { type Filters, includesAll, searched } from "./filters";
 /** An agent that still holds entries and is further behind than this has a backlog, not a batch. */
 const BACKLOG_MS = 30_000;
 /** A clock that is off by less is nobody's trouble. */
-export const CLOCK_OFF_MS = 1_000;
+const CLOCK_OFF_MS = 1_000;
 const DAY_MS = 24 * 3_600_000;
 /** Less than this says nothing of a day. */
 const SCALED_FROM_MS = 3_600_000;
 
 /** What can be wrong with an agent, and how much each weighs: more than all that follow it together. */
-const WEIGHTS = { silent: 32, volatile: 16, behind: 8, clock: 4, old_version: 2, never: 1 };
+const WEIGHTS = { silent: 64, volatile: 32, behind: 16, clock: 8, config: 4, old_version: 2, never: 1 };
 export type AgentProblem = keyof typeof WEIGHTS;
 
 /** How far the centre's log of a connected branch lags behind, or null when there's no backlog. */
@@ -32,6 +32,11 @@ export function isClockOff(branch: Branch): boolean {
   return Math.abs(branch.clock_ahead_ms ?? 0) > CLOCK_OFF_MS;
 }
 
+/** Whether the agent doesn't have the config that it was sent, as far as it has told. */
+export function isConfigPending({ config_wanted, config_version }: Branch): boolean {
+  return config_wanted != null && config_version !== config_wanted;
+}
+
 /** What is wrong with a branch's agent, the worst first. `newest` is the version that most of the fleet should have. */
 export function problemsOf(branch: Branch, now: number, newest: string): AgentProblem[] {
   const problems: AgentProblem[] = [];
@@ -40,6 +45,7 @@ export function problemsOf(branch: Branch, now: number, newest: string): AgentPr
   if (backlog(branch, now) !== null) problems.push("behind");
   // What a silent agent's clock was like says nothing of what it is.
   if (branch.contact === "connected" && isClockOff(branch)) problems.push("clock");
+  if (branch.config_version != null && isConfigPending(branch)) problems.push("config");
   if (branch.agent_version && newest && compareVersions(branch.agent_version, newest) < 0) problems.push("old_version");
   if (branch.contact !== "connected" && branch.contact !== "silent") problems.push("never");
   return problems;
@@ -84,7 +90,7 @@ export interface AgentOrder {
 }
 
 /** What a column sorts by: null is not known and comes last in either direction. */
-export function sortValue(column: AgentColumn, branch: Branch, now: number): number | string | null {
+function sortValue(column: AgentColumn, branch: Branch, now: number): number | string | null {
   const reported = <T>(value: T): T | null => (hasReported(branch) ? value : null);
   const { spent } = branch;
   switch (column) {

@@ -12,7 +12,7 @@ export interface DeviceOrder {
 }
 
 /** Worst first: down, unknown, up, and the newest of each. */
-export const WORST_FIRST: DeviceOrder = { by: "status", isDescending: false };
+const WORST_FIRST: DeviceOrder = { by: "status", isDescending: false };
 const STATUS_RANK = { down: 0, unknown: 1, up: 2 };
 
 export function deviceOrder(text: string | null): DeviceOrder {

@@ -68,7 +68,7 @@ export function devicesIn(entries: Trouble[]): number {
 }
 
 /** An entry whose start nobody knows stands after those that can be placed. */
-export function newestFirst(a: Trouble, b: Trouble): number {
+function newestFirst(a: Trouble, b: Trouble): number {
   if (a.at !== b.at) {
     if (a.at === null) return 1;
     if (b.at === null) return -1;

@@ -5,13 +5,14 @@ import { percent, t } from "../words";
 /** Less observed than this in percent, and a share of time says so beside itself. */
 const THIN = 95;
 
-export function AvailabilityCell({ row }: { row: AvailabilityRow | undefined }) {
+/** `isAlone` is where no column of its own tells the coverage. */
+export function AvailabilityCell({ row, isAlone = true }: { row: AvailabilityRow | undefined; isAlone?: boolean }) {
   const words = t();
   if (!row) return <>–</>;
   if (row.availability === null) return <span class="faint">{reasonWords(row.reason)}</span>;
   const bounds = row.at_least === null || row.at_most === null ? "" : words.boundsBetween(percent(row.at_least), percent(row.at_most));
   const coverage = row.coverage === null ? "" : words.coverageWords(percent(row.coverage));
-  const isThin = row.coverage !== null && row.coverage < THIN;
+  const isThin = isAlone && row.coverage !== null && row.coverage < THIN;
   return <span title={`${bounds}; ${coverage}`}>{percent(row.availability)} %{isThin && <span class="faint thin"> {coverage}</span>}</span>;
 }
 

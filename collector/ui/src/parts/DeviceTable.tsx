@@ -10,6 +10,7 @@ import { figure, regionWords, t, timeWords, typeWords } from "../words";
 import { StatusMark, flagsOf, statusWords } from "./bits";
 import { Virtual } from "./Virtual";
 
+const NUMBERS: readonly DeviceColumn[] = ["since", "rtt", "loss"];
 /** Rows that change their places more often than this can't be read. */
 const REORDER_MS = 1_000;
 
@@ -26,7 +27,7 @@ export function DeviceTable() {
         <div class="device-table" role="table" aria-label={words.tableLabel} aria-rowcount={rows.length + 1}>
           <div class="table-head" role="row">
             {DEVICE_COLUMNS.map((column) => (
-              <span key={column} role="columnheader" aria-sort={order.by === column ? (order.isDescending ? "descending" : "ascending") : "none"}>
+              <span key={column} class={NUMBERS.includes(column) ? "number" : ""} role="columnheader" aria-sort={order.by === column ? (order.isDescending ? "descending" : "ascending") : "none"}>
                 <button type="button" title={words.sortBy(words.columns[column])} onClick={() => press(column)}>{words.columns[column]}{order.by === column && <span aria-hidden="true"> {order.isDescending ? "▾" : "▴"}</span>}</button>
               </span>
             ))}
@@ -72,7 +73,7 @@ function Row({ id, at }: { id: string; at: number }) {
       <span role="cell">{typeWords(device.device_type)}</span>
       <span role="cell">{device.ip}</span>
       <span role="cell" class="number">{sinceOf(device)}</span>
-      <span role="cell" class="number">{device.rtt_ms === null ? "–" : `${figure(device.rtt_ms)} ms`}</span>
+      <span role="cell" class="number">{device.rtt_ms === null ? "–" : `${figure(device.rtt_ms)} ${t().rttAxis}`}</span>
       <span role="cell" class="number">{device.packet_loss === null ? "–" : `${figure(device.packet_loss)} %`}</span>
     </div>
   );

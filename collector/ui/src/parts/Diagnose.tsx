@@ -1,15 +1,14 @@
 /** Questions to a branch's agent that somebody asks by hand: probes now, and the way to a device. */
 import { useState } from "preact/hooks";
 import { Refused, tell } from "../api/ask";
+import type { Evidence, Status } from "../api/types";
 import { figure, t } from "../words";
+import { Recorded, outcomeWords } from "./Evidence";
 
 /** As many as show whether one lost reply is a habit. */
 const PROBES = 5;
 
-interface Probed {
-  probes: { sequence: number; outcome: string; rtt_ms: number | null }[];
-  explanation?: string | null;
-}
+type Probed = Omit<Evidence, "probes"> & { status: Status; probes: { sequence: number; outcome: Evidence["probes"][number]["outcome"]; rtt_ms: number | null }[] };
 interface Traced {
   hops: { ttl: number; address: string | null; rtt_ms: number | null }[];
   reached: boolean;
@@ -56,11 +55,12 @@ function Shown({ result }: { result: NonNullable<Result> }) {
         <ol>
           {result.probed.probes.map(({ sequence, outcome, rtt_ms }) => (
             <li key={sequence} class={outcome === "reply" ? "n-up" : "n-down"}>
-              {sequence}: {words.probeOutcome[outcome] ?? outcome} {rtt_ms !== null && `${figure(rtt_ms)} ms`}
+              {sequence}: {words.probeOutcome[outcome] ?? outcome} {rtt_ms !== null && `${figure(rtt_ms)} ${words.rttAxis}`}
             </li>
           ))}
         </ol>
-        {result.probed.explanation && <p>{result.probed.explanation}</p>}
+        <p>{outcomeWords(result.probed.status, { ...result.probed, probes: result.probed.probes.map((probe) => ({ ...probe, at_ms: probe.sequence })) })}</p>
+        <Recorded evidence={{ ...result.probed, probes: [] }} />
       </div>
     );
   }
@@ -68,7 +68,7 @@ function Shown({ result }: { result: NonNullable<Result> }) {
     <div class="probe-results" role="status">
       <ol>
         {result.traced.hops.map(({ ttl, address, rtt_ms }) => (
-          <li key={ttl}>{ttl}: {address ?? words.hopSilent} {rtt_ms !== null && `${figure(rtt_ms)} ms`}</li>
+          <li key={ttl}>{ttl}: {address ?? words.hopSilent} {rtt_ms !== null && `${figure(rtt_ms)} ${words.rttAxis}`}</li>
         ))}
       </ol>
       <p>{result.traced.reached ? words.reached : words.notReached}</p>

@@ -11,7 +11,7 @@ const structure = computed(() => {
   return board.structure;
 });
 
-export function FilterForm({ of = "devices" }: { of?: "devices" | "agents" }) {
+export function FilterForm({ of = "devices" }: { of?: "devices" | "branches" | "agents" }) {
   void structure.value;
   const chosen = filters.value;
   const menus = filterChoices(board, chosen);
@@ -23,7 +23,7 @@ export function FilterForm({ of = "devices" }: { of?: "devices" | "agents" }) {
         <input
           type="search"
           value={chosen.q}
-          placeholder={of === "devices" ? words.searchHint : words.agentSearchHint}
+          placeholder={{ devices: words.searchHint, branches: words.branchSearchHint, agents: words.agentSearchHint }[of]}
           autocomplete="off"
           spellcheck={false}
           onInput={(event) => setFilters({ q: event.currentTarget.value })}

@@ -6,12 +6,12 @@ import { backlog } from "../feed/agents";
 import { type Counts, type Place, addCounts, none, statusOf } from "../feed/board";
 import { isUnfiltered, matcher } from "../feed/filters";
 import { branchPath, devicePath } from "../route";
-import { board, drawn, filters, now } from "../state";
+import { board, drawn, filters, now, wall } from "../state";
 import { duration, foldMs, language, regionWords, roundDuration, t } from "../words";
-import { MARKS, deviceWords } from "./bits";
+import { BackupLine, MARKS, deviceWords } from "./bits";
 import { Virtual, useRem, useWidth } from "./Virtual";
 
-/** In rem, as in the style sheet: heights are known before anything is drawn. */
+/** In units of the grid, as in the style sheet: heights are known before anything is drawn. A unit is 1 rem but in full screen. */
 const CARD_MIN = 13;
 const GAP = 0.5;
 const CELL = 1.9;
@@ -19,6 +19,9 @@ const CELL_GAP = 0.2;
 const CARD_PADDING = 0.5;
 const CARD_HEAD = 1.6;
 const REGION_HEAD = 2.6;
+
+/** In full screen nobody scrolls: the grid is drawn as large as it fits, and no smaller than the last of these. */
+const UNITS = [1, 0.9, 0.8, 0.7, 0.6, 0.5];
 
 interface Cards {
   place: Place;
@@ -36,10 +39,8 @@ export function Grid() {
   const width = useWidth(box) / rem;
   const version = drawn.value;
   const chosen = filters.value;
-  const columns = Math.max(1, Math.floor((width + GAP) / (CARD_MIN + GAP)));
-  const cardWidth = (width - GAP * (columns - 1)) / columns;
-  const perLine = Math.max(1, Math.floor((cardWidth - 2 * CARD_PADDING - 0.15 + CELL_GAP) / (CELL + CELL_GAP)));
-  const { rows, shown } = useMemo(() => layout(columns, perLine), [version, chosen, columns, perLine]);
+  const isWall = wall.value;
+  const { rows, shown, unit } = useMemo(() => (isWall ? fitted(width, roomBelow(box.current) / rem) : layout(width, 1)), [version, chosen, width, isWall, rem]);
   return (
     <>
       <div class="grid-head">
@@ -55,7 +56,7 @@ export function Grid() {
       </div>
       {shown === 0 && board.counts.total > 0 && <p class="none">{t().noDeviceMatches}</p>}
       <div class="scroll" tabIndex={0} role="group" aria-labelledby="estate-title" onKeyDown={move}>
-        <div ref={box}>
+        <div ref={box} style={{ "--unit": `${unit}rem` }}>
           {width > 0 && <Virtual rows={rows} keyOf={keyOf} heightOf={heightOf} render={renderRow} role="presentation" />}
         </div>
       </div>
@@ -71,7 +72,34 @@ function heightOf(row: Row): number {
   return row.height;
 }
 
-function layout(columns: number, perLine: number): { rows: Row[]; shown: number } {
+interface Layout {
+  rows: Row[];
+  shown: number;
+  /** In rem. */
+  unit: number;
+}
+
+/** What is left of the screen from an element's top down, in pixels. */
+function roomBelow(node: HTMLElement | null): number {
+  const pane = node?.parentElement;
+  return pane ? innerHeight - pane.getBoundingClientRect().top : 0;
+}
+
+function fitted(width: number, height: number): Layout {
+  let last = layout(width, UNITS[0] as number);
+  for (const unit of UNITS.slice(1)) {
+    if (last.rows.reduce((sum, row) => sum + row.height, 0) <= height) break;
+    last = layout(width, unit);
+  }
+  return last;
+}
+
+/** `width` in rem. */
+function layout(width: number, unit: number): Layout {
+  const wide = width / unit;
+  const columns = Math.max(1, Math.floor((wide + GAP) / (CARD_MIN + GAP)));
+  const cardWidth = (wide - GAP * (columns - 1)) / columns;
+  const perLine = Math.max(1, Math.floor((cardWidth - 2 * CARD_PADDING - 0.15 + CELL_GAP) / (CELL + CELL_GAP)));
   const wants = matcher(filters.value);
   const keepEmpty = isUnfiltered(filters.value);
   const rows: Row[] = [];
@@ -87,15 +115,15 @@ function layout(columns: number, perLine: number): { rows: Row[]; shown: number 
       shown += devices.length;
     }
     if (cards.length === 0) continue;
-    rows.push({ row: "region", key: `region:${region.id}`, name: region.name, counts, branches: region.places.length, height: REGION_HEAD });
+    rows.push({ row: "region", key: `region:${region.id}`, name: region.name, counts, branches: region.places.length, height: REGION_HEAD * unit });
     for (let at = 0; at < cards.length; at += columns) {
       const some = cards.slice(at, at + columns);
       const lines = Math.max(...some.map(({ devices }) => Math.ceil(devices.length / perLine)), 1);
-      const height = CARD_HEAD + lines * (CELL + CELL_GAP) + CARD_PADDING + GAP + 0.15;
+      const height = (CARD_HEAD + lines * (CELL + CELL_GAP) + CARD_PADDING + GAP + 0.15) * unit;
       rows.push({ row: "cards", key: `${region.id}:${at}`, cards: some, columns, height });
     }
   }
-  return { rows, shown };
+  return { rows, shown, unit };
 }
 
 function renderRow(row: Row) {
@@ -139,6 +167,7 @@ function BranchNote({ place }: { place: Place }) {
   const at = now.value ?? 0;
   if (branch.contact === "silent") return <span class="card-note">{branch.last_contact == null ? t().silent : t().silentFor(duration(at - branch.last_contact))}</span>;
   if (branch.contact !== "connected") return <span class="card-note">{t().neverContact}</span>;
+  if (branch.uplinks?.some(({ is_active, is_backup }) => is_active && is_backup)) return <BackupLine branch={branch} class="card-note" />;
   if (branch.buffer_volatile) return <span class="card-note warn">{t().inMemory}</span>;
   const behind = backlog(branch, at);
   return behind === null ? null : <span class="card-note warn">{t().behindBy(roundDuration(behind))}</span>;

@@ -1,10 +1,11 @@
 /** What stands above each view: counts, views, the connection, settings. */
+import { useEffect, useRef } from "preact/hooks";
 import { tell } from "../api/ask";
 import { VIEWS, viewPath } from "../route";
-import { board, drawn, filters, go, lostReason, linkState, me, monitorPath, now, route, setFilters, shownAge, wall } from "../state";
+import { board, drawn, filters, go, lostReason, linkState, may, me, monitorPath, now, route, setFilters, shownAge, wall } from "../state";
 import { LANGUAGE_NAMES, type Language, duration, format, language, t, theme, zone } from "../words";
 
-/** Views that only some roles may enter; the server decides, this only leaves links out. */
+/** Views of which the others would see only a refusal. */
 const FOR_ADMINS: readonly string[] = ["users", "tokens", "audit"];
 
 export function Head() {
@@ -60,10 +61,12 @@ function CountButtons() {
 
 function Views() {
   const { view } = route.value;
-  const role = me.value?.role;
-  const shown = VIEWS.filter((name) => !FOR_ADMINS.includes(name) || role === undefined || role === "admin");
+  const shown = VIEWS.filter((name) => !FOR_ADMINS.includes(name) || may("people"));
+  const nav = useRef<HTMLElement>(null);
+  // On a phone the views stand in one line that is wider than the screen.
+  useEffect(() => nav.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [view, shown.length]);
   return (
-    <nav class="views" aria-label={t().nav}>
+    <nav ref={nav} class="views" aria-label={t().nav}>
       {shown.map((name) => (
         <a key={name} href={viewPath(name)} aria-current={view === name ? "page" : undefined}>
           {t().views[name]}
@@ -105,7 +108,7 @@ export function Notices() {
   return (
     <aside class={`notices ${about.simulated ? "simulated" : ""}`}>
       {about.simulated && <strong>{t().simulated}</strong>}
-      <ul>{about.notes.map((note) => <li key={note}>{note}</li>)}</ul>
+      <ul lang="en">{about.notes.map((note) => <li key={note}>{note}</li>)}</ul>
     </aside>
   );
 }

@@ -2,7 +2,7 @@
 import type { Interval } from "../api/types";
 import { statusOf } from "../feed/board";
 import { clipped } from "../feed/history";
-import { format, roundDuration, t } from "../words";
+import { format, roundDuration, t, zoneOffset } from "../words";
 import { statusWords } from "./bits";
 
 const WIDTH = 1000;
@@ -18,14 +18,31 @@ interface Props {
 }
 
 export function Timeline({ intervals, from, to, label }: Props) {
-  const x = (time: number) => ((time - from) / (to - from)) * WIDTH;
   const bars = clipped(intervals, from, to).sort((a, b) => ORDER[statusOf(a)] - ORDER[statusOf(b)]);
   const down = bars.filter((bar) => statusOf(bar) === "down").reduce((sum, bar) => sum + bar.to_ms - bar.from_ms, 0);
   return (
-    <svg class="timeline" viewBox={`0 0 ${WIDTH} 10`} preserveAspectRatio="none" role="img" aria-label={`${label}: ${t().status.down} ${roundDuration(down)}`}>
-      {bars.map((bar) => (
-        <rect key={bar.from_ms} class={`bar ${statusOf(bar)}`} x={x(bar.from_ms)} y={0} width={Math.max(THINNEST, x(bar.to_ms) - x(bar.from_ms))} height={10}>
-          <title>{`${statusWords(bar)}, ${format.full(bar.from_ms)} – ${format.full(bar.to_ms)}`}</title>
+    <Lane label={`${label}: ${t().status.down} ${roundDuration(down)}`} from={from} to={to} bars={bars.map((bar) => ({
+      from_ms: bar.from_ms, to_ms: bar.to_ms, kind: statusOf(bar), words: `${statusWords(bar)}, ${format.full(bar.from_ms)} – ${format.full(bar.to_ms)}`,
+    }))} />
+  );
+}
+
+interface LaneProps {
+  /** In the order in which they are drawn. */
+  bars: { from_ms: number; to_ms: number; kind: "up" | "down" | "unknown" | "cut"; words: string }[];
+  from: number;
+  to: number;
+  label: string;
+}
+
+/** Bars over a time, each with its words. */
+export function Lane({ bars, from, to, label }: LaneProps) {
+  const x = (time: number) => ((time - from) / (to - from)) * WIDTH;
+  return (
+    <svg class="timeline" viewBox={`0 0 ${WIDTH} 10`} preserveAspectRatio="none" role="img" aria-label={label}>
+      {bars.map(({ from_ms, to_ms, kind, words }) => (
+        <rect key={from_ms} class={`bar ${kind}`} x={x(from_ms)} y={0} width={Math.max(THINNEST, x(to_ms) - x(from_ms))} height={10}>
+          <title>{words}</title>
         </rect>
       ))}
     </svg>
@@ -45,11 +62,4 @@ export function TimeAxis({ from, to }: { from: number; to: number }) {
     if (at > 3 && at < 97) ticks.push(<span key={tick} style={{ left: `${at}%` }}>{words(tick)}</span>);
   }
   return <div class="axis" aria-hidden="true">{ticks}</div>;
-}
-
-/** By how much the clocks of the zone in force are ahead of UTC. */
-export function zoneOffset(time: number): number {
-  const [year, month, day] = format.dayKey(time).split("-").map(Number);
-  const [hour, minute] = format.minute(time).split(":").map(Number);
-  return Math.round((Date.UTC(year ?? 1970, (month ?? 1) - 1, day ?? 1, hour ?? 0, minute ?? 0) - Math.floor(time / MINUTE) * MINUTE) / MINUTE) * MINUTE;
 }

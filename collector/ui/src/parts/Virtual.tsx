@@ -90,6 +90,20 @@ export function remInPixels(): number {
   return Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
 }
 
+/** As in the style sheet: what stands side by side on a screen stands one under the other on a phone. */
+const narrow = matchMedia("(max-width: 61.99rem)");
+
+/** Whether this is a phone's width. */
+export function useNarrow(): boolean {
+  const [isNarrow, setNarrow] = useState(narrow.matches);
+  useLayoutEffect(() => {
+    const measure = () => setNarrow(narrow.matches);
+    narrow.addEventListener("change", measure);
+    return () => narrow.removeEventListener("change", measure);
+  }, []);
+  return isNarrow;
+}
+
 /** The width of an element, as it changes. */
 export function useWidth(of: RefObject<HTMLElement>): number {
   const [width, setWidth] = useState(0);

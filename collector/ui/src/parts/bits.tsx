@@ -1,9 +1,9 @@
 /** Small things that many views show. */
 import type { ComponentChildren } from "preact";
-import type { Device } from "../api/types";
+import type { Branch, Device } from "../api/types";
 import { type Counts, statusOf } from "../feed/board";
-import { now } from "../state";
-import { causeWords, duration, t, timeWords, typeWords } from "../words";
+import { board, now } from "../state";
+import { causeWords, duration, regionWords, t, timeWords, typeWords } from "../words";
 
 /** Never colour alone: a mark tells a status too. */
 export const MARKS = { up: "✓", down: "✕", unknown: "?" } as const;
@@ -38,6 +38,24 @@ export function flagsOf(device: Device): string[] {
 
 export function deviceWords(device: Device, branchName: string): string {
   return [device.name, statusWords(device), ...flagsOf(device), typeWords(device.device_type), branchName].join(", ");
+}
+
+/** Regions by their ids, as people read them. */
+export function regionNames(ids: readonly string[] | null): string {
+  if (ids === null) return t().allOfThem;
+  const names = new Map(regionChoices());
+  return ids.map((id) => names.get(id) ?? id).join(", ");
+}
+
+/** Regions that there are, with their names. */
+export function regionChoices(): (readonly [id: string, name: string])[] {
+  return board.regions().map(({ id, name }) => [id, regionWords(name)] as const);
+}
+
+/** The first of a branch's lines is down, and another carries it: it works, and needs somebody. */
+export function BackupLine({ branch, class: name = "" }: { branch: Branch; class?: string }) {
+  const active = branch.uplinks?.find(({ is_active }) => is_active);
+  return active?.is_backup ? <span class={`warn ${name}`}>{t().onBackup(active.name)}</span> : null;
 }
 
 /** Shares of up, unknown and down. What is down is never too small to be seen. */

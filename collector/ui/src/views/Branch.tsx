@@ -1,16 +1,18 @@
 /** One branch: its devices, its agent, its providers, and what failed together. */
 import { useEffect, useState } from "preact/hooks";
-import type { Branch, Device, Gap, History } from "../api/types";
+import type { Branch, Cut, Device, Gap, History } from "../api/types";
 import { ask, tell } from "../api/ask";
 import { type Place, statusOf } from "../feed/board";
-import { type AgentColumn, newestVersion, problemsOf } from "../feed/agents";
+import { clipped } from "../feed/history";
+import { type AgentColumn, isConfigPending, newestVersion, problemsOf } from "../feed/agents";
 import { refusalWords } from "../parts/Diagnose";
-import { TimeAxis, Timeline } from "../parts/Timeline";
+import { Maintenance } from "../parts/Maintenance";
+import { Lane, TimeAxis, Timeline } from "../parts/Timeline";
 import { useAnswer } from "../parts/useAnswer";
 import { agentCell, clockCell } from "../parts/agentCells";
-import { CountBar, Elapsed, Note, StatusMark, flagsOf, statusWords } from "../parts/bits";
+import { BackupLine, CountBar, Elapsed, Note, StatusMark, flagsOf, statusWords } from "../parts/bits";
 import { devicePath } from "../route";
-import { board, drawn, monitorPath, now, route, setParam } from "../state";
+import { board, drawn, may, monitorPath, now, route, setParam } from "../state";
 import { figure, format, regionWords, roundDuration, t, timeWords, typeWords } from "../words";
 
 const RANGES = ["1h", "6h", "24h", "7d", "30d"];
@@ -32,7 +34,8 @@ export default function BranchView({ id }: { id: string }) {
         <h1>{words.branchName(branch.name)}</h1>
         <span class="big">{headWords(place)}</span>
         {branch.contact === "silent" && <span class="elapsed"><Elapsed since={branch.last_contact} /></span>}
-        <Cut branch={branch} />
+        <CutNow branch={branch} />
+        <BackupLine branch={branch} />
         <span><a href={monitorPath({ region: branch.region ?? "" })}>{regionWords(branch.region_name ?? branch.region ?? "")}</a> · {words.devices(total)}</span>
       </header>
       <div class="columns">
@@ -44,7 +47,8 @@ export default function BranchView({ id }: { id: string }) {
         <div class="column">
           <Agent branch={branch} />
           <Uplinks branch={branch} />
-          <Discovery id={id} />
+          <Maintenance scope="branch" id={id} />
+          {may("diagnose") && <Discovery id={id} />}
         </div>
       </div>
     </article>
@@ -52,7 +56,7 @@ export default function BranchView({ id }: { id: string }) {
 }
 
 /** Whose fault it is that the branch can't be heard: a guess while it lasts. */
-function Cut({ branch: { cut } }: { branch: Branch }) {
+function CutNow({ branch: { cut } }: { branch: Branch }) {
   const words = t();
   if (!cut || cut.to_ms !== null || cut.verdict === null) return null;
   return <span class="warn">{words.verdicts[cut.verdict] ?? cut.verdict}{cut.is_provisional && ` (${words.provisional})`}</span>;
@@ -75,7 +79,7 @@ function Devices({ place }: { place: Place }) {
     <section class="panel" aria-label={words.tableLabel}>
       <CountBar counts={place.counts} />
       <div class="table-scroll" tabIndex={0} role="group" aria-label={words.tableLabel}>
-        <table>
+        <table class="named">
           <thead><tr><th scope="col">{words.columns.name}</th><th scope="col">{words.columns.status}</th><th scope="col">{words.columns.since}</th><th scope="col" class="number">{words.forTime}</th><th scope="col">{words.columns.type}</th><th scope="col">{words.columns.ip}</th><th scope="col" class="number">{words.columns.rtt}</th><th scope="col" class="number">{words.columns.loss}</th></tr></thead>
           <tbody>{place.devices.map((device) => <DeviceRow key={device.id} device={device} />)}</tbody>
         </table>
@@ -95,13 +99,13 @@ function DeviceRow({ device }: { device: Device }) {
       <td class="number"><Elapsed since={since} /></td>
       <td>{typeWords(device.device_type)}</td>
       <td>{device.ip}</td>
-      <td class="number">{device.rtt_ms === null ? "–" : `${figure(device.rtt_ms)} ms`}</td>
+      <td class="number">{device.rtt_ms === null ? "–" : `${figure(device.rtt_ms)} ${t().rttAxis}`}</td>
       <td class="number">{device.packet_loss === null ? "–" : `${figure(device.packet_loss)} %`}</td>
     </tr>
   );
 }
 
-/** Every device's history on one axis, exact from the ledger: what failed together is seen together. */
+/** Providers, the line to the centre and every device on one axis, exact from the ledger: what failed together is seen together. */
 function Together({ place }: { place: Place }) {
   void drawn.value;
   const words = t();
@@ -130,6 +134,9 @@ function Together({ place }: { place: Place }) {
     };
   }, [ids, range, changed]);
   const first = [...histories.values()][0];
+  const { branch, devices } = place;
+  const providers = (branch.uplinks ?? []).map(({ device_id, name }) => ({ id: device_id, name: words.lineOf(name) }));
+  const others = devices.filter(({ id }) => !providers.some((provider) => provider.id === id));
   return (
     <section class="panel" aria-label={words.together}>
       <div class="section-head">
@@ -143,11 +150,13 @@ function Together({ place }: { place: Place }) {
       {!first && !error && <Note role="status">{words.readingHistory}</Note>}
       {first && (
         <div class="lanes">
-          {place.devices.map((device) => {
-            const history = histories.get(device.id);
+          <span>{words.toTheCentre}</span>
+          <Cuts branch={branch} from={first.from_ms} to={first.to_ms} />
+          {[...providers, ...others].map(({ id, name }) => {
+            const history = histories.get(id);
             return [
-              <a key={`${device.id} name`} href={devicePath(device.id)} title={device.name}>{device.name}</a>,
-              history ? <Timeline key={device.id} intervals={history.intervals} from={first.from_ms} to={first.to_ms} label={device.name} /> : <span key={device.id} />,
+              <a key={`${id} name`} href={devicePath(id)} title={name}>{name}</a>,
+              history ? <Timeline key={id} intervals={history.intervals} from={first.from_ms} to={first.to_ms} label={name} /> : <span key={id} />,
             ];
           })}
           <span />
@@ -158,6 +167,25 @@ function Together({ place }: { place: Place }) {
   );
 }
 
+/** When the branch could not be heard, and whose fault that was. */
+function Cuts({ branch, from, to }: { branch: Branch; from: number; to: number }) {
+  const words = t();
+  // What is over has its final verdict in the list, and that is asked for again when a cut begins or ends.
+  const turn = `${branch.cut?.from_ms ?? ""} ${branch.cut?.to_ms ?? ""}`;
+  const { value, again } = useAnswer<{ cuts: Cut[] }>(`/api/v1/branches/${encodeURIComponent(branch.id)}/cuts`);
+  useEffect(again, [turn]);
+  const listed = value?.cuts ?? [];
+  const newest = branch.cut;
+  const cuts = newest && !listed.some(({ from_ms }) => from_ms === newest.from_ms) ? [...listed, newest] : listed;
+  const shown = clipped(cuts, from, to);
+  const lasted = shown.reduce((sum, cut) => sum + cut.to_ms - cut.from_ms, 0);
+  return (
+    <Lane label={`${words.toTheCentre}: ${words.status.down} ${roundDuration(lasted)}`} from={from} to={to} bars={shown.map((cut) => ({
+      ...cut, kind: "cut", words: `${cut.verdict ? (words.verdicts[cut.verdict] ?? cut.verdict) : words.silent}, ${format.full(cut.from_ms)} – ${format.full(cut.to_ms)}`,
+    }))} />
+  );
+}
+
 const KILOBYTES: readonly AgentColumn[] = ["buffer", "line", "card"];
 
 function Agent({ branch }: { branch: Branch }) {
@@ -165,7 +193,7 @@ function Agent({ branch }: { branch: Branch }) {
   const at = now.peek() ?? 0;
   const cell = (column: AgentColumn) => {
     const { text, aside } = agentCell(column, branch, at);
-    const amount = text !== "–" && KILOBYTES.includes(column) && !(column === "buffer" && branch.buffer_volatile) ? `${text} kB` : text;
+    const amount = text !== "–" && KILOBYTES.includes(column) && !(column === "buffer" && branch.buffer_volatile) ? `${text} ${words.kB}` : text;
     return aside ? `${amount} (${aside})` : amount;
   };
   const problems = problemsOf(branch, at, newestVersion(board));
@@ -180,7 +208,7 @@ function Agent({ branch }: { branch: Branch }) {
     [words.agentColumns.waiting, cell("waiting")],
     [words.lineADay, cell("line")],
     [words.cardADay, cell("card")],
-    [words.config, branch.config_version ? words.configInForce(format.full(branch.config_version)) : words.configNone],
+    [words.config, configWords(branch)],
     [words.agentColumns.missed, cell("missed")],
     [words.agentColumns.errors, cell("errors")],
     [words.agentColumns.drops, cell("drops")],
@@ -194,6 +222,12 @@ function Agent({ branch }: { branch: Branch }) {
   );
 }
 
+function configWords(branch: Branch): string {
+  const words = t();
+  const inForce = branch.config_version ? words.configInForce(format.full(branch.config_version)) : words.configNone;
+  return isConfigPending(branch) ? `${inForce}; ${words.configWanted(format.full(branch.config_wanted))}` : inForce;
+}
+
 function Uplinks({ branch }: { branch: Branch }) {
   const words = t();
   const uplinks = branch.uplinks ?? [];
@@ -204,7 +238,7 @@ function Uplinks({ branch }: { branch: Branch }) {
       <div class="siblings">
         {uplinks.map((uplink) => (
           <p key={uplink.name}>
-            <StatusMark status={statusOf(uplink)} /> {uplink.name} · {words.status[statusOf(uplink)]} <Elapsed since={uplink.since_ms} /> · {uplink.is_active ? words.activeUplink : words.standbyUplink}
+            <StatusMark status={statusOf(uplink)} /> <a href={devicePath(uplink.device_id)}>{uplink.name}</a> · {words.status[statusOf(uplink)]} <Elapsed since={uplink.since_ms} /> · {uplink.is_active ? words.activeUplink : words.standbyUplink}
           </p>
         ))}
       </div>
@@ -231,7 +265,7 @@ function Gaps({ id }: { id: string }) {
             <tbody>
               {value.gaps.toReversed().slice(0, 100).map((gap) => (
                 <tr key={`${gap.from_ms}-${gap.first_seq}`}>
-                  <td>{format.full(gap.from_ms)}</td><td>{format.full(gap.to_ms)}</td><td>{gap.reason.replaceAll("_", " ")}</td>
+                  <td>{format.full(gap.from_ms)}</td><td>{format.full(gap.to_ms)}</td><td>{words.gapReasonWords[gap.reason] ?? gap.reason.replaceAll("_", " ")}</td>
                   <td class="number">{gap.transitions + gap.minutes + gap.unreadable}</td>
                 </tr>
               ))}

@@ -74,7 +74,7 @@ function Division({ by }: { by: By }) {
       </div>
       {error && <p class="problem" role="alert">{words.figuresFailed(error.message)}</p>}
       <div class="table-scroll" tabIndex={0} role="group" aria-label={title}>
-        <table>
+        <table class="named">
           <thead>
             <tr>
               <th scope="col">{by === "region" ? words.region : words.type}</th>
@@ -138,7 +138,7 @@ function Incidents() {
   const words = t();
   const { recent, old } = troubles(board, NO_FILTERS, now.peek() ?? 0, foldMs.value);
   return (
-    <section class="panel" aria-label={words.incidents}>
+    <section class="panel beside" aria-label={words.incidents}>
       <div class="section-head"><h2>{words.incidents}</h2><a href="/">{words.allIncidents}</a></div>
       {recent.length === 0 && <Note>{words.noIncidents}</Note>}
       <ul class="incidents">{recent.slice(0, INCIDENTS).map((entry) => <Incident key={entry.key} entry={entry} />)}</ul>

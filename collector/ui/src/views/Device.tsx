@@ -5,12 +5,14 @@ import { RttChart } from "../charts/RttChart";
 import { statusOf } from "../feed/board";
 import { Days } from "../parts/Days";
 import { Diagnose } from "../parts/Diagnose";
+import { Recorded, reasonWords } from "../parts/Evidence";
+import { Maintenance } from "../parts/Maintenance";
 import { Live } from "../parts/Live";
 import { TimeAxis, Timeline } from "../parts/Timeline";
 import { useAnswer } from "../parts/useAnswer";
 import { Elapsed, Note, StatusMark, flagsOf, statusWords } from "../parts/bits";
 import { branchPath, devicePath } from "../route";
-import { board, drawn, monitorPath, now, route, setParam } from "../state";
+import { board, drawn, may, monitorPath, now, route, setParam } from "../state";
 import { duration, figure, format, regionWords, roundDuration, t, timeWords, typeWords } from "../words";
 
 const RANGES = ["30m", "1h", "6h", "12h", "24h", "7d", "30d", "90d", "365d"];
@@ -34,7 +36,8 @@ export default function DeviceView({ id }: { id: string }) {
         </div>
         <div class="column">
           <Facts device={device} branch={place?.branch} />
-          <section class="panel"><Diagnose id={id} /></section>
+          {may("diagnose") && <section class="panel"><Diagnose id={id} /></section>}
+          <Maintenance scope="device" id={id} />
           <Siblings device={device} />
         </div>
       </div>
@@ -71,7 +74,7 @@ function Facts({ device, branch }: { device: Device; branch: Branch | undefined 
   const facts: [string, string][] = [
     [sinceTerm, format.full(since)],
     [words.lastReplyTerm, status === "up" ? words.now : format.full(device.last_ok)],
-    [words.roundTrip, device.rtt_ms === null ? words.noReplyNoFigure : `${figure(device.rtt_ms)} ms`],
+    [words.roundTrip, device.rtt_ms !== null ? `${figure(device.rtt_ms)} ${words.rttAxis}` : status === "up" ? words.notKnown : words.noReplyNoFigure],
     [words.packetLoss, device.packet_loss === null ? words.notKnown : `${figure(device.packet_loss)} %`],
     [words.address, device.ip],
     [words.id, device.id],
@@ -191,7 +194,7 @@ function Outages({ outages }: { outages: Outage[] }) {
           {newest.map((outage) => (
             <tr key={outage.from_ms}>
               <td>{format.full(outage.from_ms)}</td>
-              <td>{outage.last_ok_ms == null ? words.notKnown : `${format.clock(outage.last_ok_ms)} – ${format.clock(outage.from_ms)}`}{outage.error_ms > 0 && ` ${words.dateError(`${outage.error_ms} ms`)}`}</td>
+              <td>{outage.last_ok_ms == null ? words.notKnown : `${format.clock(outage.last_ok_ms)} – ${format.clock(outage.from_ms)}`}{outage.error_ms > 0 && ` ${words.dateError(`${outage.error_ms} ${words.rttAxis}`)}`}</td>
               <td>{outage.to_ms == null ? words.goesOn : format.full(outage.to_ms)}</td>
               <td class="number">{outage.to_ms == null ? <Elapsed since={outage.from_ms} /> : duration(outage.to_ms - outage.from_ms)}</td>
               <td class="number">{outage.unobserved_ms > 0 ? duration(outage.unobserved_ms) : ""}</td>
@@ -227,7 +230,7 @@ function Transitions({ id, range, statusSince }: { id: string; range: string; st
                   <td>{format.full(transition.onset_ms)}</td>
                   <td>{statusWords({ status: transition.from_status, cause: transition.from_cause })}</td>
                   <td><StatusMark status={statusOf(transition)} /> {statusWords(transition)}</td>
-                  <td><EvidenceCell transition={transition} /></td>
+                  <td><p>{reasonWords(transition)}</p>{transition.evidence && <Recorded evidence={transition.evidence} />}</td>
                 </tr>
               ))}
             </tbody>
@@ -235,31 +238,5 @@ function Transitions({ id, range, statusSince }: { id: string; range: string; st
         </div>
       )}
     </section>
-  );
-}
-
-function EvidenceCell({ transition: { evidence, reason } }: { transition: Transition }) {
-  const words = t();
-  if (!evidence) return <>{reason ?? ""}</>;
-  const { probes, gateway_rtt_ms, neighbours, carrier, mac } = evidence;
-  return (
-    <div>
-      {reason && <p>{reason}</p>}
-      {probes && probes.length > 0 && (
-        <p aria-label={words.evidenceProbes}>
-          {probes.map(({ at_ms, outcome, rtt_ms }) => (
-            <span key={at_ms} class={`probe ${outcome === "reply" ? "n-up" : "n-down"}`} title={`${format.clock(at_ms)} ${words.probeOutcome[outcome] ?? outcome} ${rtt_ms === null ? "" : `${figure(rtt_ms)} ms`}`}>
-              {outcome === "reply" ? "✓" : "✕"}
-            </span>
-          ))}
-        </p>
-      )}
-      <p class="evidence faint">
-        {gateway_rtt_ms != null && <span>{words.gateway(figure(gateway_rtt_ms))}</span>}
-        {neighbours && <span>{words.neighbours(neighbours.up, neighbours.down, neighbours.unknown)}</span>}
-        {carrier != null && <span>{words.carrier(carrier)}</span>}
-        {mac && <span>{mac}</span>}
-      </p>
-    </div>
   );
 }

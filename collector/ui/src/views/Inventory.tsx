@@ -1,15 +1,18 @@
-/** What there is: added, changed, taken away, imported with a dry run, exported. */
+/** What there is: added, changed, taken away, imported with a dry run, exported. Who may not change it sees it. */
 import { useState } from "preact/hooks";
 import { tell } from "../api/ask";
 import type { Device } from "../api/types";
+import { isConfigPending } from "../feed/agents";
+import { type Filters, includesAll, searched } from "../feed/filters";
 import { ordered } from "../feed/order";
-import { refusalWords } from "../parts/Diagnose";
 import { FilterForm } from "../parts/FilterForm";
-import { type Change, type Field, RecordForm, RemoveButton, useChange } from "../parts/Records";
-import { Virtual } from "../parts/Virtual";
+import { Import } from "../parts/Import";
+import { Editor, type Field, RecordButtons, useChange } from "../parts/Records";
+import { Virtual, useNarrow } from "../parts/Virtual";
+import { useAnswer } from "../parts/useAnswer";
 import { Note } from "../parts/bits";
 import { branchPath, devicePath } from "../route";
-import { board, drawn, filters, route, setParam } from "../state";
+import { board, drawn, filters, may, monitorPath, route, setParam } from "../state";
 import { regionWords, t, typeWords } from "../words";
 
 type Kind = "devices" | "branches" | "regions";
@@ -20,21 +23,25 @@ export default function Inventory() {
   const words = t();
   const named = route.value.params.get("kind");
   const kind = KINDS.find((one) => one === named) ?? "devices";
+  const regions = useAnswer<{ regions: RegionRow[] }>("/api/v1/regions");
   if (board.about === null) return <Note>{words.waiting}</Note>;
-  const newest = Math.max(0, ...[...board.places.values()].map(({ branch }) => branch.config_version ?? 0));
+  // A region without branches is in no message of the feed.
+  const known = regions.value?.regions ?? [];
   return (
     <section class="panel">
       <div class="section-head">
         <h1>{words.views.inventory}</h1>
-        <span class="faint">{words.inventoryCounts(words.devices(board.counts.total), words.branches(board.places.size), board.regions().length)}</span>
-        <a class="choice" href="/api/v1/inventory.csv" download="inventory.csv" data-outside="">{words.exportCsv}</a>
+        <span class="faint">{words.inventoryCounts(words.devices(board.counts.total), words.branches(board.places.size), known.length)}</span>
+        {may("devices") && <a class="choice" href="/api/v1/inventory.csv" download="inventory.csv" data-outside="">{words.exportCsv}</a>}
       </div>
-      {newest > 0 && <Pending />}
-      <Import />
+      <Pending />
+      {may("import") && <Import />}
       <div class="shows" role="group" aria-label={words.views.inventory}>
         {KINDS.map((one) => <button key={one} type="button" class="choice" aria-pressed={one === kind} onClick={() => setParam("kind", one === "devices" ? "" : one)}>{words.kinds[one]}</button>)}
       </div>
-      {kind === "devices" ? <Devices /> : <Groups key={kind} kind={kind} />}
+      {kind === "devices" && <Devices />}
+      {kind === "branches" && <Branches regions={known} />}
+      {kind === "regions" && <Regions regions={known} again={regions.again} />}
     </section>
   );
 }
@@ -43,162 +50,127 @@ export default function Inventory() {
 function Pending() {
   void drawn.value;
   const words = t();
-  const pending = [...board.places.values()].filter(({ branch }) => branch.config_wanted != null && branch.config_wanted !== branch.config_version);
+  const pending = [...board.places.values()].filter(({ branch }) => isConfigPending(branch));
   if (pending.length === 0) return null;
   return (
-    <details>
+    <details class="pending">
       <summary class="warn">{words.pendingConfigs(pending.length)}</summary>
       <ul class="chips">{pending.slice(0, 200).map(({ id, branch }) => <li key={id}><a class="chip" href={branchPath(id)}>{branch.name}</a></li>)}</ul>
     </details>
   );
 }
 
-const CREATED = { devices: "/api/v1/devices", branches: "/api/v1/branches", regions: "/api/v1/regions" };
+/** A record as its list shows it. */
+interface Entry {
+  id: string;
+  name: string;
+  path: string;
+  facts: string[];
+  /** What its form begins with. */
+  values: { [field: string]: string };
+}
 
-function onePath(kind: Kind, id: string): string {
-  return `${CREATED[kind]}/${encodeURIComponent(id)}`;
+interface ListProps {
+  kind: Kind;
+  mayEdit: boolean;
+  fields: Field[];
+  records: Entry[];
+  addWords: string;
+  /** After a change that the feed doesn't tell of. */
+  after?: () => void;
+}
+
+function List({ kind, mayEdit, fields, records, addWords, after }: ListProps) {
+  const words = t();
+  const change = useChange(after);
+  const [open, setOpen] = useState<Entry | "new" | null>(null);
+  const [turn, setTurn] = useState(0);
+  const isNarrow = useNarrow();
+  const path = `/api/v1/${kind}`;
+  const onePath = (id: string) => `${path}/${encodeURIComponent(id)}`;
+  // The form stays for the next one, emptied.
+  const add = (values: { [field: string]: string }) => void change.run(() => tell("POST", path, values)).then((done) => done && setTurn(turn + 1));
+  const save = (record: Entry, { id: _, ...values }: { [field: string]: string }) =>
+    void change.run(() => tell("PATCH", onePath(record.id), values)).then((done) => done && setOpen(null));
+  return (
+    <>
+      {mayEdit && open === null && <p class="actions"><button type="button" class="choice" onClick={() => setOpen("new")}>{addWords}</button></p>}
+      {open === "new" && <Editor key={turn} heading={addWords} fields={fields} values={{ branch: filters.value.branch, region: filters.value.region }} isNew busy={change.busy} submit={add} cancel={() => setOpen(null)} />}
+      {open !== null && open !== "new" && <Editor key={open.id} heading={words.editOf(open.name)} fields={fields} values={open.values} isNew={false} busy={change.busy} submit={(values) => save(open, values)} cancel={() => setOpen(null)} />}
+      {change.said}
+      {kind !== "regions" && <FilterForm of={kind} />}
+      {records.length === 0 && <Note>{words.nothingToShow}</Note>}
+      <Virtual
+        rows={records}
+        keyOf={({ id }) => id}
+        heightOf={() => (isNarrow ? 4.4 : 2.4)}
+        label={words.kinds[kind]}
+        render={(record) => (
+          <div class={`record of-${kind}`}>
+            <a class="record-name" href={record.path} title={record.name}>{record.name}</a>
+            <span class="record-facts">{record.facts.map((fact, at) => <span key={at} title={fact}>{fact}</span>)}<span class="faint" title={record.id}>{record.id}</span></span>
+            {mayEdit && <RecordButtons name={record.name} busy={change.busy} edit={() => setOpen(record)} remove={() => void change.run(() => tell("DELETE", onePath(record.id)))} />}
+          </div>
+        )}
+      />
+    </>
+  );
 }
 
 function Devices() {
   void drawn.value;
   const words = t();
-  const change = useChange(() => undefined);
-  const [edited, setEdited] = useState<string | null>(null);
-  const [turn, setTurn] = useState(0);
-  const rows = ordered(board, filters.value, { by: "name", isDescending: false });
+  const branches = board.regions().flatMap(({ places }) => places).map(({ id, branch }) => [id, branch.name] as const);
+  const types = [...new Set([...board.devices.values()].map(({ device_type }) => device_type))].map((type) => [type, typeWords(type)] as const);
   const fields: Field[] = [
     { name: "id", label: words.id, fixed: true },
     { name: "name", label: words.name },
-    { name: "branch", label: words.branch },
-    { name: "device_type", label: words.type },
+    { name: "branch", label: words.branch, choices: branches.sort((a, b) => a[1].localeCompare(b[1], "en", { numeric: true })) },
+    { name: "device_type", label: words.type, suggestions: types },
     { name: "ip", label: words.address },
   ];
-  const add = (values: Record<string, string>) => void change.run(() => tell("POST", CREATED.devices, values)).then((done) => done && setTurn(turn + 1));
-  const heightOf = (device: Device) => (device.id === edited ? 9 : 2.4);
-  return (
-    <>
-      {change.said}
-      <RecordForm key={turn} fields={fields} isNew busy={change.busy} submit={add} />
-      <FilterForm />
-      <Virtual
-        rows={rows}
-        keyOf={({ id }) => id}
-        heightOf={heightOf}
-        label={words.kinds.devices}
-        render={(device) => edited === device.id
-          ? <RecordForm fields={fields} values={{ id: device.id, name: device.name, branch: device.branch, device_type: device.device_type, ip: device.ip }} isNew={false} busy={change.busy} submit={({ id: _, ...values }) => void change.run(() => tell("PATCH", onePath("devices", device.id), values)).then((done) => done && setEdited(null))} cancel={() => setEdited(null)} />
-          : <DeviceRow device={device} change={change} edit={() => setEdited(device.id)} />}
-      />
-    </>
-  );
+  const records = ordered(board, filters.value, { by: "name", isDescending: false }).map(deviceRecord);
+  return <List kind="devices" mayEdit={may("devices")} fields={fields} records={records} addWords={words.addDevice} />;
 }
 
-function DeviceRow({ device, change, edit }: { device: Device; change: Change; edit: () => void }) {
-  const words = t();
-  return (
-    <div class="record">
-      <a href={devicePath(device.id)}>{device.name}</a>
-      <span>{board.placeOf(device)?.branch.name ?? device.branch}</span>
-      <span>{typeWords(device.device_type)}</span>
-      <span>{device.ip}</span>
-      <span class="faint">{device.id}</span>
-      <span class="actions">
-        <button type="button" class="choice" aria-label={`${words.edit}: ${device.name}`} onClick={edit}>{words.edit}</button>
-        <RemoveButton busy={change.busy} remove={() => void change.run(() => tell("DELETE", onePath("devices", device.id)))} />
-      </span>
-    </div>
-  );
+function deviceRecord({ id, name, branch, device_type, ip, ...device }: Device): Entry {
+  const place = board.places.get(branch);
+  const facts = [place?.branch.name ?? branch, regionWords(place?.branch.region_name ?? device.region), typeWords(device_type), ip];
+  return { id, name, path: devicePath(id), facts, values: { id, name, branch, device_type, ip } };
 }
 
-function Groups({ kind }: { kind: "branches" | "regions" }) {
+interface RegionRow {
+  id: string;
+  name: string;
+  branches: number;
+  counts: { total_devices: number };
+}
+
+function Branches({ regions }: { regions: RegionRow[] }) {
   void drawn.value;
   const words = t();
-  const change = useChange(() => undefined);
-  const [edited, setEdited] = useState<string | null>(null);
-  const [turn, setTurn] = useState(0);
-  const fields: Field[] = [{ name: "id", label: words.id, fixed: true }, { name: "name", label: words.name }];
-  if (kind === "branches") fields.push({ name: "region", label: words.region, choices: board.regions().map(({ id, name }) => [id, regionWords(name)] as const) });
-  const rows = kind === "regions"
-    ? board.regions().map(({ id, name, places }) => ({ id, name, region: "", size: words.branches(places.length) }))
-    : board.regions().flatMap(({ places }) => places.map(({ id, branch, devices }) => ({ id, name: branch.name, region: branch.region ?? "", size: words.devices(devices.length) })));
-  const add = (values: Record<string, string>) => void change.run(() => tell("POST", CREATED[kind], values)).then((done) => done && setTurn(turn + 1));
-  return (
-    <>
-      {change.said}
-      <RecordForm key={turn} fields={fields} isNew busy={change.busy} submit={add} />
-      <Virtual
-        rows={rows}
-        keyOf={({ id }) => id}
-        heightOf={(row) => (row.id === edited ? 6 : 2.4)}
-        label={words.kinds[kind]}
-        render={(row) => edited === row.id
-          ? <RecordForm fields={fields} values={row} isNew={false} busy={change.busy} submit={({ id: _, ...values }) => void change.run(() => tell("PATCH", onePath(kind, row.id), values)).then((done) => done && setEdited(null))} cancel={() => setEdited(null)} />
-          : (
-            <div class="record">
-              <span>{row.name}</span><span class="faint">{row.id}</span><span>{row.size}</span>
-              <span class="actions">
-                <button type="button" class="choice" aria-label={`${words.edit}: ${row.name}`} onClick={() => setEdited(row.id)}>{words.edit}</button>
-                <RemoveButton busy={change.busy} remove={() => void change.run(() => tell("DELETE", onePath(kind, row.id)))} />
-              </span>
-            </div>
-          )}
-      />
-    </>
-  );
+  const fields: Field[] = [
+    { name: "id", label: words.id, fixed: true },
+    { name: "name", label: words.name },
+    { name: "region", label: words.region, choices: regions.map(({ id, name }) => [id, regionWords(name)] as const) },
+  ];
+  const records = board.regions().flatMap((region) => region.places.filter(({ id, branch }) => isWanted(filters.value, id, branch.name, region.id)).map((place): Entry => {
+    const { id, branch, devices } = place;
+    return { id, name: branch.name, path: branchPath(id), facts: [regionWords(region.name), words.devices(devices.length)], values: { id, name: branch.name, region: region.id } };
+  }));
+  return <List kind="branches" mayEdit={may("branches")} fields={fields} records={records} addWords={words.addBranch} />;
 }
 
-interface Imported {
-  dry_run: boolean;
-  applied: boolean;
-  rows: number;
-  added: unknown[];
-  changed: unknown[];
-  removed: unknown[];
-  errors: { line: number; column: string | null; message: string }[];
+function isWanted(chosen: Filters, id: string, name: string, region: string): boolean {
+  if ((chosen.region && chosen.region !== region) || (chosen.branch && chosen.branch !== id)) return false;
+  return includesAll(`${name} ${id}`.toLowerCase(), searched(chosen.q));
 }
 
-/** Mistakes that are listed: whoever has more has the wrong file. */
-const MISTAKES = 200;
-
-function Import() {
+function Regions({ regions, again }: { regions: RegionRow[]; again: () => void }) {
   const words = t();
-  const [text, setText] = useState<string | null>(null);
-  const [result, setResult] = useState<Imported | null>(null);
-  const [error, setError] = useState("");
-  const [busy, setBusy] = useState(false);
-  const send = async (isDry: boolean) => {
-    if (text === null) return;
-    setBusy(true);
-    setError("");
-    await tell<Imported>("POST", `/api/v1/inventory/import?dry_run=${isDry}`, text).then(setResult).catch((failed: unknown) => setError(refusalWords(failed)));
-    setBusy(false);
-  };
-  const isTried = result !== null && result.dry_run && result.errors.length === 0;
-  return (
-    <details class="import">
-      <summary>{words.importCsv}</summary>
-      <div class="form">
-        <label><span>{words.chooseFile}</span><input type="file" accept=".csv,text/csv" onChange={(event) => {
-          setResult(null);
-          void event.currentTarget.files?.[0]?.text().then(setText);
-        }} /></label>
-        <button type="button" class="choice" disabled={busy || text === null} onClick={() => void send(true)}>{words.dryRun}</button>
-        <button type="button" class="choice" disabled={busy || !isTried} onClick={() => void send(false)}>{words.applyImport}</button>
-      </div>
-      {error && <p class="problem" role="alert">{error}</p>}
-      {result && (
-        <div role="status">
-          <p>{words.importResult(result.rows, result.added.length, result.changed.length, result.removed.length)}</p>
-          {result.errors.length > 0 && <p class="problem">{words.importErrors(result.errors.length)}</p>}
-          {result.errors.length === 0 && <p class="good-news">{result.applied ? words.importApplied : words.importDry}</p>}
-          {result.errors.length > 0 && (
-            <table>
-              <thead><tr><th scope="col" class="number">{words.line}</th><th scope="col">{words.column}</th><th scope="col">{words.mistake}</th></tr></thead>
-              <tbody>{result.errors.slice(0, MISTAKES).map((mistake) => <tr key={`${mistake.line} ${mistake.column} ${mistake.message}`}><td class="number">{mistake.line}</td><td>{mistake.column}</td><td>{mistake.message}</td></tr>)}</tbody>
-            </table>
-          )}
-        </div>
-      )}
-    </details>
-  );
+  const fields: Field[] = [{ name: "id", label: words.id, fixed: true }, { name: "name", label: words.name }];
+  const records = regions.map(({ id, name, branches, counts }): Entry => ({
+    id, name: regionWords(name), path: monitorPath({ region: id }), facts: [words.branches(branches), words.devices(counts.total_devices)], values: { id, name },
+  }));
+  return <List kind="regions" mayEdit={may("regions")} fields={fields} records={records} addWords={words.addRegion} after={again} />;
 }

@@ -33,6 +33,7 @@ export default function MapView() {
         </ul>
         <span class="faint">{words.mapLegend}</span>
       </div>
+      <div class="map-scroll" tabIndex={0} role="group" aria-label={words.mapTitle}>
       <svg class="map" viewBox={`0 0 ${MAP_WIDTH} ${MAP_HEIGHT}`} role="group" aria-label={words.mapTitle}>
         {LAND.map((shape, at) => <polygon key={at} class="land" points={pointsText(shape)} />)}
         {[...REGIONS].map(([id, shape]) => {
@@ -48,6 +49,7 @@ export default function MapView() {
           return region && <text key={id} x={x} y={y}>{regionWords(region.name)}</text>;
         })}
       </svg>
+      </div>
       <p class="faint">{words.mapNote}</p>
       {elsewhere.length > 0 && (
         <p>{words.elsewhereRegion}: {elsewhere.map(({ id, name }) => <a key={id} href={monitorPath({ region: id })}>{regionWords(name)} </a>)}</p>

@@ -12,6 +12,8 @@ import { board, drawn, monitorPath, now, route, setParam } from "../state";
 import { duration, format, midnight, percent, regionWords, t, typeWords, zone } from "../words";
 
 const BYS = ["branch", "region", "type", "device", "all"];
+/** Months that can be chosen; an address may name an older one. */
+const MONTHS = 36;
 /** Pages of a CSV: a hundred thousand rows. */
 const PAGES_LIMIT = 100;
 
@@ -43,7 +45,7 @@ function Report({ today }: { today: string }) {
       <h1>{words.reportTitle}</h1>
       <form class="form" onSubmit={(event) => event.preventDefault()}>
         <label><span>{words.by}</span><select value={form.by} onChange={(event) => setParam("by", event.currentTarget.value)}>{BYS.map((by) => <option key={by} value={by}>{words.bys[by]}</option>)}</select></label>
-        <label><span>{words.month}</span><input type="month" value={form.month} max={today.slice(0, 7)} onChange={(event) => pickMonth(event.currentTarget.value)} /></label>
+        <label><span>{words.month}</span><select value={form.month} onChange={(event) => pickMonth(event.currentTarget.value)}>{form.month === "" && <option value="">–</option>}{months(today, form.month).map((month) => <option key={month} value={month}>{format.month(month)}</option>)}</select></label>
         <label><span>{words.from}</span><input type="date" value={form.from} max={today} onChange={(event) => pickDate("from", event.currentTarget.value)} /></label>
         <label><span>{words.to}</span><input type="date" value={form.to} max={today} onChange={(event) => pickDate("to", event.currentTarget.value)} /></label>
         <label><span>{words.region}</span><select value={form.region} onChange={(event) => setParam("region", event.currentTarget.value)}><option value="">{words.allRegions}</option>{board.regions().map(({ id, name }) => <option key={id} value={id}>{regionWords(name)}</option>)}</select></label>
@@ -89,7 +91,7 @@ function Table({ rows, by, target }: { rows: AvailabilityRow[]; by: string; targ
             <tr key={row.key}>
               <th scope="row"><RowName row={row} by={by} /></th>
               <td class="number">{format.number(row.devices)}</td>
-              <td class={`number ${row.availability !== null && row.availability < target ? "n-down" : ""}`}><AvailabilityCell row={row} /></td>
+              <td class={`number ${row.availability !== null && row.availability < target ? "n-down" : ""}`}><AvailabilityCell row={row} isAlone={false} /></td>
               <td class="number">{row.at_least === null ? "–" : `${percent(row.at_least)} – ${percent(row.at_most)} %`}</td>
               <td class="number">{row.coverage === null ? "–" : `${percent(row.coverage)} %`}</td>
               <td class="number">{format.number(row.outages)}</td>
@@ -118,12 +120,19 @@ function RowName({ row, by }: { row: AvailabilityRow; by: string }) {
     case "branch":
       return <a href={branchPath(row.key)}>{row.name}</a>;
     case "region":
-      return <a href={monitorPath({ region: row.key })}>{regionWords(row.name)}</a>;
+      return <a href={monitorPath({ region: row.key })}>{regionWords(row.name ?? row.key)}</a>;
     case "type":
       return <a href={monitorPath({ type: row.key })}>{typeWords(row.key)}</a>;
     default:
       return <>{t().bys["all"]}</>;
   }
+}
+
+/** Months back from today's, and the one that an address names. */
+function months(today: string, named: string): string[] {
+  const [year = 0, month = 1] = today.split("-").map(Number);
+  const known = Array.from({ length: MONTHS }, (_, back) => new Date(Date.UTC(year, month - 1 - back, 1)).toISOString().slice(0, 7));
+  return named === "" || known.includes(named) ? known : [...known, named];
 }
 
 function pickMonth(month: string): void {

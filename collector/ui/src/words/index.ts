@@ -79,6 +79,8 @@ export const format = {
   dayYear: (time: number) => `${date(fields(time))} ${fields(time).year}`,
   dayMinute: (time: number) => `${date(fields(time))} ${clock(fields(time)).slice(0, 5)}`,
   full: (time: number | null | undefined) => (time == null ? t().notKnown : `${format.dayYear(time)} ${format.clock(time)}`),
+  /** Of `2026-11`. */
+  month: (month: string) => `${t().months[Number(month.slice(5)) - 1] ?? month} ${month.slice(0, 4)}`,
   /** In groups of three, as the language has them. */
   number: (number: number) => String(Math.round(number)).replace(/\B(?=(\d{3})+$)/g, t().groups),
   /** `2026-11-24` in the zone in force. */
@@ -87,6 +89,23 @@ export const format = {
     return `${year}-${two(month)}-${two(day)}`;
   },
 };
+
+const MINUTE_MS = 60_000;
+
+/** By how much the clocks of the zone in force are ahead of UTC, in ms. */
+export function zoneOffset(time: number): number {
+  const { year, month, day, hour, minute } = fields(time);
+  return Date.UTC(year, month - 1, day, hour, minute) - Math.floor(time / MINUTE_MS) * MINUTE_MS;
+}
+
+/** The moment at which clocks of the zone in force show `2026-11-24T18:00`; NaN for what is no time. */
+export function momentOf(text: string): number {
+  const guess = Date.parse(`${text}Z`);
+  if (Number.isNaN(guess)) return NaN;
+  const near = guess - zoneOffset(guess);
+  // Where clocks were changed between the two, the offset there counts.
+  return guess - zoneOffset(near);
+}
 
 /** A time of day, with its date unless that is today's. */
 export function timeWords(time: number, now: number | null): string {

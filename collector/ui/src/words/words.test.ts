@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { parseRoute, viewPath } from "../route";
-import { causeWords, duration, format, kilobytes, language, midnight, midnights, percent, roundDuration, timeWords, typeWords, zone } from ".";
+import { causeWords, duration, format, kilobytes, language, midnight, midnights, momentOf, percent, roundDuration, timeWords, typeWords, zone, zoneOffset } from ".";
 import { en } from "./en";
 import { ka } from "./ka";
 
@@ -46,6 +46,15 @@ test("days begin at midnight where the zone is, also where clocks were changed",
   zone.value = "Europe/Berlin";
   expect(midnight(Date.UTC(2025, 9, 26, 12))).toBe(Date.UTC(2025, 9, 25, 22));
   expect(midnight(Date.UTC(2026, 2, 29, 12))).toBe(Date.UTC(2026, 2, 28, 23));
+});
+
+test("a time that somebody types is one of the zone in force", () => {
+  expect(momentOf("2025-11-23T16:00")).toBe(NOW);
+  expect(momentOf("soon")).toBeNaN();
+  zone.value = "Europe/Berlin";
+  expect(momentOf("2026-03-29T01:30")).toBe(Date.UTC(2026, 2, 29, 0, 30));
+  expect(momentOf("2026-03-29T03:30")).toBe(Date.UTC(2026, 2, 29, 1, 30));
+  expect(zoneOffset(NOW)).toBe(HOUR);
 });
 
 test("a hundred percent is only said of what was never down", () => {
