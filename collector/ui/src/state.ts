@@ -9,7 +9,7 @@ import { type Right, mayDo } from "./feed/rights";
 import { Link, type Listener, type Reason } from "./feed/link";
 import { troubles } from "./feed/troubles";
 import { type Route, parseRoute, viewPath } from "./route";
-import { foldMs, language, store, t, theme, zone } from "./words";
+import { checkZones, foldMs, language, store, t, theme, zone } from "./words";
 
 const TICK_MS = 1_000;
 /** Browsers limit how often the address may be rewritten; typing would reach that limit. */
@@ -98,13 +98,19 @@ function tick(): void {
 
 function askFrame(): void {
   if (board.recoveries.size > 0) glowTimer ??= setTimeout(endGlow, GLOW_MS / 10);
+  // The first picture waits for no frame.
+  if (drawn.value === 0) return draw();
   // A hidden tab has no frames, and nothing that anybody could see.
   frame ??= requestAnimationFrame(() => {
     frame = null;
-    batch(() => {
-      now.value = serverNow();
-      drawn.value += 1;
-    });
+    draw();
+  });
+}
+
+function draw(): void {
+  batch(() => {
+    now.value = serverNow();
+    drawn.value += 1;
   });
 }
 
@@ -223,6 +229,8 @@ export function start(): void {
     tick();
   });
   document.addEventListener("fullscreenchange", () => (wall.value = document.fullscreenElement !== null));
+  // Long after the first picture.
+  setTimeout(() => checkZones(now.peek() ?? Date.now()), 5_000);
   void whoAmI().then((known) => (me.value = known)).catch(() => null);
   effect(() => {
     document.documentElement.lang = language.value;

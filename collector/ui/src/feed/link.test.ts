@@ -8,6 +8,7 @@ let sockets: Socket[] = [];
 
 class Socket {
   static readonly OPEN = 1;
+  static readonly CLOSING = 2;
   readyState = 1;
   onopen = () => undefined as unknown;
   onmessage = (_: { data: string }) => undefined as unknown;
@@ -22,6 +23,7 @@ class Socket {
 }
 
 beforeEach(() => {
+  vi.stubGlobal("wardEarly", null);
   vi.useFakeTimers();
   sockets = [];
   vi.stubGlobal("WebSocket", Socket);
@@ -95,6 +97,20 @@ test("after a cut the link asks for what it missed, and is live when it has that
   expect(said).toEqual(["live", "lost"]);
   hear({ ...HEARTBEAT, seq: 2 });
   expect(said).toEqual(["live", "lost", "live"]);
+});
+
+test("what came before the page's own code is taken over, and so is a handshake that was refused meanwhile", () => {
+  const early = new Socket("ws://here/ws/updates");
+  vi.stubGlobal("wardEarly", { socket: early, heard: [JSON.stringify(snapshot(1, ["a up"]))] });
+  const { said, hear } = linked();
+  expect([said, sockets.length]).toEqual([["live"], 1]);
+  hear(delta(2, ["a down"]));
+  early.onclose();
+  expect(said).toEqual(["live", "lost"]);
+  const refused = new Socket("ws://here/ws/updates");
+  refused.readyState = 3;
+  vi.stubGlobal("wardEarly", { socket: refused, heard: [] });
+  expect(linked().said).toEqual(["refused", "lost"]);
 });
 
 test("where something was missed nothing is resumed, but a new snapshot asked for", () => {

@@ -1,6 +1,7 @@
 /** The one socket: kept open, and opened anew for what was missed, or for a snapshot where what is shown may be wrong. */
 import type { Message } from "../api/types";
 import type { Effect } from "./board";
+import type {} from "./early";
 import { LOST_AFTER_MS, SNAPSHOT_LIMIT_MS, retryDelay } from "./clock";
 
 /** A connection that held this long was a good one: the next retry starts from the shortest wait. */
@@ -42,22 +43,30 @@ export class Link {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const known = this.#isSound ? this.#listener.known() : null;
     const resume = known === null ? "" : `?resume=${encodeURIComponent(known)}`;
-    const socket = new WebSocket(`${scheme}//${location.host}/ws/updates${resume}`);
+    const early = globalThis.wardEarly;
+    globalThis.wardEarly = null;
+    const socket = early?.socket ?? new WebSocket(`${scheme}//${location.host}/ws/updates${resume}`);
     let opened = false;
-    socket.onopen = () => {
+    const open = () => {
       opened = true;
       if (socket !== this.#socket) return;
       this.#isOpen = true;
       this.#heardAt = local();
     };
+    socket.onopen = open;
     socket.onmessage = (event) => socket === this.#socket && this.#hear(String(event.data));
-    socket.onclose = () => {
+    const close = () => {
       if (socket !== this.#socket) return;
       // A refused handshake doesn't tell a script its HTTP status, so the API is asked instead.
       if (!opened) this.#listener.refused();
       this.#lose("");
     };
+    socket.onclose = close;
     this.#socket = socket;
+    if (!early) return;
+    if (socket.readyState === WebSocket.OPEN) open();
+    for (const text of early.heard) if (socket === this.#socket) this.#hear(text);
+    if (socket.readyState >= WebSocket.CLOSING) close();
   }
 
   retryNow(): void {

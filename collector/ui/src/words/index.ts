@@ -63,7 +63,32 @@ const fieldsFormat = computed(() => {
   return new Intl.DateTimeFormat("en-GB", { timeZone: zone.value || undefined, hourCycle: "h23", ...dates, hour, minute, second });
 });
 
+/**
+ * Zones whose clocks are never changed, by how far they are ahead of UTC in ms: a browser takes 20 ms to load its tables, which the first
+ * picture needn't wait for. What the tables say otherwise, once they are loaded, counts.
+ */
+const steady = signal<Readonly<Record<string, number>>>({ UTC: 0, "Asia/Tbilisi": 4 * 3_600_000 });
+
+/** Holds the steady zones against the browser's own tables, when nothing else is to be done. */
+export function checkZones(now: number): void {
+  const told = Object.keys(steady.value).filter((name) => tableOffset(name, now) === steady.value[name]);
+  if (told.length < Object.keys(steady.value).length) steady.value = Object.fromEntries(told.map((name) => [name, steady.value[name] ?? 0]));
+}
+
+function tableOffset(name: string, now: number): number {
+  const second = Math.floor(now / 1_000) * 1_000;
+  const shown = new Date(second).toLocaleString("sv-SE", { timeZone: name });
+  return Date.parse(`${shown.replace(" ", "T")}Z`) - second;
+}
+
 function fields(time: number): Fields {
+  const ahead = steady.value[zone.value];
+  if (ahead !== undefined) {
+    const there = new Date(time + ahead);
+    return {
+      year: there.getUTCFullYear(), month: there.getUTCMonth() + 1, day: there.getUTCDate(), hour: there.getUTCHours(), minute: there.getUTCMinutes(), second: there.getUTCSeconds(),
+    };
+  }
   const parts = fieldsFormat.value.formatToParts(time).map(({ type, value }) => [type, Number(value)]);
   return Object.fromEntries(parts) as unknown as Fields;
 }

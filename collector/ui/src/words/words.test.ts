@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { parseRoute, viewPath } from "../route";
-import { causeWords, duration, format, kilobytes, language, midnight, midnights, momentOf, percent, roundDuration, timeWords, typeWords, zone, zoneOffset } from ".";
+import { causeWords, checkZones, duration, format, kilobytes, language, midnight, midnights, momentOf, percent, roundDuration, timeWords, typeWords, zone, zoneOffset } from ".";
 import { en } from "./en";
 import { ka } from "./ka";
 
@@ -55,6 +55,17 @@ test("a time that somebody types is one of the zone in force", () => {
   expect(momentOf("2026-03-29T01:30")).toBe(Date.UTC(2026, 2, 29, 0, 30));
   expect(momentOf("2026-03-29T03:30")).toBe(Date.UTC(2026, 2, 29, 1, 30));
   expect(zoneOffset(NOW)).toBe(HOUR);
+});
+
+test("the zones that are known by heart are as the tables have them", () => {
+  const shown = () => ["Asia/Tbilisi", "UTC"].map((name) => ((zone.value = name), format.full(NOW)));
+  const before = shown();
+  checkZones(NOW);
+  expect(shown()).toEqual(before);
+  // In 2004 Tbilisi had another time: where tables say otherwise, they count.
+  checkZones(Date.UTC(2004, 10, 23, 12));
+  zone.value = "Asia/Tbilisi";
+  expect(format.full(Date.UTC(2004, 10, 23, 12))).toBe("23 Nov 2004 15:00:00");
 });
 
 test("a hundred percent is only said of what was never down", () => {
