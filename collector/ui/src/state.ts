@@ -215,6 +215,12 @@ function followLink(event: MouseEvent): void {
 
 // ---- the start ----
 
+/** Once a second at most: a browser tells its window of it. */
+const title = computed(() => {
+  void now.value;
+  return linkState.value === "live" ? t().titleDown(board.counts.down) : t().titleLost(t().link[linkState.value]);
+});
+
 export function start(): void {
   link.connect();
   setInterval(() => {
@@ -242,9 +248,11 @@ export function start(): void {
   });
   effect(() => store("ward.zone", zone.value));
   effect(() => store("ward.fold", String(foldMs.value)));
+  // Each is written when it changes, not with each frame: a browser looks through all its styles for that.
   effect(() => {
-    void drawn.value;
     document.documentElement.dataset["link"] = linkState.value;
-    document.title = linkState.value === "live" ? t().titleDown(board.counts.down) : t().titleLost(t().link[linkState.value]);
+  });
+  effect(() => {
+    document.title = title.value;
   });
 }

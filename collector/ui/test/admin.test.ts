@@ -189,6 +189,22 @@ test.each(["nino", "gela", "maia"] as const)("%s is offered what the role may, a
   await page.context().close();
 });
 
+test("somebody changes their own password, and comes in by that one", async () => {
+  const { page } = await signIn(browser, collector.port, "nino", PASSWORD);
+  await page.locator(".settings > summary").click();
+  await page.getByText("Change my password").click();
+  await page.getByLabel("Password so far").fill("not this one at all");
+  await page.getByLabel("Password", { exact: true }).fill("another long password");
+  await page.locator(".settings .form button").click();
+  await page.locator(".settings .problem").waitFor();
+  await page.getByLabel("Password so far").fill(PASSWORD);
+  await page.locator(".settings .form button").click();
+  await page.waitForURL(/\/login$/);
+  await page.context().close();
+  const again = await signIn(browser, collector.port, "nino", "another long password");
+  await again.page.context().close();
+});
+
 test("a token is told once, is taken, and is taken no longer", async () => {
   await visit(admin, "/tokens");
   await admin.getByRole("button", { name: "Make a token" }).click();

@@ -1,5 +1,5 @@
 /** What an operator looks for, and how that stands in the address. Pure. */
-import type { Branch, Device } from "../api/types";
+import type { Device } from "../api/types";
 import { type Board, type Place, byName, statusOf } from "./board";
 
 export const FILTER_KEYS = ["q", "region", "branch", "type", "status"] as const;
@@ -25,7 +25,33 @@ export function isUnfiltered(filters: Filters): boolean {
   return FILTER_KEYS.every((key) => !filters[key]);
 }
 
-/** A test for devices: made once for a look through all of them, since each keystroke takes one. */
+interface Wanted {
+  revision: number;
+  filters: string;
+  devices: Device[];
+}
+const wanted = new WeakMap<Place, Wanted>();
+
+/** What the filters say in a word: the same for filters that let the same devices pass. */
+export function filterKey(filters: Filters): string {
+  return FILTER_KEYS.map((key) => filters[key]).join("\n");
+}
+
+/** A branch's devices that pass the filters. Whoever asks meanwhile gets the same list: it is made anew when the branch looks different. */
+export function chooser(filters: Filters): (place: Place) => Device[] {
+  if (isUnfiltered(filters)) return ({ devices }) => devices;
+  const key = filterKey(filters);
+  const wants = matcher(filters);
+  return (place) => {
+    const known = wanted.get(place);
+    if (known && known.revision === place.revision && known.filters === key) return known.devices;
+    const devices = place.devices.filter((device) => wants(device, place));
+    wanted.set(place, { revision: place.revision, filters: key, devices });
+    return devices;
+  };
+}
+
+/** A test for devices: made once for a look through all of them. */
 export function matcher(filters: Filters): (device: Device, place: Place | undefined) => boolean {
   const words = searched(filters.q);
   const { region, branch, type, status } = filters;
@@ -52,25 +78,51 @@ export function includesAll(text: string, words: string[]): boolean {
   return words.every((word) => text.includes(word));
 }
 
-const texts = new WeakMap<Device, { branch: Branch | undefined; text: string }>();
+/** Makes what is searched before somebody types, so that the first letter takes no longer than the others. */
+export function prepareSearch(board: Board): void {
+  for (const place of board.places.values()) for (const device of place.devices) deviceText(device, place);
+}
 
-/** What is searched of a device. What changes is another object, so this is made once for each device and branch. */
-function deviceText(device: Device, place: Place | undefined): string {
-  const branch = place?.branch;
-  const known = texts.get(device);
-  if (known && known.branch === branch) return known.text;
-  const parts = [device.name, device.id, device.ip, branch?.name, branch?.region_name, device.device_type.replaceAll("_", " ")];
-  const text = parts.join(" ").toLowerCase();
-  texts.set(device, { branch, text });
+interface Text {
+  name: string;
+  ip: string;
+  type: string;
+  branch: string | undefined;
+  region: string | null | undefined;
+  text: string;
+}
+const texts = new Map<string, Text>();
+
+/** What is searched of a device: made anew when its names change, and not with its status. */
+function deviceText({ id, name, ip, device_type: type }: Device, place: Place | undefined): string {
+  const branch = place?.branch.name;
+  const region = place?.branch.region_name;
+  const known = texts.get(id);
+  if (known && known.name === name && known.ip === ip && known.type === type && known.branch === branch && known.region === region) return known.text;
+  const text = [name, id, ip, branch, region, type.replaceAll("_", " ")].join(" ").toLowerCase();
+  texts.set(id, { name, ip, type, branch, region, text });
   return text;
 }
 
 export type Choice = readonly [value: string, words: string];
 
-/** What the filters' menus offer; branches only of the chosen region. */
-export function filterChoices(board: Board, filters: Filters): { region: Choice[]; branch: Choice[]; type: string[] } {
+interface Choices {
+  region: Choice[];
+  branch: Choice[];
+  type: string[];
+}
+let offered: { board: Board; structure: number; region: string; choices: Choices } | null = null;
+
+/** What the filters' menus offer; branches only of the chosen region. They are the same lists until the estate or the region is another. */
+export function filterChoices(board: Board, { region }: Pick<Filters, "region">): Choices {
+  const { structure } = board;
+  if (offered?.board !== board || offered.structure !== structure || offered.region !== region) offered = { board, structure, region, choices: choicesOf(board, region) };
+  return offered.choices;
+}
+
+function choicesOf(board: Board, chosen: string): Choices {
   const regions = board.regions();
-  const places = regions.filter(({ id }) => !filters.region || id === filters.region).flatMap((region) => region.places);
+  const places = regions.filter(({ id }) => !chosen || id === chosen).flatMap((region) => region.places);
   const types = new Set<string>();
   for (const device of board.devices.values()) types.add(device.device_type);
   return {

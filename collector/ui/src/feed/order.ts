@@ -1,7 +1,7 @@
 /** The order of the table of devices. Pure. */
 import type { Device } from "../api/types";
 import { type Board, type Place, byName, statusOf } from "./board";
-import { type Filters, matcher } from "./filters";
+import { type Filters, chooser } from "./filters";
 
 export const DEVICE_COLUMNS = ["status", "name", "branch", "region", "type", "ip", "since", "rtt", "loss"] as const;
 export type DeviceColumn = (typeof DEVICE_COLUMNS)[number];
@@ -26,14 +26,13 @@ export function orderText({ by, isDescending }: DeviceOrder): string {
 
 /** Devices that pass the filters, in order; what isn't known comes last in either direction. */
 export function ordered(board: Board, filters: Filters, { by, isDescending }: DeviceOrder): Device[] {
-  const wants = matcher(filters);
+  const chosenOf = chooser(filters);
   const ranks = board.ranks();
   const places = placeRanks(board);
   const keyed: { device: Device; key: number | null; rank: number }[] = [];
   const texts = by === "type" || by === "ip" ? textRanks(board, by) : null;
   for (const place of board.places.values()) {
-    for (const device of place.devices) {
-      if (!wants(device, place)) continue;
+    for (const device of chosenOf(place)) {
       const rank = ranks.get(device.id) ?? 0;
       keyed.push({ device, key: keyOf(by, device, place, rank, places, texts), rank });
     }

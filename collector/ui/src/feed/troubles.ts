@@ -1,7 +1,7 @@
 /** The list of failures: what is down now, newest first, and what of it is one cause. Pure. */
 import type { Device, Verdict } from "../api/types";
 import { type Board, type Place, type Recovery, byName, statusOf } from "./board";
-import { type Filters, FILTER_KEYS, isUnfiltered, matcher } from "./filters";
+import { type Filters, chooser, filterKey, isUnfiltered } from "./filters";
 
 /** Devices of a branch that all failed within this time failed of one cause. */
 const TOGETHER_MS = 120_000;
@@ -41,13 +41,12 @@ const kept = new WeakMap<Place, Kept>();
 /** What the list shows. What a branch adds is kept until it looks different. */
 export function troubles(board: Board, filters: Filters, now: number, foldMs: number): Troubles {
   const result: Troubles = { recent: [], old: [], elsewhere: [] };
-  const filterKey = FILTER_KEYS.map((key) => filters[key]).join("\n");
-  const wants = matcher(filters);
+  const key = filterKey(filters);
+  const chosenOf = chooser(filters);
   for (const place of board.places.values()) {
     let entries = kept.get(place);
-    if (entries?.revision !== place.revision || entries.filters !== filterKey) {
-      const wanted = place.devices.filter((device) => wants(device, place));
-      entries = { revision: place.revision, filters: filterKey, entries: entriesOf(place, wanted, board.recoveries, filters) };
+    if (entries?.revision !== place.revision || entries.filters !== key) {
+      entries = { revision: place.revision, filters: key, entries: entriesOf(place, chosenOf(place), board.recoveries, filters) };
       kept.set(place, entries);
     }
     for (const entry of entries.entries) {

@@ -1,8 +1,9 @@
 /** Questions to a branch's agent that somebody asks by hand: probes now, and the way to a device. */
 import { useState } from "preact/hooks";
-import { Refused, tell } from "../api/ask";
+import { tell } from "../api/ask";
 import type { Evidence, Status } from "../api/types";
 import { figure, t } from "../words";
+import { refusalWords } from "../words/refusal";
 import { Recorded, outcomeWords } from "./Evidence";
 
 /** As many as show whether one lost reply is a habit. */
@@ -37,13 +38,6 @@ export function Diagnose({ id }: { id: string }) {
       {result && <Shown result={result} />}
     </div>
   );
-}
-
-/** What a refused change or question is in words. */
-export function refusalWords(error: unknown): string {
-  if (error instanceof Refused && (error.status === 404 || error.status === 405) && /no such path/.test(error.message)) return t().notOffered;
-  if (error instanceof Refused && error.status === 403) return t().forbidden;
-  return t().saveFailed(error instanceof Error ? error.message : String(error));
 }
 
 function Shown({ result }: { result: NonNullable<Result> }) {

@@ -1,8 +1,9 @@
 /** Search and filters: region, then branch, then type, then status. They stand in the address. */
 import type { Choice } from "../feed/filters";
-import { filterChoices, isUnfiltered } from "../feed/filters";
+import { filterChoices, isUnfiltered, prepareSearch } from "../feed/filters";
 import { board, clearFilters, drawn, filters, setFilters } from "../state";
 import { computed } from "@preact/signals";
+import { useMemo } from "preact/hooks";
 import { regionWords, t, typeWords } from "../words";
 
 /** The menus change with the estate and the region, not with each change of a device. */
@@ -26,6 +27,7 @@ export function FilterForm({ of = "devices" }: { of?: "devices" | "branches" | "
           placeholder={{ devices: words.searchHint, branches: words.branchSearchHint, agents: words.agentSearchHint }[of]}
           autocomplete="off"
           spellcheck={false}
+          onFocus={() => prepareSearch(board)}
           onInput={(event) => setFilters({ q: event.currentTarget.value })}
         />
       </label>
@@ -60,7 +62,8 @@ function Menu({ label, all, value, choices, onPick }: MenuProps) {
   // An address may name a branch that is gone; the menu must still show what is being filtered by.
   const isKnown = value === "" || choices.some(([id]) => id === value);
   const options = isKnown ? choices : [...choices, [value, value] as const];
-  return (
+  // Hundreds of options are the same ones with each letter that somebody types.
+  return useMemo(() => (
     <label>
       <span>{label}</span>
       <select value={value} onChange={(event) => onPick(event.currentTarget.value)}>
@@ -68,5 +71,5 @@ function Menu({ label, all, value, choices, onPick }: MenuProps) {
         {options.map(([id, words]) => <option key={id} value={id}>{words}</option>)}
       </select>
     </label>
-  );
+  ), [label, all, value, choices]);
 }

@@ -4,7 +4,7 @@ import { computed } from "@preact/signals";
 import type { Device } from "../api/types";
 import { backlog } from "../feed/agents";
 import { type Counts, type Place, addCounts, none, statusOf } from "../feed/board";
-import { isUnfiltered, matcher } from "../feed/filters";
+import { chooser, isUnfiltered } from "../feed/filters";
 import { branchPath, devicePath } from "../route";
 import { board, drawn, filters, now, wall } from "../state";
 import { duration, foldMs, language, regionWords, roundDuration, t } from "../words";
@@ -100,7 +100,7 @@ function layout(width: number, unit: number): Layout {
   const columns = Math.max(1, Math.floor((wide + GAP) / (CARD_MIN + GAP)));
   const cardWidth = (wide - GAP * (columns - 1)) / columns;
   const perLine = Math.max(1, Math.floor((cardWidth - 2 * CARD_PADDING - 0.15 + CELL_GAP) / (CELL + CELL_GAP)));
-  const wants = matcher(filters.value);
+  const chosenOf = chooser(filters.value);
   const keepEmpty = isUnfiltered(filters.value);
   const rows: Row[] = [];
   let shown = 0;
@@ -109,7 +109,7 @@ function layout(width: number, unit: number): Layout {
     const counts = none();
     for (const place of region.places) {
       addCounts(counts, place.counts, 1);
-      const devices = keepEmpty ? place.devices : place.devices.filter((device) => wants(device, place));
+      const devices = chosenOf(place);
       if (devices.length === 0 && !(keepEmpty && place.devices.length === 0)) continue;
       cards.push({ place, devices });
       shown += devices.length;

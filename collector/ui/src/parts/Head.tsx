@@ -1,6 +1,7 @@
 /** What stands above each view: counts, views, the connection, settings. */
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { tell } from "../api/ask";
+import { refusalWords } from "../words/refusal";
 import { VIEWS, viewPath } from "../route";
 import { board, drawn, filters, go, lostReason, linkState, may, me, monitorPath, now, route, setFilters, shownAge, wall } from "../state";
 import { LANGUAGE_NAMES, type Language, duration, format, language, t, theme, zone } from "../words";
@@ -141,10 +142,34 @@ function Settings() {
           </select>
         </label>
         <button type="button" class="choice" onClick={toggleWall}>{wall.value ? t().leaveWall : t().wall}</button>
+        {known?.via === "session" && <OwnPassword />}
         <button type="button" class="choice" onClick={() => void signOut()}>{t().signOut}</button>
         <p class="faint">{t().keys}</p>
         <p class="faint">ward {board.about?.version}</p>
       </div>
+    </details>
+  );
+}
+
+/** Whoever changes it signs in anew: all of their sessions end. */
+function OwnPassword() {
+  const words = t();
+  const [problem, setProblem] = useState("");
+  const send = (event: SubmitEvent) => {
+    event.preventDefault();
+    const { current, password } = Object.fromEntries(new FormData(event.currentTarget as HTMLFormElement));
+    setProblem("");
+    void tell("POST", "/api/v1/me/password", { current, password }).then(() => location.assign("/login")).catch((error: unknown) => setProblem(refusalWords(error)));
+  };
+  return (
+    <details>
+      <summary>{words.ownPassword}</summary>
+      <form class="form" onSubmit={send}>
+        <label><span>{words.currentPassword}</span><input name="current" type="password" required autocomplete="current-password" /></label>
+        <label><span>{words.password}</span><input name="password" type="password" required autocomplete="new-password" /></label>
+        <button class="choice">{words.save}</button>
+      </form>
+      {problem && <p class="problem" role="alert">{problem}</p>}
     </details>
   );
 }

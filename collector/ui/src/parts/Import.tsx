@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { tell } from "../api/ask";
 import type { Imported } from "../api/types";
 import { t } from "../words";
-import { refusalWords } from "./Diagnose";
+import { refusalWords } from "../words/refusal";
 
 /** What is listed of a file: whoever has more mistakes has the wrong one. */
 const LISTED = 200;

@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { Refused } from "../api/ask";
 import { t } from "../words";
-import { refusalWords } from "./Diagnose";
+import { refusalWords } from "../words/refusal";
 import type { Answer } from "./useAnswer";
 
 /** Shows an answer or why there is none. */

@@ -1,6 +1,6 @@
 /** Regions side by side, the worst first, each with its branches that need somebody. */
 import { type Counts, type Place, type Region, addCounts, none } from "../feed/board";
-import { isUnfiltered, matcher } from "../feed/filters";
+import { chooser, isUnfiltered } from "../feed/filters";
 import { tally } from "../feed/board";
 import { branchPath } from "../route";
 import { board, drawn, filters, monitorPath } from "../state";
@@ -28,14 +28,14 @@ export function Regions() {
 }
 
 function rowsOf(): Row[] {
-  const wants = matcher(filters.value);
+  const chosenOf = chooser(filters.value);
   const isWhole = isUnfiltered(filters.value);
   const rows: Row[] = [];
   for (const region of board.regions()) {
     const counts = none();
     const troubled: Row["troubled"] = [];
     for (const place of region.places) {
-      const of = isWhole ? place.counts : tally(place.devices.filter((device) => wants(device, place)));
+      const of = isWhole ? place.counts : tally(chosenOf(place));
       addCounts(counts, of, 1);
       if (of.down + of.unknown > 0) troubled.push({ place, counts: of });
     }

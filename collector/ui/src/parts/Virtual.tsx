@@ -51,19 +51,26 @@ export function Virtual<Row>({ rows, keyOf, heightOf, render, label, role = "lis
 function useWindow(list: RefObject<HTMLElement>, tops: Float64Array): [number, number] {
   const [range, setRange] = useState<[number, number]>([0, 0]);
   const place = useRef<() => void>(() => undefined);
+  // Where the list begins in the window. To ask for it makes the browser lay out all that has just changed, so new rows don't.
+  const begin = useRef<number | null>(null);
   place.current = () => {
     const node = list.current;
     if (!node) return;
-    const box = node.getBoundingClientRect();
-    const next = visible(tops, -box.top - BEYOND_PX, innerHeight - box.top + BEYOND_PX);
+    const top = (begin.current ??= node.getBoundingClientRect().top);
+    const next = visible(tops, -top - BEYOND_PX, innerHeight - top + BEYOND_PX);
     setRange((before) => (before[0] === next[0] && before[1] === next[1] ? before : next));
   };
   useLayoutEffect(() => {
-    const moved = () => place.current();
+    const moved = () => {
+      begin.current = null;
+      place.current();
+    };
     document.addEventListener("scroll", moved, { capture: true, passive: true });
     addEventListener("resize", moved);
     const observer = new ResizeObserver(moved);
     if (list.current?.parentElement) observer.observe(list.current.parentElement);
+    // Where the page itself scrolls, what stands above the list moves it.
+    observer.observe(document.body);
     return () => {
       document.removeEventListener("scroll", moved, { capture: true });
       removeEventListener("resize", moved);

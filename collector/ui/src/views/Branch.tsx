@@ -5,7 +5,7 @@ import { ask, tell } from "../api/ask";
 import { type Place, statusOf } from "../feed/board";
 import { clipped } from "../feed/history";
 import { type AgentColumn, isConfigPending, newestVersion, problemsOf } from "../feed/agents";
-import { refusalWords } from "../parts/Diagnose";
+import { refusalWords } from "../words/refusal";
 import { Maintenance } from "../parts/Maintenance";
 import { Lane, TimeAxis, Timeline } from "../parts/Timeline";
 import { useAnswer } from "../parts/useAnswer";

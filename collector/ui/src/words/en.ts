@@ -427,6 +427,8 @@ export const en = {
   allOfThem: "all",
   password: "Password",
   newPassword: "New password (empty: as it is)",
+  ownPassword: "Change my password",
+  currentPassword: "Password so far",
   created: "Created",
   lastLogin: "Last sign-in",
   never: "never",

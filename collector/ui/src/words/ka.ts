@@ -419,6 +419,8 @@ export const ka: Words = {
   allOfThem: "ყველა",
   password: "პაროლი",
   newPassword: "ახალი პაროლი (ცარიელი: უცვლელი)",
+  ownPassword: "პაროლის შეცვლა",
+  currentPassword: "ახლანდელი პაროლი",
   created: "შეიქმნა",
   lastLogin: "ბოლო შესვლა",
   never: "არასოდეს",
