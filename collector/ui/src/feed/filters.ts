@@ -2,7 +2,7 @@
 import type { Device } from "../api/types";
 import { type Board, type Place, byName, statusOf } from "./board";
 
-export const FILTER_KEYS = ["q", "region", "branch", "type", "status"] as const;
+const FILTER_KEYS = ["q", "region", "branch", "type", "status"] as const;
 export type Filters = Record<(typeof FILTER_KEYS)[number], string>;
 
 export const NO_FILTERS: Filters = { q: "", region: "", branch: "", type: "", status: "" };

@@ -17,7 +17,7 @@ export function Answered<T>({ answer, children }: { answer: Answer<T>; children:
   return <>{children(value)}</>;
 }
 
-export interface Change {
+interface Change {
   /** Does it, and tells what came of it. */
   run: (work: () => Promise<unknown>) => Promise<boolean>;
   busy: boolean;
@@ -72,7 +72,7 @@ interface FormProps {
   cancel?: () => void;
 }
 
-export function RecordForm({ fields, values = {}, isNew, busy, submit, cancel }: FormProps) {
+function RecordForm({ fields, values = {}, isNew, busy, submit, cancel }: FormProps) {
   const words = t();
   const send = (event: SubmitEvent) => {
     event.preventDefault();
