@@ -24,8 +24,8 @@ const LIMIT_BYTES: usize = 64 * 1024 * 1024;
 const HEARTBEATS_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 /// Most bytes that wait of one branch.
 const SHARE_LIMIT_BYTES: usize = 4 * 1024 * 1024;
-/// Most batches that wait of one branch: twice what an agent has on its way at once. What it sends again because no ack
-/// has come yet must not fill the room of others.
+/// Most batches that wait of one branch: twice the 32 kB chunks of an agent's widest window. What it sends again because no
+/// ack has come yet must not fill the room of others.
 const SHARE_LIMIT: usize = 16;
 /// Most orders that wait.
 const ORDERS_LIMIT: usize = 4_096;

@@ -14,6 +14,7 @@ use shared::wire::{PACKET_LIMIT_BYTES, decode, encode};
 use shared::{Ack, Lane, Presence, topic};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use ward_agent::settings::Reporting;
 use ward_tests::{Access, now_ms};
 
 use crate::site::{Order, Site};
@@ -23,11 +24,11 @@ const BACKOFF_MS: (u64, u64) = (500, 8_000);
 /// As there: how often timers are looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// As the collector's config has it unless told otherwise.
-const HEARTBEAT_MS: i64 = 20_000;
+const HEARTBEAT_MS: i64 = Reporting::DEFAULT.heartbeat_ms as i64;
 /// As in `ward_agent::link`: most publishes of a branch that wait in the client.
 const CHANNEL_LIMIT: usize = 10;
-/// As in `ward_agent::window`: most batches of a branch that are on their way.
-const WINDOW: usize = 8;
+/// Most publishes of a branch that no ack of the broker's has answered: rumqttc's own limit, which `ward_agent::link` leaves.
+const INFLIGHT_LIMIT: usize = 100;
 
 /// How far the storm has come.
 #[derive(Default)]
@@ -73,7 +74,7 @@ impl Link {
         options.set_keep_alive(Duration::from_secs(60)).set_clean_session(true);
         options.set_max_packet_size(PACKET_LIMIT_BYTES, PACKET_LIMIT_BYTES);
         let share = self.sites.len();
-        options.set_inflight(u16::try_from((share * WINDOW).max(100)).unwrap_or(u16::MAX));
+        options.set_inflight(u16::try_from(share * INFLIGHT_LIMIT).unwrap_or(u16::MAX));
         let (client, mut events) = AsyncClient::new(options, CHANNEL_LIMIT * share + 4 * share);
         connected(&mut events).await?;
         let filters: Vec<String> =

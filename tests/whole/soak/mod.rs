@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep_until};
 use ward_tests::agent::AgentSettings;
 use ward_tests::card::Frozen;
 use ward_tests::collector::CollectorSettings;
-use ward_tests::estate::device_id;
-use ward_tests::{Card, Change, Net, Relay, eventually, now_ms};
+use ward_tests::estate::{branch_id, device_id};
+use ward_tests::{Card, Change, Net, Relay, WrongClock, eventually, now_ms};
 
 use self::plan::{Act, Harm, Plan, plan};
 use self::verdict::{Verdict, charted};
@@ -74,6 +74,7 @@ struct Stage<'net> {
     relays: Vec<Relay>,
     /// Of each branch.
     cards: Vec<Card>,
+    clocks: Vec<WrongClock>,
     /// The collector's.
     disk: Card,
     record: Record,
@@ -126,6 +127,18 @@ impl Stage<'_> {
                 self.frozen[index(b)] = Some(self.cards[index(b)].freeze());
                 "card hangs"
             }
+            Harm::CardFails(b) => {
+                self.cards[index(b)].fail();
+                "card fails"
+            }
+            Harm::CardReadOnly(b) => {
+                self.cards[index(b)].read_only();
+                "card read-only"
+            }
+            Harm::ClockSet(b, seconds) => {
+                self.clocks[index(b)].set(seconds);
+                "clock set"
+            }
             Harm::AgentKilled(b) => {
                 self.kill_agent(b);
                 "agent killed"
@@ -143,6 +156,11 @@ impl Stage<'_> {
             Harm::CollectorKilled => {
                 self.world.collector.process().kill_hard();
                 "collector killed"
+            }
+            Harm::CentrePowerCut => {
+                self.world.collector.process().kill_hard();
+                self.disk = self.disk.power_cut();
+                "power cut at the centre"
             }
             Harm::VictoriaKilled => {
                 self.world.victoria.kill();
@@ -168,15 +186,19 @@ impl Stage<'_> {
             Harm::ConnectionsCut(b) => self.relays[index(b)].leave_in_peace(),
             Harm::CardFull(b) => self.cards[index(b)].free_up(),
             Harm::CardHangs(b) => self.frozen[index(b)] = None,
+            Harm::CardFails(b) | Harm::CardReadOnly(b) => self.cards[index(b)].replace(),
+            Harm::ClockSet(b, _) => self.clocks[index(b)].set(0),
             Harm::DiskFull => self.disk.free_up(),
             Harm::AgentKilled(b) | Harm::PowerCut(b) => {
                 let state_dir = self.cards[index(b)].path().join("state");
-                self.world.agents[index(b)].start_elsewhere(&state_dir, Vec::new());
+                self.world.agents[index(b)].start_elsewhere(&state_dir, self.clocks[index(b)].wrapper());
                 let absences = self.record.absences.get_mut(&b).and_then(|absences| absences.last_mut());
                 absences.expect("it was killed").1 = now_ms();
             }
             Harm::BrokerKilled => self.world.broker.restart().await,
-            Harm::CollectorKilled => self.world.collector.start_again().await,
+            Harm::CollectorKilled | Harm::CentrePowerCut => {
+                self.world.collector.start_elsewhere(&self.disk.path().join("data")).await;
+            }
             Harm::VictoriaKilled => self.world.victoria.start_again().await,
         }
     }
@@ -207,18 +229,20 @@ fn whatever_breaks_every_outage_is_recorded_once_and_dated_right() {
     let net = Net::new(BRANCHES, DEVICES);
     net.at_the_centre(async || {
         let cards: Vec<Card> = (0..BRANCHES).map(|_| Card::new(32)).collect();
+        let clocks: Vec<WrongClock> = (0..BRANCHES).map(|_| WrongClock::off_by(0)).collect();
         let disk = Card::new(256);
         let mut relays = Vec::new();
         let place = |agent: &mut AgentSettings| {
             let relay = Relay::start(&agent.broker);
             agent.broker = relay.access(&agent.broker);
             agent.state_dir = Some(cards[relays.len()].path().join("state"));
+            agent.wrapper = clocks[relays.len()].wrapper();
             relays.push(relay);
         };
         let centre = |collector: &mut CollectorSettings| collector.data_dir = Some(disk.path().join("data"));
         let world = World::start_with(&net, Duration::from_secs(30), centre, place).await;
         let frozen = cards.iter().map(|_| None).collect();
-        let mut stage = Stage { net: &net, frozen, world, relays, cards, disk, record: Record::default() };
+        let mut stage = Stage { net: &net, frozen, world, relays, cards, clocks, disk, record: Record::default() };
         stage.run(&plan(seed, seconds * 1_000)).await;
         stage.drained().await;
 
@@ -236,14 +260,20 @@ fn whatever_breaks_every_outage_is_recorded_once_and_dated_right() {
             recorded.insert(device_id(b, i), outages);
         }
         let counts: Vec<String> = stage.record.counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        let Verdict { truth, recorded: told, missed, invented, worst_onset_ms, bounded, complaints } = &verdict;
+        let Verdict { truth, recorded: stated, missed, invented, worst_onset_ms, bounded, complaints } = &verdict;
         say(&format!(
-            "soak: {}\nsoak: transitions: true {truth}, recorded {told}, missed {missed}, invented {invented}, worst onset error \
+            "soak: {}\nsoak: transitions: true {truth}, recorded {stated}, missed {missed}, invented {invented}, worst onset error \
              {worst_onset_ms} ms; {bounded} beginnings only bounded by the absence of an agent; seed {seed}",
             counts.join(", ")
         ));
-        assert!(complaints.is_empty(), "{}\nharms: {:?}", complaints.join("\n"), stage.record.harms);
-        assert!(*truth > 0 && told == truth);
+        let mut gaps = Vec::new();
+        for b in 1..=BRANCHES {
+            let coverage = stage.world.api().json(&format!("/api/v1/branches/{}/coverage", branch_id(b))).await;
+            gaps.push(coverage.map(|coverage| coverage["gaps"].to_string()));
+        }
+        let told = complaints.join("\n");
+        assert!(complaints.is_empty(), "{told}\nharms: {:?}\ngaps: {gaps:?}", stage.record.harms);
+        assert!(*truth > 0 && stated == truth);
 
         eventually(Duration::from_secs(90), "VictoriaMetrics says the same", async || {
             for (device, outages) in &recorded {

@@ -22,13 +22,26 @@ pub(super) enum Harm {
     ConnectionsCut(u8),
     CardFull(u8),
     CardHangs(u8),
+    CardFails(u8),
+    CardReadOnly(u8),
     AgentKilled(u8),
     PowerCut(u8),
+    /// The clock of a branch's box is off by so many seconds.
+    ClockSet(u8, i64),
     BrokerKilled,
     CollectorKilled,
+    CentrePowerCut,
     DiskFull,
     VictoriaKilled,
 }
+
+/// What happens to a branch's line.
+const LINE_HARMS: [fn(u8) -> Harm; 3] = [Harm::WanCut, Harm::WanCutSilently, Harm::ConnectionsCut];
+/// And to its card.
+const CARD_HARMS: [fn(u8) -> Harm; 4] = [Harm::CardFull, Harm::CardHangs, Harm::CardFails, Harm::CardReadOnly];
+
+/// What clocks are set to, in seconds: an hour and three weeks back, and most of a year ahead.
+const CLOCK_OFFSETS_S: [i64; 3] = [-3_600, -21 * 86_400, 300 * 86_400];
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +75,7 @@ pub(super) fn plan(seed: u64, length_ms: u64) -> Plan {
             }
         }
         plan.extend(harms);
+        plan.extend(clock_jumps(b, length_ms, &mut random));
         for i in 0..DEVICES - 1 {
             plan.extend(device_changes(b, i, length_ms, &absences, &mut random));
         }
@@ -74,12 +88,12 @@ pub(super) fn plan(seed: u64, length_ms: u64) -> Plan {
 fn branch_harms(b: u8, length_ms: u64, random: &mut SmallRng) -> Plan {
     let mut plan = Plan::new();
     let mut at = random.random_range(3_000..10_000);
-    let mut before = 0;
+    let mut was_card = false;
     loop {
         let long = random.random_range(8_000..20_000);
         let dead = random.random_range(500..5_000);
         // A card that was harmed has to be good again: that shows when an agent dies behind a cut link.
-        let kind = if matches!(before, 3 | 4) { 6 } else { random.random_range(0..7) };
+        let kind = if was_card { usize::MAX } else { random.random_range(0..9) };
         let is_power = random.random();
         if at + long + dead + LATE_MS + CARD_REST_MS > length_ms {
             return plan;
@@ -87,23 +101,35 @@ fn branch_harms(b: u8, length_ms: u64, random: &mut SmallRng) -> Plan {
         let mut harm = |harm: Harm, from: u64, to: u64| plan.extend([(from, Act::Begin(harm)), (to, Act::End(harm))]);
         let death = if is_power { Harm::PowerCut(b) } else { Harm::AgentKilled(b) };
         match kind {
-            0 => harm(Harm::WanCut(b), at, at + long),
-            1 => harm(Harm::WanCutSilently(b), at, at + long),
-            2 => harm(Harm::ConnectionsCut(b), at, at + long),
-            3 | 4 => {
+            0..3 => harm(LINE_HARMS[kind](b), at, at + long),
+            3..7 => {
                 // While the card takes nothing, entries have to wait.
-                harm(if kind == 3 { Harm::CardFull(b) } else { Harm::CardHangs(b) }, at, at + long);
+                harm(CARD_HARMS[kind - LINE_HARMS.len()](b), at, at + long);
                 harm(Harm::WanCutSilently(b), at + 500, at + long - 500);
             }
-            5 => harm(death, at, at + dead),
+            7 => harm(death, at, at + dead),
             _ => {
                 // An agent that dies behind a cut link, and begins behind it.
                 harm(Harm::WanCutSilently(b), at, at + long + dead + LATE_MS);
                 harm(death, at + long, at + long + dead);
             }
         }
-        at += long + dead + random.random_range(5_000..15_000) + if matches!(kind, 3 | 4) { CARD_REST_MS } else { 0 };
-        before = kind;
+        was_card = (3..7).contains(&kind);
+        at += long + dead + random.random_range(5_000..15_000) + if was_card { CARD_REST_MS } else { 0 };
+    }
+}
+
+fn clock_jumps(b: u8, length_ms: u64, random: &mut SmallRng) -> Plan {
+    let mut plan = Plan::new();
+    let mut at = random.random_range(0..30_000);
+    loop {
+        let offset = *CLOCK_OFFSETS_S.choose(random).expect("there are some");
+        let ended = at + random.random_range(5_000..30_000);
+        if ended > length_ms {
+            return plan;
+        }
+        plan.extend([(at, Act::Begin(Harm::ClockSet(b, offset))), (ended, Act::End(Harm::ClockSet(b, offset)))]);
+        at = ended + random.random_range(5_000..30_000);
     }
 }
 
@@ -115,7 +141,7 @@ fn central_harms(length_ms: u64, random: &mut SmallRng) -> Plan {
         if at + dead + LATE_MS > length_ms {
             return plan;
         }
-        let harms = [Harm::BrokerKilled, Harm::CollectorKilled, Harm::VictoriaKilled, Harm::DiskFull];
+        let harms = [Harm::BrokerKilled, Harm::CollectorKilled, Harm::CentrePowerCut, Harm::VictoriaKilled, Harm::DiskFull];
         let harm = *harms.choose(random).expect("there are some");
         plan.extend([(at, Act::Begin(harm)), (at + dead, Act::End(harm))]);
         at += dead + random.random_range(8_000..25_000);
