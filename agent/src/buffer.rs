@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::io;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shared::delta::{Boot, Previous};
 use shared::{Body, BootId, Delta, Dropped, Gap, GapReason, Group, StreamId, Uptime};
@@ -90,6 +91,10 @@ pub trait Store {
     /// Whether there is room for more than the next few writes.
     fn has_room(&mut self) -> bool {
         true
+    }
+    /// The newest run as it was last committed, which a damaged disk may have forgotten.
+    fn newest(&mut self) -> io::Result<Option<Run>> {
+        Ok(None)
     }
     /// Whether what earlier runs left was found damaged and put aside since this was last asked.
     fn has_put_aside(&mut self) -> bool {
@@ -717,8 +722,26 @@ fn previous_of(run: &Run) -> Previous {
 
 /// Reads what earlier runs left. Groups that can't be read, and numbers that are missing between groups, become gaps.
 fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
-    let runs = store.runs()?;
+    let mut runs = store.runs()?;
     let mut repairs = Vec::new();
+    let has_put_aside = store.has_put_aside();
+    // A disk that has lost its newest pages looks like one on which they never were.
+    let newest = store.newest()?;
+    let forgotten = newest.clone().and_then(|newest| {
+        let known = runs.iter().position(|run| run.ordinal == newest.ordinal);
+        let through = known.map_or(0, |at| runs[at].last);
+        if through >= newest.last {
+            return None;
+        }
+        tracing::error!(stream = %newest.stream, from = through + 1, to = newest.last, "the disk has lost what was written: reporting a gap");
+        match known {
+            Some(at) => runs[at] = newest.clone(),
+            None => runs.push(newest.clone()),
+        }
+        repairs.push(Write::Run(newest.clone()));
+        Some((newest.ordinal, through))
+    });
+    runs.sort_by_key(|run| run.ordinal);
     let mut orphans = 0;
     let mut found: Vec<(Position, Option<Stored>)> = Vec::new();
     for at in store.positions()? {
@@ -759,6 +782,9 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
                 }
             }
         }
+        // What is acknowledged of it already, the collector knows.
+        let forgotten = forgotten.filter(|(of, _)| *of == run.ordinal).map(|(_, through)| (through, Uptime(0)));
+        let end = end.or(forgotten);
         // A run's last number is written together with its last group: what lies between the two was on disk once.
         if let Some((last, to)) = end.filter(|(last, _)| *last < run.last) {
             keep(&mut disk, &mut repairs, run.ordinal, &lost_group(last + 1, run.last, to, run.at.max(to)));
@@ -767,8 +793,8 @@ fn load<S: Store>(store: &mut S) -> io::Result<Loaded> {
     if !repairs.is_empty() {
         store.commit(repairs)?;
     }
-    // How much that was, nobody knows: one entry, at least.
-    Ok((runs, disk, orphans + u64::from(store.has_put_aside())))
+    // Where nothing tells how much was put aside, it was one entry, at least.
+    Ok((runs, disk, orphans + u64::from(has_put_aside && newest.is_none())))
 }
 
 fn keep(disk: &mut Index, repairs: &mut Vec<Write>, run: u32, group: &Group) {
@@ -880,19 +906,25 @@ fn describe(group: &Group, bytes: usize) -> Stored {
     Stored { last: group.last(), bytes, minutes, from, to, since }
 }
 
-fn encode(group: &Group) -> Vec<u8> {
-    let mut bytes = postcard::to_extend(group, vec![FORM]).expect("a group holds nothing that postcard can't write");
+/// As it stands on the card: with its form and a checksum.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = postcard::to_extend(value, vec![FORM]).expect("nothing of it is what postcard can't write");
     bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Group> {
+/// What [`encode`] wrote, if these bytes are it.
+pub(crate) fn decoded<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
         return None;
     }
-    let (FORM, group) = body.split_first().map(|(form, group)| (*form, group))? else { return None };
-    postcard::from_bytes(group).ok().filter(|group: &Group| !group.deltas.is_empty())
+    let (FORM, value) = body.split_first().map(|(form, value)| (*form, value))? else { return None };
+    postcard::from_bytes(value).ok()
+}
+
+fn decode(bytes: &[u8]) -> Option<Group> {
+    decoded(bytes).filter(|group: &Group| !group.deltas.is_empty())
 }
 
 #[cfg(test)]
@@ -1090,7 +1122,7 @@ mod tests {
         next.flush(Uptime(20_000));
         assert!(!next.level().volatile);
         assert!(folder.path().join("buffer.damaged-1").exists());
-        assert_eq!(waiting(&mut next), "1:1 bg1t", "what it held is lost, and that is told");
+        assert_eq!(waiting(&mut next), "1:1 g2, 2:1 bt", "what it held is lost, and that is told");
     }
 
     #[test]

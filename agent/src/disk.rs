@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::buffer::{Position, Run, Store, Write};
+use crate::buffer::{Position, Run, Store, Write, decoded, encode};
 
 /// sled keeps a page in a file of its own, which it never syncs, when it is over a quarter of a segment. A page has up to
 /// 17 groups, so that these segments have room for [`crate::buffer::GROUP_LIMIT_BYTES`] each.
@@ -18,6 +19,13 @@ const SEGMENT_BYTES: usize = 512 * 1024;
 const CACHE_BYTES: u64 = 1024 * 1024;
 /// Name of the tree that remembers runs.
 const RUNS: &str = "runs";
+/// How the names of sled's snapshots begin.
+const SNAPSHOT: &str = "snap.";
+/// A file beside sled's with the newest run as it was last committed: sled opens a damaged file as far as it is whole, as if
+/// nothing had ever followed.
+const NEWEST: &str = "newest";
+/// Bytes of it: a length, a run, and zeroes. It is written over in place, within a sector.
+const NEWEST_BYTES: usize = 128;
 /// On a full disk sled can't even delete. This much is set aside, and given up for it.
 const RESERVE_BYTES: u64 = 512 * 1024;
 /// The reserve is laid by again only where this many times as much is free.
@@ -48,6 +56,7 @@ struct Open {
     db: sled::Db,
     groups: sled::Tree,
     runs: sled::Tree,
+    newest: File,
     // sled's own file: its flush() ends before the bytes are on the disk, so we sync it ourselves.
     log: File,
 }
@@ -150,7 +159,26 @@ fn copy(from: &Open, folder: &Path) -> io::Result<()> {
         }
     }
     to.db.flush()?;
-    Ok(rustix::fs::fdatasync(to.log.as_fd())?)
+    rustix::fs::fdatasync(to.log.as_fd())?;
+    read_newest(&from.newest)?.map_or(Ok(()), |run| write_newest(&to.newest, &run))
+}
+
+fn read_newest(file: &File) -> io::Result<Option<Run>> {
+    let mut bytes = [0; NEWEST_BYTES];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => Ok(bytes[1..].get(..usize::from(bytes[0])).and_then(decoded)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_newest(file: &File, run: &Run) -> io::Result<()> {
+    let run = encode(run);
+    let mut bytes = [0; NEWEST_BYTES];
+    bytes[0] = u8::try_from(run.len()).map_err(io::Error::other)?;
+    bytes[1..].get_mut(..run.len()).ok_or(io::ErrorKind::FileTooLarge)?.copy_from_slice(&run);
+    file.write_all_at(&bytes, 0)?;
+    Ok(rustix::fs::fdatasync(file.as_fd())?)
 }
 
 /// The names of a folder that is being made, and of one that has had its day.
@@ -189,6 +217,10 @@ fn open_or_quarantine(folder: &Path) -> io::Result<(Open, bool)> {
                 tries += 1;
                 std::thread::sleep(LOCK_PAUSE);
             }
+            // sled only saves time by them, and a full disk or a power cut leaves halves of them that it takes for damage.
+            Err(error) if is_damage(&error) && forget_snapshots(folder)? => {
+                tracing::warn!(%error, "the buffer's snapshot can't be read: reading all of its log");
+            }
             Err(error) if is_damage(&error) => break error,
             Err(error) => return Err(error),
         }
@@ -201,7 +233,25 @@ fn open_or_quarantine(folder: &Path) -> io::Result<(Open, bool)> {
         "the buffer is damaged and put aside; what it held and was not sent is a gap"
     );
     fs::create_dir_all(folder)?;
-    Ok((open(folder)?, true))
+    let open = open(folder)?;
+    // What was there is known by its numbers at least.
+    if let Some(run) = File::open(aside.join(NEWEST)).and_then(|file| read_newest(&file)).ok().flatten() {
+        write_newest(&open.newest, &run)?;
+    }
+    Ok((open, true))
+}
+
+/// Removes what sled keeps of its log's beginning beside it; whether there was any.
+fn forget_snapshots(folder: &Path) -> io::Result<bool> {
+    let mut is_any = false;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(SNAPSHOT) {
+            fs::remove_file(entry.path())?;
+            is_any = true;
+        }
+    }
+    Ok(is_any)
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -231,9 +281,10 @@ fn open(folder: &Path) -> io::Result<Open> {
     let groups = db.open_tree("groups")?;
     let runs = db.open_tree(RUNS)?;
     let log = File::options().read(true).write(true).open(folder.join("db"))?;
+    let newest = File::options().read(true).write(true).create(true).truncate(false).open(folder.join(NEWEST))?;
     // The folder's entry for a new file must be on the disk as well.
     File::open(folder)?.sync_all()?;
-    Ok(Open { db, groups, runs, log })
+    Ok(Open { db, groups, runs, newest, log })
 }
 
 fn apply(open: &Open, writes: Vec<Write>) -> io::Result<()> {
@@ -290,10 +341,13 @@ impl Store for Disk {
     }
 
     fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
+        let runs = writes.iter().filter_map(|write| if let Write::Run(run) = write { Some(run) } else { None });
+        let newest = runs.max_by_key(|run| run.ordinal).cloned();
         self.with(|open| {
             apply(open, writes)?;
             open.db.flush()?;
-            Ok(rustix::fs::fdatasync(open.log.as_fd())?)
+            rustix::fs::fdatasync(open.log.as_fd())?;
+            newest.map_or(Ok(()), |run| write_newest(&open.newest, &run))
         })?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -318,6 +372,10 @@ impl Store for Disk {
 
     fn has_room(&mut self) -> bool {
         self.lay_by()
+    }
+
+    fn newest(&mut self) -> io::Result<Option<Run>> {
+        self.with(|open| read_newest(&open.newest))
     }
 
     fn has_put_aside(&mut self) -> bool {
@@ -420,6 +478,84 @@ mod tests {
         }
         let taken = resident_bytes().saturating_sub(before);
         assert!(taken < 9 * 1024 * 1024, "{taken} B");
+    }
+
+    #[test]
+    fn a_snapshot_that_a_full_disk_left_half_written_costs_nothing() {
+        let state = tempfile::tempdir().expect("a folder");
+        let at = |seq| Position { run: 3, seq };
+        for seq in 1..=4 {
+            let mut disk = Disk::new(state.path(), LIMIT);
+            disk.commit(vec![Write::Run(run(3)), Write::Put(at(seq), vec![7; 5_000])]).expect("written");
+        }
+        let folder = state.path().join("buffer");
+        let snapshots = || {
+            let names = fs::read_dir(&folder).expect("there").flatten().map(|entry| entry.path());
+            names.filter(|path| path.to_string_lossy().contains(SNAPSHOT)).collect::<Vec<_>>()
+        };
+        let is_whole = || {
+            let mut disk = Disk::new(state.path(), LIMIT);
+            (disk.positions().expect("read"), disk.has_put_aside()) == ((1..=4).map(at).collect(), false)
+        };
+        fs::write(folder.join("snap.00000000000FFFFF.generating"), "").expect("written");
+        assert!(is_whole(), "the beginning of one");
+        assert!(!snapshots().is_empty(), "sled writes them");
+        snapshots().iter().for_each(|path| fs::write(path, [7; 100]).expect("written"));
+        assert!(is_whole(), "all of them");
+    }
+
+    #[test]
+    fn whatever_becomes_of_its_bytes_a_loss_is_noticed() {
+        type Harm = fn(&mut Vec<u8>);
+        let harms: [(&str, Harm); 6] = [
+            ("nothing", |_| {}),
+            ("bent", |bytes| bytes.iter_mut().step_by(64).for_each(|byte| *byte ^= 0x10)),
+            ("bent further on", |bytes| bytes.iter_mut().skip(5_000).step_by(64).for_each(|byte| *byte ^= 0x10)),
+            ("zeroed", |bytes| bytes.fill(0)),
+            ("empty", Vec::clear),
+            ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
+        ];
+        for (name, harm) in harms {
+            let state = tempfile::tempdir().expect("a folder");
+            let mut buffer = Buffer::open(Disk::new(state.path(), LIMIT), StreamId(1), BootId(1), LIMIT, Uptime(0));
+            for n in 1..100u64 {
+                let change = Transition {
+                    device: format!("d{n}").parse().expect("an id"),
+                    from: Status::Up,
+                    to: Status::Down,
+                    onset: Uptime(n),
+                    last_ok: None,
+                    verdict: None,
+                    evidence: None,
+                };
+                buffer.append(Body::Transition(change), Uptime(n));
+                buffer.flush(Uptime(n));
+            }
+            drop(buffer);
+            let file = state.path().join("buffer/db");
+            let mut bytes = fs::read(&file).expect("sled's file");
+            harm(&mut bytes);
+            fs::write(&file, bytes).expect("written");
+            let mut buffer = Buffer::open(Disk::new(state.path(), LIMIT), StreamId(2), BootId(1), LIMIT, Uptime(200));
+            let (mut kept, mut lost) = (0, 0);
+            let mut at = Position::default();
+            while let Some(chunk) = buffer.next(at, 100_000, Uptime(300)) {
+                for delta in &chunk.group.deltas {
+                    match &delta.body {
+                        Body::Transition(_) => kept += 1,
+                        Body::Gap(gap) => lost += gap.dropped.unreadable,
+                        _ => {}
+                    }
+                }
+                at = chunk.end;
+            }
+            let is_whole = name == "nothing";
+            assert_eq!(
+                (kept == 99, lost > 0, kept + lost >= 99),
+                (is_whole, !is_whole, true),
+                "{name}: {kept} kept, {lost} lost"
+            );
+        }
     }
 
     #[test]

@@ -44,8 +44,10 @@ const TICK: Duration = Duration::from_millis(200);
 /// A connection on which the broker has confirmed nothing for so long, with something on its way, or on which nothing can be sent
 /// any more, is given up, in ms.
 const STUCK_MS: u64 = 30_000;
-/// How often the agent's health is told while nothing of it has changed, in ms.
+/// How often the agent's health is told while nothing of it has changed, in ms; on a line where heartbeats are rare with each
+/// so many of them.
 const HEALTH_MS: u64 = 900_000;
+const HEALTH_HEARTBEATS: u64 = 6;
 /// Questions and answers that wait.
 pub const ASKS_LIMIT: usize = 16;
 /// Time for the last entries to be acknowledged when the program ends.
@@ -284,6 +286,7 @@ impl Link {
                 Some((branch, Lane::Config)) if branch == self.settings.branch => self.configure(&publish.payload),
                 Some((branch, Lane::Ask)) if branch == self.settings.branch => match decode::<Ask>(&publish.payload) {
                     Ok(Ask::Update { offers }) if offers.len() <= OFFERS_LIMIT => drop(self.ends.offers.send_replace(offers)),
+                    Ok(Ask::Health) => (connection.health_told, connection.heartbeat_at) = (None, clock::uptime()),
                     // Too many questions at once are not answered: whoever asks, asks again.
                     Ok(ask) => drop(self.ends.asks.try_send(ask)),
                     Err(error) => tracing::warn!(%error, "a question can't be read"),
@@ -376,7 +379,8 @@ impl Link {
         let standing = *self.ends.standing.borrow();
         let clock = clock::synchronised();
         let told: Told = (plan.version, standing.level.volatile, standing.level.waiting, clock.is_some());
-        let is_due = connection.health_told.is_none_or(|(at, before)| before != told || now.since(at) >= HEALTH_MS);
+        let health_ms = HEALTH_MS.max(HEALTH_HEARTBEATS * u64::from(plan.heartbeat_ms));
+        let is_due = connection.health_told.is_none_or(|(at, before)| before != told || now.since(at) >= health_ms);
         let health = is_due.then(|| self.health(plan.version, &standing, clock.is_some(), now));
         let carried = connection.line.as_mut().map_or(Carried::default(), Line::carried);
         let word = Word { health, states };

@@ -104,6 +104,10 @@ impl<S: Store + Send + 'static> Store for Patient<S> {
         self.ask(|store| Ok(store.has_room())).unwrap_or(false)
     }
 
+    fn newest(&mut self) -> io::Result<Option<Run>> {
+        self.ask(Store::newest)
+    }
+
     fn has_put_aside(&mut self) -> bool {
         self.ask(|store| Ok(store.has_put_aside())).unwrap_or(false)
     }

@@ -828,7 +828,7 @@ impl<P: Prober> Watch<P> {
                 self.questions.discover(id, known, never, self.ends.plan.borrow().version);
             }
             // The link takes these elsewhere.
-            Ask::Update { .. } => {}
+            Ask::Update { .. } | Ask::Health => {}
         }
     }
 

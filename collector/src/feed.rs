@@ -139,10 +139,11 @@ impl Live {
     }
 
     /// Changes the fleet for the next [`Self::change`] to show: one message then tells of many changes.
-    pub fn prepare(&self, work: impl FnOnce(&mut Fleet)) {
+    pub fn prepare<T>(&self, work: impl FnOnce(&mut Fleet) -> T) -> T {
         let mut fleet = self.fleet_mut();
-        work(&mut fleet);
+        let done = work(&mut fleet);
         self.heard.fetch_add(1, Ordering::Release);
+        done
     }
 
     /// Changes what devices there are: every reader has to start over.

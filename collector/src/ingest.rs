@@ -15,6 +15,7 @@ use shared::{
     Ack, Batch, Body, BranchId, Dating, Delta, Flags, Lane, Millis, Presence, Status, StreamId, Transition, Uptime, topic,
 };
 use tokio::sync::{mpsc, oneshot};
+use ward_agent::buffer::CONFIRMATION_LIMIT_MS;
 use ward_agent::service::Pulse;
 
 use crate::admission::{Admission, admit};
@@ -93,6 +94,8 @@ pub struct Ingest {
     progress_at: Millis,
     /// What was logged, and is only counted from then on.
     logged: HashSet<(String, &'static str)>,
+    /// When agents were asked how they are, of which nobody has heard it since the start.
+    health_asked: HashMap<BranchId, Millis>,
     /// Branches for which two agents spoke, and when last.
     contended: HashMap<BranchId, Millis>,
     /// Which inventory the fleet has.
@@ -206,6 +209,7 @@ impl Ingest {
             progress: HashMap::new(),
             progress_at: Millis(0),
             logged: HashSet::new(),
+            health_asked: HashMap::new(),
             contended: HashMap::new(),
             inventory_version: 0,
             revoked: BTreeSet::new(),
@@ -505,6 +509,17 @@ impl Ingest {
         true
     }
 
+    /// An agent tells how it is where that changes, and else rarely: after a start of the collector's it is asked.
+    fn ask_for_health(&mut self, id: &BranchId, is_known: bool, now: Millis) {
+        if is_known {
+            self.health_asked.remove(id);
+        // The clock may have been set since.
+        } else if self.health_asked.get(id).is_none_or(|asked| now.since(*asked).abs() >= HEALTH_WAIT_MS) {
+            self.health_asked.insert(id.clone(), now);
+            self.send(Outgoing::Ask(id.clone(), Ask::Health));
+        }
+    }
+
     /// What is staged of a stream, oldest first.
     fn staged_of(&self, id: &BranchId, stream: StreamId) -> impl Iterator<Item = &Staged> {
         let found = self.staged_of.get(id).filter(|(of, _)| *of == stream);
@@ -515,6 +530,12 @@ impl Ingest {
     fn stream(&self, id: &BranchId, stream: StreamId) -> Option<&StreamRow> {
         let staged = self.staged_of(id, stream).last().map(|work| &work.row);
         staged.or_else(|| self.streams.get(&(id.clone(), stream)))
+    }
+
+    /// Until when a branch is known by any of its streams that ended before a moment.
+    fn known_before(&self, id: &BranchId, at: Millis) -> Option<Millis> {
+        let of_branch = self.streams.iter().filter(|((branch, _), _)| branch == id);
+        of_branch.map(|(_, row)| row.observed).filter(|observed| (Millis::EARLIEST..=at).contains(observed)).max()
     }
 
     /// How far a stream is on the disk.
@@ -663,12 +684,12 @@ impl Ingest {
             staged.gaps.push(GapRow { stream: 0, first, last, from, to: first_date, reason: "never_arrived".into(), dropped });
         }
         for (seq, delta) in entries {
-            self.stage_entry(&mut staged, batch, *seq, delta, now);
+            self.stage_entry(&mut staged, batch, *seq, delta, known_through, now);
         }
         staged
     }
 
-    fn stage_entry(&mut self, staged: &mut Staged, batch: &Batch, seq: u64, delta: &Delta, now: Millis) {
+    fn stage_entry(&mut self, staged: &mut Staged, batch: &Batch, seq: u64, delta: &Delta, known: Millis, now: Millis) {
         let (_, error_ms) = batch.dating.date(delta.at);
         match &delta.body {
             Body::Boot(boot) => {
@@ -755,16 +776,20 @@ impl Ingest {
                 let (ip, mac, is_contested) = (fleet.devices[device].info.ip, identity.mac, identity.is_contested);
                 staged.identities.push((device, IdentityRow { device: 0, stream: 0, seq, at, ip, mac, is_contested }));
             }
-            Body::Gap(gap) => staged.gaps.push(GapRow {
-                stream: 0,
-                first: seq,
-                last: seq + gap.span - 1,
+            Body::Gap(gap) => {
                 // As wide as the dates' error: nothing that is lost may lie outside.
-                from: date(&batch.dating, gap.from, now).plus(-i64::from(error_ms)),
-                to: date(&batch.dating, gap.to, now).plus(i64::from(error_ms)).min(now),
-                reason: gap.reason.as_str().to_owned(),
-                dropped: gap.dropped,
-            }),
+                let to = date(&batch.dating, gap.to, now).plus(i64::from(error_ms)).min(now);
+                let from = date(&batch.dating, gap.from, now).plus(-i64::from(error_ms));
+                let from = if gap.from == gap.to {
+                    // Of earlier runs, and of what moment, their agent doesn't know.
+                    self.known_before(&batch.branch, from).unwrap_or(from)
+                } else {
+                    // What this stream has told of already isn't lost; but a change is told some time after it began.
+                    from.max(known.plus(-(CONFIRMATION_LIMIT_MS as i64))).min(to)
+                };
+                let (first, last, reason) = (seq, seq + gap.span - 1, gap.reason.as_str().to_owned());
+                staged.gaps.push(GapRow { stream: 0, first, last, from, to, reason, dropped: gap.dropped });
+            }
         }
     }
 
@@ -843,7 +868,11 @@ impl Ingest {
             self.resume(branch, id, heartbeat, row.began, now);
         }
         let believed = Heartbeat { dating: heartbeat.dating.filter(|_| is_dated), ..heartbeat.clone() };
-        self.live.prepare(|fleet| fleet.heartbeat(branch, &believed, through, now));
+        let is_well_known = self.live.prepare(|fleet| {
+            fleet.heartbeat(branch, &believed, through, now);
+            fleet.branches[branch].health.is_some()
+        });
+        self.ask_for_health(id, is_well_known, now);
         let restate = self.wants_restatement(branch, heartbeat.stream, now);
         let due = self.acked_at.get(id).is_none_or(|at| now.since(*at) >= CLOCK_ACK_MS);
         // It tells states because it is behind: an ack that was lost may be all that it waits for.
@@ -1250,6 +1279,8 @@ impl Ingest {
 const RESTATEMENT_WAIT_MS: i64 = 2_500;
 /// Longest such wait, in ms.
 const RESTATEMENT_WAIT_LIMIT_MS: i64 = 600_000;
+/// How long to wait in ms after an agent was asked how it is before it is asked again.
+const HEALTH_WAIT_MS: i64 = 60_000;
 /// After a change of the inventory nobody is asked before the time that this many questions would have taken: 80 s.
 const RESTATEMENTS_SPARED: u32 = 5;
 /// Changes of each device that are remembered over a restart, for flapping.

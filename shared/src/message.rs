@@ -226,6 +226,8 @@ pub enum Ask {
         /// For each kind of machine, at most [`OFFERS_LIMIT`](crate::update::OFFERS_LIMIT).
         offers: Vec<Offer>,
     },
+    /// How the agent is; answered by the health of its next heartbeat, which comes at once.
+    Health,
 }
 
 /// Most devices that are watched in one branch at a time.

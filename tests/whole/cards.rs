@@ -1,10 +1,14 @@
 //! What happens to the disks on which ward keeps things: power cuts, full and failing cards, cards that hang.
 
+use std::fs;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use ward_tests::agent::AgentSettings;
+use ward_tests::api::moment;
 use ward_tests::estate::device_id;
 use ward_tests::{Card, Change, Follower, Net, eventually, lasting, now_ms};
 
@@ -36,9 +40,7 @@ fn what_was_confirmed_two_seconds_before_a_power_cut_in_the_branch_reaches_the_l
     net.at_the_centre(async || {
         // They outlive the agent that uses them.
         let mut cards = vec![Card::new(CARD_MB)];
-        let state_dir = cards[0].path().join("state");
-        let place = |agent: &mut ward_tests::agent::AgentSettings| agent.state_dir = Some(state_dir.clone());
-        let mut world = World::start_with(&net, Duration::from_secs(60), |_| {}, place).await;
+        let mut world = World::start_with(&net, Duration::from_secs(60), |_| {}, on_a_card(&cards[0])).await;
         let mut truth: [Vec<Spell>; 3] = Default::default();
         // The last change before the cut is unknown, half confirmed, or confirmed and perhaps not yet written.
         for before_cut_ms in [0, 1_000, PROBE.verdict_ms().unsigned_abs()] {
@@ -123,9 +125,7 @@ fn while_the_link_is_there_outages_write_nothing_to_the_card() {
     let net = Net::new(1, 4);
     net.at_the_centre(async || {
         let card = Card::new(CARD_MB);
-        let state_dir = card.path().join("state");
-        let world =
-            World::start_with(&net, Duration::from_secs(60), |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        let world = World::start_with(&net, Duration::from_secs(60), |_| {}, on_a_card(&card)).await;
         // The run, the config and the first dating are written; nothing is left for later.
         let before = card.written_bytes();
         let mut truth = Vec::new();
@@ -174,9 +174,7 @@ fn a_harmed_card_loses_nothing_and_heals(harm: fn(&Card), heal: fn(&mut Card)) {
     let net = Net::new(1, CROWD.end);
     net.at_the_centre(async || {
         let mut card = Card::new(CARD_MB);
-        let state_dir = card.path().join("state");
-        let mut world =
-            World::start_with(&net, Duration::from_secs(60), |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        let mut world = World::start_with(&net, Duration::from_secs(60), |_| {}, on_a_card(&card)).await;
         ensure_volatile(&world, false).await;
         harm(&card);
 
@@ -230,9 +228,7 @@ fn a_full_card_that_has_room_again_is_said_to_be_good_while_the_link_is_there() 
     let net = Net::new(1, CROWD.end);
     net.at_the_centre(async || {
         let card = Card::new(CARD_MB);
-        let state_dir = card.path().join("state");
-        let world =
-            World::start_with(&net, Duration::from_secs(10), |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        let world = World::start_with(&net, Duration::from_secs(10), |_| {}, on_a_card(&card)).await;
         card.fill();
         net.wan_cut_silently(1);
         outages(&net, CROWD).await;
@@ -251,8 +247,7 @@ fn while_a_card_in_the_branch_hangs_devices_stay_current_and_outages_are_reporte
     net.at_the_centre(async || {
         let silent_after = Duration::from_secs(10);
         let card = Card::new(CARD_MB);
-        let state_dir = card.path().join("state");
-        let world = World::start_with(&net, silent_after, |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        let world = World::start_with(&net, silent_after, |_| {}, on_a_card(&card)).await;
         let frozen = card.freeze();
 
         // What has to wait a moment is to be written, and the card doesn't take it.
@@ -290,9 +285,7 @@ fn a_card_that_hung_and_thawed_keeps_again_what_has_to_wait() {
     let net = Net::new(1, 3);
     net.at_the_centre(async || {
         let card = Card::new(CARD_MB);
-        let state_dir = card.path().join("state");
-        let mut world =
-            World::start_with(&net, Duration::from_secs(60), |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        let mut world = World::start_with(&net, Duration::from_secs(60), |_| {}, on_a_card(&card)).await;
         net.wan_cut_silently(1);
         let frozen = card.freeze();
         let whole = outages(&net, 0..1).await;
@@ -363,6 +356,62 @@ fn a_full_disk_at_the_centre_is_said_and_nothing_is_acknowledged_that_is_not_wri
     });
 }
 
+#[test]
+fn a_buffer_whose_bytes_are_bent_is_put_aside_and_what_it_held_is_a_gap() {
+    let net = Net::new(1, 3);
+    net.at_the_centre(async || {
+        let state = tempfile::tempdir().expect("the folder for temporary files is writable");
+        let place = |agent: &mut AgentSettings| agent.state_dir = Some(state.path().to_owned());
+        let mut world = World::start_with(&net, Duration::from_secs(60), |_| {}, place).await;
+        net.wan_cut_silently(1);
+        let cut_ms = now_ms();
+        outages(&net, 0..1).await;
+        world.agents[0].process().kill_hard();
+        bend(&state.path().join("buffer"));
+        world.broker.restart().await;
+        net.wan_restore(1);
+        world.agents[0].start_again();
+        let began_ms = now_ms();
+
+        eventually(SOON, "what is lost is a gap", async || {
+            let covered = coverage(&world).await;
+            let gaps = covered["gaps"].as_array().context("a coverage has gaps")?;
+            let gap = gaps.iter().find(|gap| gap["reason"] == "corrupted").with_context(|| format!("none is: {covered}"))?;
+            let (from, to) = (moment(&gap["from_ms"])?, moment(&gap["to_ms"])?);
+            ensure!(from <= cut_ms + DELIVERY_MS && (began_ms..=now_ms()).contains(&to), "from {cut_ms} to {began_ms}: {gap}");
+            ensure!(!covers(&covered, cut_ms + DELIVERY_MS), "nobody knows of {cut_ms}: {covered}");
+            Ok(())
+        })
+        .await;
+        // What comes after it is whole again.
+        let began = takes_down(&world, 1).await;
+        let after = Spell::of(began, net.restore(1, 1));
+        world.all_up().await;
+        has_outages(&world, "b1-d01", &[after]).await;
+        world.only_these_had_outages(&["b1-d01"]).await;
+        world.surfaces_agree().await;
+    });
+}
+
+/// An agent that keeps its state on a card.
+fn on_a_card(card: &Card) -> impl FnMut(&mut AgentSettings) + use<> {
+    let state_dir = card.path().join("state");
+    move |agent| agent.state_dir = Some(state_dir.clone())
+}
+
+/// Turns a bit in each block of every file of a buffer.
+fn bend(folder: &Path) {
+    let files = fs::read_dir(folder).expect("the agent keeps its buffer here").flatten().map(|entry| entry.path());
+    let mut bent = 0;
+    for file in files.filter(|path| path.is_file()) {
+        let mut bytes = fs::read(&file).expect("the folder is the test's own");
+        bytes.iter_mut().step_by(64).for_each(|byte| *byte ^= 0x10);
+        bent += bytes.len();
+        fs::write(&file, bytes).expect("the folder is the test's own");
+    }
+    assert!(bent > 0, "{} has files", folder.display());
+}
+
 /// An outage of each of these devices of branch 1, long enough at both ends to be confirmed.
 async fn outages(net: &Net, devices: Range<u8>) -> Vec<Spell> {
     let began: Vec<Change> = devices.clone().map(|i| net.silence(1, i)).collect();
@@ -410,9 +459,7 @@ fn a_harmed_card_with_something_on_it_silences_nobody(harm: for<'a> fn(&'a Card)
     let net = Net::new(1, 4);
     net.at_the_centre(async || {
         let card = Card::new(CARD_MB);
-        let state_dir = card.path().join("state");
-        let world =
-            World::start_with(&net, Duration::from_secs(10), |_| {}, |agent| agent.state_dir = Some(state_dir.clone())).await;
+        let world = World::start_with(&net, Duration::from_secs(10), |_| {}, on_a_card(&card)).await;
         net.wan_cut_silently(1);
         // TCP has given the connection up: what waits is in the buffer alone.
         lasting(Duration::from_secs(35)).await;

@@ -17,7 +17,7 @@ const KEPT_LIMIT: usize = 1_024;
 fn cost(ask: &Ask) -> Duration {
     Duration::from_secs(match ask {
         // Nothing more is probed for it.
-        Ask::Watch { .. } | Ask::Update { .. } => 0,
+        Ask::Watch { .. } | Ask::Update { .. } | Ask::Health => 0,
         Ask::Probe { .. } => 1,
         Ask::Route { .. } => 5,
         Ask::Discover { .. } => 15,
