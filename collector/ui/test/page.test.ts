@@ -275,6 +275,22 @@ test("a report on paper has its table and its dates, and none of the screen's co
   await page.context().close();
 });
 
+test("in full screen the whole estate is on the wall at once", async () => {
+  const { page } = await open(browser, line.port, "/", { width: 1920, height: 1080, theme: "dark" });
+  await page.waitForSelector(".cards .cell");
+  await page.keyboard.press("f");
+  await page.waitForSelector(".page.wall .region-tile");
+  await eventually("each device has its cell", async () => (await page.locator(".cards .cell").count()) === 875);
+  const pane = page.locator(".estate .scroll");
+  expect(await pane.evaluate((box) => box.scrollHeight - box.clientHeight)).toBeLessThanOrEqual(0);
+  // No cell is cut off by its branch's frame.
+  const cut = await page.locator(".card").evaluateAll((cards) => cards.filter((card) => card.scrollHeight > card.clientHeight + 1 || card.getBoundingClientRect().bottom > innerHeight).length);
+  expect(cut).toBe(0);
+  await page.keyboard.press("f");
+  await page.waitForSelector(".region-head");
+  await page.context().close();
+});
+
 test("on a phone nothing is wider than the screen", async () => {
   const { page } = await open(browser, line.port, "/", { width: 390, height: 844, language: "ka" });
   for (const view of VIEWS) {

@@ -19,9 +19,12 @@ const CELL_GAP = 0.2;
 const CARD_PADDING = 0.5;
 const CARD_HEAD = 1.6;
 const REGION_HEAD = 2.6;
+/** Of a branch in full screen: its lines of devices, and the least width that shows its name. */
+const TILE_LINES = 2;
+const TILE_MIN = 6;
 
 /** In full screen nobody scrolls: the grid is drawn as large as it fits, and no smaller than the last of these. */
-const UNITS = [1, 0.9, 0.8, 0.7, 0.6, 0.5];
+const UNITS = [1, 0.9, 0.8, 0.75, 0.7, 0.65, 0.6];
 
 interface Cards {
   place: Place;
@@ -29,7 +32,10 @@ interface Cards {
 }
 type Row =
   | { row: "region"; key: string; name: string; counts: Counts; branches: number; height: number }
-  | { row: "cards"; key: string; cards: Cards[]; columns: number; height: number };
+  | { row: "cards"; key: string; cards: Cards[]; columns: number; height: number }
+  | { row: "tiles"; key: string; tiles: Tile[]; height: number };
+/** In full screen: a region's name, or a branch. */
+type Tile = { key: string; width: number } & ({ name: string; counts: Counts } | { card: Cards });
 
 const minute = computed(() => Math.floor((now.value ?? 0) / 60_000));
 
@@ -38,9 +44,11 @@ export function Grid() {
   const rem = useRem();
   const width = useWidth(box) / rem;
   const version = drawn.value;
+  // Failures grow old also while nothing changes.
+  void minute.value;
   const chosen = filters.value;
   const isWall = wall.value;
-  const { rows, shown, unit } = useMemo(() => (isWall ? fitted(width, roomBelow(box.current) / rem) : layout(width, 1)), [version, chosen, width, isWall, rem]);
+  const { rows, shown, unit } = useMemo(() => (isWall ? fitted(width, roomBelow(box.current) / rem) : layout(width)), [version, chosen, width, isWall, rem]);
   return (
     <>
       <div class="grid-head">
@@ -86,44 +94,96 @@ function roomBelow(node: HTMLElement | null): number {
 }
 
 function fitted(width: number, height: number): Layout {
-  let last = layout(width, UNITS[0] as number);
+  let last = flow(width, UNITS[0] as number);
   for (const unit of UNITS.slice(1)) {
     if (last.rows.reduce((sum, row) => sum + row.height, 0) <= height) break;
-    last = layout(width, unit);
+    last = flow(width, unit);
   }
   return last;
 }
 
-/** `width` in rem. */
-function layout(width: number, unit: number): Layout {
+/** Branches one after the other in lines of one height, each as wide as its devices: little is left empty. `width` in rem. */
+function flow(width: number, unit: number): Layout {
   const wide = width / unit;
-  const columns = Math.max(1, Math.floor((wide + GAP) / (CARD_MIN + GAP)));
-  const cardWidth = (wide - GAP * (columns - 1)) / columns;
-  const perLine = Math.max(1, Math.floor((cardWidth - 2 * CARD_PADDING - 0.15 + CELL_GAP) / (CELL + CELL_GAP)));
+  const rows: Row[] = [];
+  let tiles: Tile[] = [];
+  let used = 0;
+  const flush = () => {
+    if (tiles.length > 0) rows.push({ row: "tiles", key: `tiles:${rows.length}`, tiles, height: cardsHeight(TILE_LINES) * unit });
+    tiles = [];
+    used = 0;
+  };
+  const { regions, shown } = chosenRegions();
+  for (const { id, name, counts, cards } of regions) {
+    const region: Tile = { key: `region:${id}`, width: TILE_MIN, name, counts };
+    const all = [region, ...cards.map((card): Tile => ({ key: card.place.id, width: Math.min(wide, tileWidth(card.devices.length)), card }))];
+    all.forEach((tile, at) => {
+      // A region's name stands beside its first branch.
+      const following = at === 0 ? (all[1]?.width ?? 0) + GAP : 0;
+      if (used + tile.width + following > wide) flush();
+      tiles.push(tile);
+      used += tile.width + GAP;
+    });
+  }
+  flush();
+  return { rows, shown, unit };
+}
+
+function tileWidth(devices: number): number {
+  const perLine = Math.ceil(devices / TILE_LINES);
+  // Half a unit for the borders, whose width is in pixels.
+  return Math.max(TILE_MIN, perLine * (CELL + CELL_GAP) + 2 * CARD_PADDING + 0.5);
+}
+
+function cardsHeight(lines: number): number {
+  return CARD_HEAD + lines * (CELL + CELL_GAP) + CARD_PADDING + GAP + 0.15;
+}
+
+interface ChosenRegion {
+  id: string;
+  name: string;
+  counts: Counts;
+  branches: number;
+  cards: Cards[];
+}
+
+/** Regions with what of their branches passes the filters. */
+function chosenRegions(): { regions: ChosenRegion[]; shown: number } {
   const chosenOf = chooser(filters.value);
   const keepEmpty = isUnfiltered(filters.value);
-  const rows: Row[] = [];
+  const regions: ChosenRegion[] = [];
   let shown = 0;
-  for (const region of board.regions()) {
+  for (const { id, name, places } of board.regions()) {
     const cards: Cards[] = [];
     const counts = none();
-    for (const place of region.places) {
+    for (const place of places) {
       addCounts(counts, place.counts, 1);
       const devices = chosenOf(place);
       if (devices.length === 0 && !(keepEmpty && place.devices.length === 0)) continue;
       cards.push({ place, devices });
       shown += devices.length;
     }
-    if (cards.length === 0) continue;
-    rows.push({ row: "region", key: `region:${region.id}`, name: region.name, counts, branches: region.places.length, height: REGION_HEAD * unit });
+    if (cards.length > 0) regions.push({ id, name, counts, branches: places.length, cards });
+  }
+  return { regions, shown };
+}
+
+/** `width` in rem. */
+function layout(width: number): Layout {
+  const columns = Math.max(1, Math.floor((width + GAP) / (CARD_MIN + GAP)));
+  const cardWidth = (width - GAP * (columns - 1)) / columns;
+  const perLine = Math.max(1, Math.floor((cardWidth - 2 * CARD_PADDING - 0.15 + CELL_GAP) / (CELL + CELL_GAP)));
+  const { regions, shown } = chosenRegions();
+  const rows: Row[] = [];
+  for (const { id, name, counts, branches, cards } of regions) {
+    rows.push({ row: "region", key: `region:${id}`, name, counts, branches, height: REGION_HEAD });
     for (let at = 0; at < cards.length; at += columns) {
       const some = cards.slice(at, at + columns);
       const lines = Math.max(...some.map(({ devices }) => Math.ceil(devices.length / perLine)), 1);
-      const height = (CARD_HEAD + lines * (CELL + CELL_GAP) + CARD_PADDING + GAP + 0.15) * unit;
-      rows.push({ row: "cards", key: `${region.id}:${at}`, cards: some, columns, height });
+      rows.push({ row: "cards", key: `${id}:${at}`, cards: some, columns, height: cardsHeight(lines) });
     }
   }
-  return { rows, shown, unit };
+  return { rows, shown, unit: 1 };
 }
 
 function renderRow(row: Row) {
@@ -138,15 +198,29 @@ function renderRow(row: Row) {
       </h3>
     );
   }
+  if (row.row === "tiles") {
+    return (
+      <div class="cards" style={{ gridTemplateColumns: row.tiles.map(({ width }) => `calc(${width} * var(--unit))`).join(" ") }}>
+        {row.tiles.map((tile) => "card" in tile ? <CardOf key={tile.key} {...tile.card} /> : (
+          <h3 key={tile.key} class="region-tile">{regionWords(tile.name)} {tile.counts.down > 0 && <span class="n-down">{t().nDown(tile.counts.down)}</span>}</h3>
+        ))}
+      </div>
+    );
+  }
   return (
     <div class="cards" style={{ gridTemplateColumns: `repeat(${row.columns}, minmax(0, 1fr))` }}>
-      {row.cards.map(({ place, devices }) => <Card key={place.id} place={place} devices={devices} revision={place.revision} />)}
+      {row.cards.map(({ place, devices }) => <CardOf key={place.id} place={place} devices={devices} />)}
     </div>
   );
 }
 
+function CardOf({ place, devices }: Cards) {
+  void drawn.value;
+  return <Card place={place} devices={devices} revision={place.revision} old={devices.filter(isOld).length} />;
+}
+
 /** A branch that looks as before is not drawn again, whatever else changes. */
-function Card({ place, devices, revision }: Cards & { revision: number }) {
+function Card({ place, devices, revision, old }: Cards & { revision: number; old: number }) {
   const ids = devices.length === place.devices.length ? "" : devices.map(({ id }) => id).join(" ");
   return useMemo(() => {
     const { branch } = place;
@@ -159,7 +233,7 @@ function Card({ place, devices, revision }: Cards & { revision: number }) {
         <div class="cells">{devices.map((device) => <Cell key={device.id} device={device} branchName={branch.name} />)}</div>
       </section>
     );
-  }, [place, revision, ids, minute.value, foldMs.value, language.value]);
+  }, [place, revision, ids, old, language.value]);
 }
 
 function BranchNote({ place }: { place: Place }) {
@@ -173,14 +247,18 @@ function BranchNote({ place }: { place: Place }) {
   return behind === null ? null : <span class="card-note warn">{t().behindBy(roundDuration(behind))}</span>;
 }
 
+/** Down for longer than what is folded away. */
+function isOld(device: Device): boolean {
+  return statusOf(device) === "down" && device.down_since != null && (now.peek() ?? 0) - device.down_since > foldMs.peek();
+}
+
 const LETTERS: Record<string, string> = { atm: "T" };
 
 function Cell({ device, branchName }: { device: Device; branchName: string }) {
   const status = statusOf(device);
-  const isOld = status === "down" && device.down_since != null && (now.peek() ?? 0) - device.down_since > foldMs.peek();
   const marks = [status];
   const flag = (name: string, holds: boolean | undefined) => holds && marks.push(name as typeof status);
-  flag("old", isOld);
+  flag("old", isOld(device));
   flag("flapping", device.is_flapping);
   flag("maintenance", device.in_maintenance);
   flag("flagged", (device.flags?.length ?? 0) > 0);
