@@ -302,7 +302,7 @@ fn shadow(config: &Path, time: Duration) -> anyhow::Result<()> {
 }
 
 fn run(config: &Path) -> anyhow::Result<()> {
-    journal::begin("info");
+    journal::begin("ward-agent", "info");
     let settings = settings(config)?;
     let role = launch::begin(&settings, config)?;
     let restart = role.present.restart.clone();

@@ -148,7 +148,7 @@ fn settings(file: &Path) -> anyhow::Result<Settings> {
 }
 
 fn begin(quiet: &str) -> anyhow::Result<tokio::runtime::Runtime> {
-    journal::begin(quiet);
+    journal::begin("ward-collector", quiet);
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
 }
 
