@@ -227,6 +227,10 @@ async fn who_guesses_is_stopped() {
         assert_eq!(enter(&counter, "nino", "wrong horse").await, Err(401));
     }
     assert_eq!(enter(&counter, "nino", PASSWORD).await, Err(429), "the right one tells no more than a wrong one");
+    let again = counter.request("POST", "/login").json(&json!({ "name": "nino", "password": PASSWORD }));
+    let refused = again.send().await.expect("an answer");
+    let wait: u64 = refused.headers()["retry-after"].to_str().expect("a text").parse().expect("seconds");
+    assert!((1..=300).contains(&wait), "{wait}");
     let code = json!({ "code": "wrong", "name": "me", "password": PASSWORD });
     assert_eq!(counter.change("POST", "/setup", &code).await.0, 409, "there is a user");
 }
@@ -261,6 +265,23 @@ async fn who_guesses_behind_a_proxy_is_slowed_down_and_nobody_else() {
     assert_eq!(guess("198.51.100.1").await, 429);
     assert_eq!(guess("198.51.100.2, 198.51.100.1").await, 429, "what it wrote itself doesn't count");
     assert_eq!(guess("198.51.100.2").await, 401);
+}
+
+#[tokio::test]
+async fn a_request_has_a_name_in_its_answer_and_in_its_problem() {
+    let counter = Counter::open().await;
+    let asked = async |path: &str, named: &str| {
+        let answer = counter.by(TOKEN, "GET", path).header("x-request-id", named).send().await.expect("an answer");
+        let told = answer.headers()["x-request-id"].to_str().expect("a text").to_owned();
+        let body: Value = serde_json::from_str(&answer.text().await.expect("a text")).expect("JSON");
+        (told, body["request_id"].as_str().map(str::to_owned))
+    };
+    assert_eq!(asked("/version", "mine-1").await, ("mine-1".to_owned(), None));
+    assert_eq!(asked("/api/v1/nothing", "mine-2").await, ("mine-2".to_owned(), Some("mine-2".to_owned())));
+    let (told, in_problem) = asked("/api/v1/devices?limit=x", "not {} sane").await;
+    assert_eq!((told.len(), Some(told)), (16, in_problem));
+    let large = counter.request("POST", "/login").header("x-request-id", "mine-3").body(vec![b'x'; 100_000]);
+    assert_eq!(said(large).await.1["request_id"], "mine-3");
 }
 
 #[tokio::test]

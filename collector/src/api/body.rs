@@ -49,7 +49,7 @@ impl Fields {
 
     /// A text that has to be there.
     pub(super) fn needed(&mut self, name: &str) -> Result<String, Problem> {
-        self.text(name)?.ok_or_else(|| Problem::field(name, "is missing"))
+        self.text(name)?.ok_or_else(|| Problem::missing(name))
     }
 
     /// What a text says, if it is there.

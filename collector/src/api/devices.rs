@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::{DeviceId, Millis, Status};
+use shared::{BranchId, DeviceId, Millis, Status};
 
 use super::answer::Answer;
 use super::auth::Caller;
@@ -16,6 +16,8 @@ use super::{Api, asked, up_to_date};
 use crate::accounts::Reach;
 use crate::feed::append;
 use crate::fleet::{DeviceState, Fleet};
+use crate::outage::{Change, Covered};
+use crate::store::StoreError;
 use crate::surface::{DEVICE_FIELDS, Fields, branch_json, device_json, outage_json, write_device};
 use crate::{clock, outage, store};
 
@@ -210,11 +212,7 @@ pub(super) async fn detail(
     let now = clock::now();
     let known = find(&api, &caller, &id)?;
     let from = now.plus(-OUTAGES_MS);
-    let (no, branch) = (known.no, known.branch.clone());
-    let ledger =
-        move |db: &rusqlite::Connection| Ok((store::changes(db, no, from, Millis(i64::MAX))?, store::covered(db, &branch)?));
-    let (changes, covered) = api.read(ledger).await?;
-    let covered = up_to_date(&api, &known.branch, covered);
+    let Past { changes, covered, .. } = known.past(&api, from, Millis(i64::MAX), |_| Ok(())).await?;
     let mut outages: Vec<Value> = outage::outages(&changes, &covered, from, now).iter().map(outage_json).collect();
     outages.reverse();
     let body = {
@@ -234,7 +232,36 @@ pub(super) async fn detail(
 pub(super) struct Known {
     pub(super) id: DeviceId,
     pub(super) no: u32,
-    pub(super) branch: String,
+    pub(super) branch: BranchId,
+}
+
+/// What the ledger has of a device and a time.
+pub(super) struct Past<T> {
+    /// The changes of its status.
+    pub(super) changes: Vec<Change>,
+    /// What was observed of its branch.
+    pub(super) covered: Vec<Covered>,
+    /// What else was asked of the same file.
+    pub(super) beside: T,
+}
+
+impl Known {
+    /// What it has been, and what `beside` asks of the file at the same time.
+    pub(super) async fn past<T: Send + 'static>(
+        &self,
+        api: &Arc<Api>,
+        from: Millis,
+        to: Millis,
+        beside: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Past<T>, Problem> {
+        let (no, branch) = (self.no, self.branch.clone());
+        let read = move |db: &rusqlite::Connection| {
+            let (changes, covered) = (store::changes(db, no, from, to)?, store::covered(db, branch.as_str())?);
+            Ok(Past { changes, covered, beside: beside(db)? })
+        };
+        let Past { changes, covered, beside } = api.read(read).await?;
+        Ok(Past { changes, covered: up_to_date(api, &self.branch, covered), beside })
+    }
 }
 
 /// A device by the id in a path. One that the caller may not see is none.
@@ -243,7 +270,7 @@ pub(super) fn find(api: &Api, caller: &Caller, id: &str) -> Result<Known, Proble
     let is_seen = |at: &usize| caller.who.reach.takes(&fleet.branches[fleet.devices[*at].branch].info.region);
     let device = id.parse::<DeviceId>().ok().and_then(|id| Some((fleet.device(&id).filter(is_seen)?, id)));
     let Some((at, id)) = device else { return Err(Problem::not_found("there is no such device")) };
-    Ok(Known { id, no: fleet.devices[at].no, branch: fleet.devices[at].info.branch.to_string() })
+    Ok(Known { id, no: fleet.devices[at].no, branch: fleet.devices[at].info.branch.clone() })
 }
 
 #[cfg(test)]

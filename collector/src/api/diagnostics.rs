@@ -18,7 +18,7 @@ use super::Api;
 use super::auth::Caller;
 use super::devices::find;
 use super::edits::edit;
-use super::fleet::find_branch;
+use super::fleet::branch_id;
 use super::problem::Problem;
 use super::query::{Nothing, Query};
 use crate::clock;
@@ -31,6 +31,8 @@ use crate::surface::evidence_json;
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// Time for an agent's answer to what takes it long. Below that of an answer of the API.
 const LONG_LIMIT: Duration = Duration::from_secs(28);
+/// When a question that found no place is worth another try, in seconds.
+const BUSY_S: i64 = 5;
 /// Probes unless a caller says otherwise.
 const PROBES: u8 = 3;
 /// Most boxes and cuts that are told.
@@ -64,27 +66,23 @@ async fn ask(api: &Api, branch: BranchId, limit: Duration, question: impl FnOnce
         return Err(Problem::unavailable("the branch can't be heard"));
     }
     let Some(mut place) = api.live.answers.wait(branch.clone()) else {
-        return Err(Problem::unavailable("too many questions wait for their answers: try again later"));
+        return Err(Problem::busy("too many questions wait for their answers: try again later", BUSY_S));
     };
     let question = question(place.id);
     api.effort.begin(&branch, &question, Instant::now()).map_err(Problem::too_many)?;
     if api.asks.try_send(Outgoing::Ask(branch, question)).is_err() {
-        return Err(Problem::unavailable("too many questions are on their way: try again later"));
+        return Err(Problem::busy("too many questions are on their way: try again later", BUSY_S));
     }
     let answer = tokio::time::timeout(limit, &mut place.answer).await;
     match answer.map_err(|_| Problem::unavailable("the branch's agent did not answer in time"))?.map_err(Problem::internal)? {
         Answer::Refused { why, .. } => Err(match why {
-            Refused::NoDevice => Problem::unavailable("the agent doesn't have this device yet: its config is on the way"),
-            Refused::Busy => Problem::unavailable("the agent answers another such question: try again in a moment"),
+            Refused::NoDevice => Problem::busy("the agent doesn't have this device yet: its config is on the way", BUSY_S),
+            Refused::Busy => Problem::busy("the agent answers another such question: try again in a moment", BUSY_S),
             Refused::NotPermitted => Problem::unavailable("the agent's machine doesn't permit that"),
             Refused::NoAddress => Problem::unavailable("the device's name doesn't resolve in the branch"),
         }),
         answer => Ok(answer),
     }
-}
-
-fn branch_of(text: &str) -> Result<BranchId, Problem> {
-    text.parse().map_err(|_| Problem::not_found("there is no such branch"))
 }
 
 /// `POST /api/v1/devices/{id}/probe`
@@ -97,7 +95,7 @@ pub(super) async fn probe(
 ) -> Result<Json<Value>, Problem> {
     let known = find(&api, &caller, &id)?;
     let (count, device) = (count(&body)?, known.id.clone());
-    let answer = ask(&api, branch_of(&known.branch)?, PROBE_LIMIT, |id| Ask::Probe { id, device, count }).await?;
+    let answer = ask(&api, known.branch, PROBE_LIMIT, |id| Ask::Probe { id, device, count }).await?;
     let Answer::Probed { status, evidence, .. } = answer else { return Err(Problem::internal("another question was answered")) };
     let mut body = evidence_json(&evidence, clock::now());
     let probes = evidence.probes.iter().enumerate().map(|(at, probe)| {
@@ -155,7 +153,7 @@ pub(super) async fn traceroute(
 ) -> Result<Json<Value>, Problem> {
     let known = find(&api, &caller, &id)?;
     let device = known.id.clone();
-    let answer = ask(&api, branch_of(&known.branch)?, LONG_LIMIT, |id| Ask::Route { id, device }).await?;
+    let answer = ask(&api, known.branch, LONG_LIMIT, |id| Ask::Route { id, device }).await?;
     let Answer::Route { hops, is_reached, .. } = answer else { return Err(Problem::internal("another question was answered")) };
     let hop =
         |hop: &Hop| json!({ "ttl": hop.ttl, "address": hop.address, "rtt_ms": hop.rtt_us.map(|us| f64::from(us) / 1000.0) });
@@ -169,11 +167,7 @@ pub(super) async fn discovery(
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let branch = {
-        let fleet = api.live.fleet();
-        let at = find_branch(&fleet, &id, &caller.who.reach)?;
-        fleet.branches[at].info.id.clone()
-    };
+    let branch = branch_id(&api, &caller, &id)?;
     let answer = ask(&api, branch.clone(), LONG_LIMIT, |id| Ask::Discover { id }).await?;
     let Answer::Discovered { asked, unknown, never, config, .. } = answer else {
         return Err(Problem::internal("another question was answered"));
@@ -228,11 +222,7 @@ pub(super) async fn cuts(
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let branch = {
-        let fleet = api.live.fleet();
-        let at = find_branch(&fleet, &id, &caller.who.reach)?;
-        fleet.branches[at].info.id.clone()
-    };
+    let branch = branch_id(&api, &caller, &id)?;
     let key = branch.to_string();
     let rows = api.read(move |db| store::cuts(db, &key, LIST_LIMIT)).await?;
     let cut = |cut: &store::CutRow| json!({ "from_ms": cut.from.0, "to_ms": cut.to.0, "verdict": cut.verdict.as_str(), "reason": cut.reason });

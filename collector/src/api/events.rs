@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::BranchId;
 
+use super::Api;
 use super::auth::Caller;
-use super::devices::find;
+use super::devices::{Past, find};
 use super::problem::Problem;
 use super::query::{Query, Range, cursor, page, range};
-use super::{Api, up_to_date};
 use crate::store::{EventRow, Whose};
 use crate::surface::{evidence_json, outage_json};
 use crate::{clock, outage, store};
@@ -128,10 +128,7 @@ pub(super) async fn outages(
     let Range { from, to } = asked.range(DEVICE_MS)?;
     let limit = page(asked.limit.as_deref())?;
     let before = cursor::<1>(asked.cursor.as_deref())?;
-    let (no, branch) = (known.no, known.branch.clone());
-    let ledger = move |db: &rusqlite::Connection| Ok((store::changes(db, no, from, to)?, store::covered(db, &branch)?));
-    let (changes, covered) = api.read(ledger).await?;
-    let covered = up_to_date(&api, &known.branch, covered);
+    let Past { changes, covered, .. } = known.past(&api, from, to, |_| Ok(())).await?;
     let mut all = outage::outages(&changes, &covered, from, to);
     let total = all.len();
     all.reverse();

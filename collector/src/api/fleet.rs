@@ -89,12 +89,36 @@ pub(super) fn find_branch(fleet: &Fleet, id: &str, reach: &Reach) -> Result<usiz
     at.ok_or_else(|| Problem::not_found("there is no such branch"))
 }
 
+/// The id of a branch by that in a path, likewise.
+pub(super) fn branch_id(api: &Api, caller: &Caller, id: &str) -> Result<BranchId, Problem> {
+    let fleet = api.live.fleet();
+    find_branch(&fleet, id, &caller.who.reach).map(|at| fleet.branches[at].info.id.clone())
+}
+
 fn with_counts(fleet: &Fleet, at: usize) -> Value {
     let mut counts = Counts::default();
     fleet.branches[at].devices.iter().for_each(|device| counts.add(&fleet.devices[*device].view));
     let mut body = branch_json(fleet, at);
     body["counts"] = counts_json(&counts);
     body
+}
+
+/// Branches that a filter lets through, each as `write` has it, in a list of a name.
+async fn listed(
+    api: &Arc<Api>,
+    caller: &Caller,
+    uri: &Uri,
+    filter: BranchFilter,
+    name: &'static str,
+    write: fn(&Fleet, usize) -> Value,
+) -> Result<Answer, Problem> {
+    let (filter, live, reach) = (filter.check()?, Arc::clone(&api.live), caller.who.reach.clone());
+    let make = move || {
+        let fleet = live.fleet();
+        let rows: Vec<Value> = filter.of(&fleet, &reach).into_iter().map(|at| write(&fleet, at)).collect();
+        (json!({ "total": rows.len(), name: rows }).to_string().into_bytes(), clock::now())
+    };
+    api.answers.of(asked(uri, caller), || api.live.heard(), make).await
 }
 
 /// Every branch with its agent and the counts of its devices.
@@ -104,13 +128,7 @@ pub(super) async fn branches(
     uri: Uri,
     Query(filter): Query<BranchFilter>,
 ) -> Result<Answer, Problem> {
-    let (filter, live, reach) = (filter.check()?, Arc::clone(&api.live), caller.who.reach.clone());
-    let make = move || {
-        let fleet = live.fleet();
-        let branches: Vec<Value> = filter.of(&fleet, &reach).into_iter().map(|at| with_counts(&fleet, at)).collect();
-        (json!({ "total": branches.len(), "branches": branches }).to_string().into_bytes(), clock::now())
-    };
-    api.answers.of(asked(&uri, &caller), || api.live.heard(), make).await
+    listed(&api, &caller, &uri, filter, "branches", with_counts).await
 }
 
 /// One branch, as in the list.
@@ -164,13 +182,7 @@ pub(super) async fn agents(
     uri: Uri,
     Query(filter): Query<BranchFilter>,
 ) -> Result<Answer, Problem> {
-    let (filter, live, reach) = (filter.check()?, Arc::clone(&api.live), caller.who.reach.clone());
-    let make = move || {
-        let fleet = live.fleet();
-        let agents: Vec<Value> = filter.of(&fleet, &reach).into_iter().map(|at| agent_json(&fleet, at)).collect();
-        (json!({ "total": agents.len(), "agents": agents }).to_string().into_bytes(), clock::now())
-    };
-    api.answers.of(asked(&uri, &caller), || api.live.heard(), make).await
+    listed(&api, &caller, &uri, filter, "agents", agent_json).await
 }
 
 /// What of a branch was observed, and what is known to be missing.
@@ -180,21 +192,17 @@ pub(super) async fn coverage(
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<Json<Value>, Problem> {
-    let id = {
-        let fleet = api.live.fleet();
-        let at = find_branch(&fleet, &id, &caller.who.reach)?;
-        fleet.branches[at].info.id.clone()
-    };
+    let id = branch_id(&api, &caller, &id)?;
     let name = id.to_string();
     let (covered, gaps) = api.read(move |db| Ok((store::covered(db, &name)?, store::gaps(db, &name)?))).await?;
-    let covered = up_to_date(&api, id.as_str(), covered);
+    let covered = up_to_date(&api, &id, covered);
     let covered: Vec<Value> = covered.iter().map(|span| json!({ "from_ms": span.from.0, "to_ms": span.to.0 })).collect();
     let gaps: Vec<Value> = gaps
         .iter()
         .map(|gap| {
             json!({
                 "from_ms": gap.from.0, "to_ms": gap.to.0, "reason": gap.reason,
-                "first_seq": gap.first, "last_seq": gap.last,
+                "stream": gap.stream, "first_seq": gap.first, "last_seq": gap.last,
                 "transitions": gap.dropped.transitions, "minutes": gap.dropped.minutes,
                 "unreadable": gap.dropped.unreadable,
             })

@@ -281,8 +281,8 @@ impl Root {
             let page = &found[from..found.len().min(from + limit)];
             let next = page.last().filter(|_| from + page.len() < found.len()).map(|at| id(*at).to_owned());
             let nodes: Vec<Device> = page.iter().map(|at| device(&fleet, *at)).collect();
-            let numbers: Vec<(u32, String)> =
-                page.iter().map(|at| (fleet.devices[*at].no, fleet.devices[*at].info.branch.to_string())).collect();
+            let numbers: Vec<(u32, BranchId)> =
+                page.iter().map(|at| (fleet.devices[*at].no, fleet.devices[*at].info.branch.clone())).collect();
             (found.len(), next, nodes, numbers)
         };
         if with_outages {
@@ -300,7 +300,7 @@ impl Root {
         let (mut node, number) = {
             let fleet = api.live.fleet();
             let Some(at) = fleet.device(&id).filter(|at| is_seen(&fleet, &fleet.devices[*at], caller)) else { return Ok(None) };
-            (device(&fleet, at), (fleet.devices[at].no, fleet.devices[at].info.branch.to_string()))
+            (device(&fleet, at), (fleet.devices[at].no, fleet.devices[at].info.branch.clone()))
         };
         if context.look_ahead().field("outages").exists() {
             node.outages = outages(api, vec![number]).await.map_err(refused)?.pop().unwrap_or_default();
@@ -407,21 +407,21 @@ fn branch_of(fleet: &Fleet, at: usize) -> Branch {
 }
 
 /// The outages of some devices, in their order, in one reading of the ledger.
-async fn outages(api: &Arc<Api>, devices: Vec<(u32, String)>) -> Result<Vec<Vec<OutageOf>>, Problem> {
+async fn outages(api: &Arc<Api>, devices: Vec<(u32, BranchId)>) -> Result<Vec<Vec<OutageOf>>, Problem> {
     let now = clock::now();
     let from = now.plus(-OUTAGES_MS);
     let asked = Arc::clone(api);
     let read = move |db: &rusqlite::Connection| {
         let numbers: Vec<u32> = devices.iter().map(|(no, _)| *no).collect();
         let changes = store::changes_of(db, &numbers, from, now)?;
-        let mut covered: HashMap<&str, Vec<Covered>> = HashMap::new();
+        let mut covered: HashMap<&BranchId, Vec<Covered>> = HashMap::new();
         for (_, branch) in &devices {
-            if !covered.contains_key(branch.as_str()) {
-                covered.insert(branch, up_to_date(&asked, branch, store::covered(db, branch)?));
+            if !covered.contains_key(branch) {
+                covered.insert(branch, up_to_date(&asked, branch, store::covered(db, branch.as_str())?));
             }
         }
-        let outages = |(no, branch): &(u32, String)| {
-            let (changes, covered) = (changes.get(no), covered.get(branch.as_str()));
+        let outages = |(no, branch): &(u32, BranchId)| {
+            let (changes, covered) = (changes.get(no), covered.get(branch));
             let (changes, covered) = (changes.map_or(&[][..], Vec::as_slice), covered.map_or(&[][..], Vec::as_slice));
             outage::outages(changes, covered, from, now).iter().rev().map(outage_of).collect()
         };

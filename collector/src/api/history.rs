@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::Millis;
 
+use super::Api;
+use super::answer::Answer;
 use super::auth::Caller;
-use super::devices::find;
+use super::devices::{Past, find};
 use super::problem::Problem;
 use super::query::{Query, Range, range};
-use super::{Api, up_to_date};
+
 use crate::history::{POINTS_LIMIT, Point, STEP_MIN_MS, aligned, points, step_for};
 use crate::surface::{interval_json, outage_json};
 use crate::{clock, outage, store};
@@ -63,50 +64,70 @@ pub(super) async fn history(
     caller: Caller,
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Answer, Problem> {
     let now = clock::now();
     let known = find(&api, &caller, &id)?;
     let (Range { from, to }, step_ms) = steps(&asked, now)?;
     let (first, last) = aligned(from, to, step_ms);
-    let (no, branch) = (known.no, known.branch.clone());
-    let ledger = move |db: &rusqlite::Connection| Ok((store::changes(db, no, from, to)?, store::covered(db, &branch)?));
-    let (changes, covered) = api.read(ledger).await?;
-    let covered = up_to_date(&api, &known.branch, covered);
+    let no = known.no;
+    let minutes = move |db: &rusqlite::Connection| store::minutes(db, no, first.plus(1), last);
     let from_victoria = match &api.victoria {
         // What doesn't answer says so in the log and the metrics; the collector's own file has the same minutes.
         Some(victoria) => victoria.points(&known.id, first, last, step_ms).await.ok(),
         None => None,
     };
-    let (source, points) = match from_victoria {
-        Some(points) => ("victoria_metrics", points),
-        None => {
-            let rows = api.read(move |db| store::minutes(db, no, first.plus(1), last)).await?;
-            ("embedded", points(&rows, step_ms))
-        }
-    };
+    let is_embedded = from_victoria.is_none();
+    let beside = move |db: &rusqlite::Connection| if is_embedded { minutes(db) } else { Ok(Vec::new()) };
+    let Past { changes, covered, beside: rows } = known.past(&api, from, to, beside).await?;
+    let points = from_victoria.unwrap_or_else(|| points(&rows, step_ms));
     let intervals: Vec<Value> = outage::intervals(&changes, &covered, from, to).iter().map(interval_json).collect();
     let outages: Vec<Value> = outage::outages(&changes, &covered, from, to).iter().map(outage_json).collect();
-    Ok(Json(json!({
-        "device_id": known.id.as_str(),
-        "from": from.to_string(), "from_ms": from.0,
-        "to": to.to_string(), "to_ms": to.0,
-        "step_ms": step_ms,
-        "count": points.len(),
-        "source": source,
-        "intervals": intervals,
-        "outages": outages,
-        "points": points.iter().map(point_json).collect::<Vec<_>>(),
-    })))
+    let text = serde_json::to_vec(&Told {
+        device_id: known.id.as_str(),
+        from: from.to_string(),
+        from_ms: from.0,
+        to: to.to_string(),
+        to_ms: to.0,
+        step_ms,
+        count: points.len(),
+        source: if is_embedded { "embedded" } else { "victoria_metrics" },
+        intervals,
+        outages,
+        points: points.iter().map(PointTold::of).collect(),
+    });
+    Ok(Answer::of_bytes(text.map_err(Problem::internal)?.into()))
 }
 
-fn point_json(point: &Point) -> Value {
-    json!({
-        "t_ms": point.at.0,
-        "rtt_min_ms": point.rtt_min_ms,
-        "rtt_avg_ms": point.rtt_avg_ms,
-        "rtt_max_ms": point.rtt_max_ms,
-        "packet_loss": point.packet_loss,
-    })
+/// A history as it is written: without a tree of JSON, which would take as long as reading the file.
+#[derive(Serialize)]
+struct Told<'a> {
+    device_id: &'a str,
+    from: String,
+    from_ms: i64,
+    to: String,
+    to_ms: i64,
+    step_ms: i64,
+    count: usize,
+    source: &'static str,
+    intervals: Vec<Value>,
+    outages: Vec<Value>,
+    points: Vec<PointTold>,
+}
+
+#[derive(Serialize)]
+struct PointTold {
+    t_ms: i64,
+    rtt_min_ms: Option<f64>,
+    rtt_avg_ms: Option<f64>,
+    rtt_max_ms: Option<f64>,
+    packet_loss: f64,
+}
+
+impl PointTold {
+    fn of(point: &Point) -> Self {
+        let Point { at, rtt_min_ms, rtt_avg_ms, rtt_max_ms, packet_loss } = *point;
+        Self { t_ms: at.0, rtt_min_ms, rtt_avg_ms, rtt_max_ms, packet_loss }
+    }
 }
 
 #[cfg(test)]

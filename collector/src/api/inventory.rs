@@ -18,8 +18,8 @@ use super::answer::Answer;
 use super::auth::Caller;
 use super::body::{Fields, kind};
 use super::devices::find;
-use super::edits::edit;
-use super::fleet::find_branch;
+use super::edits::{created, edit};
+use super::fleet::{branch_id, find_branch};
 use super::problem::Problem;
 use super::query::{Nothing, Query};
 use crate::accounts::{Reach, Role};
@@ -34,7 +34,7 @@ pub(super) const IMPORT_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 const ERRORS_LIMIT: usize = 1_000;
 
 fn text(fields: &mut Fields, name: &str, before: Option<&str>) -> Result<String, Problem> {
-    let text = fields.text(name)?.or(before.map(str::to_owned)).ok_or_else(|| Problem::field(name, "is missing"))?;
+    let text = fields.text(name)?.or(before.map(str::to_owned)).ok_or_else(|| Problem::missing(name))?;
     check_text(&text).map_err(|why| Problem::field(name, why))?;
     Ok(text)
 }
@@ -42,12 +42,12 @@ fn text(fields: &mut Fields, name: &str, before: Option<&str>) -> Result<String,
 /// What a device is from the body of a change, else what it was.
 fn device(fields: &mut Fields, id: DeviceId, before: Option<&Device>) -> Result<Device, Problem> {
     let name = text(fields, "name", before.map(|device| device.name.as_str()))?;
-    let missing = |name: &str| Problem::field(name, "is missing");
-    let branch = fields.said("branch")?.or(before.map(|device| device.branch.clone())).ok_or_else(|| missing("branch"))?;
+    let branch =
+        fields.said("branch")?.or(before.map(|device| device.branch.clone())).ok_or_else(|| Problem::missing("branch"))?;
     let kind: Option<BranchId> = fields.said("device_type")?;
     let device_type = kind.map(|kind| kind.to_string()).or(before.map(|device| device.device_type.clone()));
-    let device_type = device_type.ok_or_else(|| missing("device_type"))?;
-    let ip = fields.said("ip")?.or(before.map(|device| device.ip)).ok_or_else(|| missing("ip"))?;
+    let device_type = device_type.ok_or_else(|| Problem::missing("device_type"))?;
+    let ip = fields.said("ip")?.or(before.map(|device| device.ip)).ok_or_else(|| Problem::missing("ip"))?;
     check_address(ip).map_err(|what| Problem::field("ip", format!("{ip} {what}")))?;
     Ok(Device { id, name, branch, device_type, ip })
 }
@@ -66,10 +66,6 @@ fn answer_device(api: &Api, id: &DeviceId) -> Result<Value, Problem> {
     Ok(device_json(&fleet, at))
 }
 
-fn created(place: String, body: Value) -> Response {
-    (StatusCode::CREATED, [(header::LOCATION, place)], Json(body)).into_response()
-}
-
 /// Adds a device.
 pub(super) async fn add_device(
     State(api): State<Arc<Api>>,
@@ -78,7 +74,7 @@ pub(super) async fn add_device(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&headers, &body)?;
-    let id: DeviceId = fields.said("id")?.ok_or_else(|| Problem::field("id", "is missing"))?;
+    let id: DeviceId = fields.said("id")?.ok_or_else(|| Problem::missing("id"))?;
     let device = device(&mut fields, id.clone(), None)?;
     fields.end()?;
     is_own_branch(&api, &caller, &device.branch)?;
@@ -131,7 +127,7 @@ pub(super) async fn remove_device(
 fn branch(fields: &mut Fields, id: BranchId, before: Option<&Branch>, api: &Api, caller: &Caller) -> Result<Branch, Problem> {
     let name = text(fields, "name", before.map(|branch| branch.name.as_str()))?;
     let region: Option<BranchId> = fields.said("region")?.or(before.map(|branch| branch.region.clone()));
-    let region = region.ok_or_else(|| Problem::field("region", "is missing"))?;
+    let region = region.ok_or_else(|| Problem::missing("region"))?;
     let region_name = api.live.fleet().region_name(&region).map(str::to_owned).filter(|_| caller.who.reach.takes(&region));
     let region_name = region_name.ok_or_else(|| Problem::field("region", "there is no such region"))?;
     Ok(Branch { id, name, region, region_name })
@@ -153,7 +149,7 @@ pub(super) async fn add_branch(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&headers, &body)?;
-    let id: BranchId = fields.said("id")?.ok_or_else(|| Problem::field("id", "is missing"))?;
+    let id: BranchId = fields.said("id")?.ok_or_else(|| Problem::missing("id"))?;
     let branch = branch(&mut fields, id.clone(), None, &api, &caller)?;
     fields.end()?;
     let body = place_json(&id, &branch.name, Some(&branch.region));
@@ -190,11 +186,7 @@ pub(super) async fn remove_branch(
     Path(id): Path<String>,
     Query(Nothing {}): Query<Nothing>,
 ) -> Result<StatusCode, Problem> {
-    let id = {
-        let fleet = api.live.fleet();
-        let at = find_branch(&fleet, &id, &caller.who.reach)?;
-        fleet.branches[at].info.id.clone()
-    };
+    let id = branch_id(&api, &caller, &id)?;
     edit(&api, &caller, Edit::Inventory(InventoryEdit::RemoveBranch(id))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -207,7 +199,7 @@ pub(super) async fn add_region(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let mut fields = Fields::read(&headers, &body)?;
-    let id: BranchId = fields.said("id")?.ok_or_else(|| Problem::field("id", "is missing"))?;
+    let id: BranchId = fields.said("id")?.ok_or_else(|| Problem::missing("id"))?;
     let name = text(&mut fields, "name", None)?;
     fields.end()?;
     let body = place_json(&id, &name, None);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::{BranchId, Millis};
@@ -14,7 +14,7 @@ use shared::{BranchId, Millis};
 use super::Api;
 use super::auth::Caller;
 use super::body::Fields;
-use super::edits::edit;
+use super::edits::{created, edit};
 use super::problem::Problem;
 use super::query::{Nothing, Query, one_of};
 use crate::accounts::Reach;
@@ -87,8 +87,8 @@ pub(super) async fn add_window(
     let (from, to) = (fields.time("from", now)?, fields.time("to", now)?);
     let reason = fields.text("reason")?.unwrap_or_default();
     fields.end()?;
-    let from = from.ok_or_else(|| Problem::field("from", "is missing"))?;
-    let to = to.ok_or_else(|| Problem::field("to", "is missing"))?;
+    let from = from.ok_or_else(|| Problem::missing("from"))?;
+    let to = to.ok_or_else(|| Problem::missing("to"))?;
     let span = Span::new(from, to);
     if span.is_empty() || span.ms() > WINDOW_LIMIT_MS {
         return Err(Problem::field("to", "must lie after from, by at most 366 days"));
@@ -99,7 +99,7 @@ pub(super) async fn add_window(
     let mut window = Window { id: 0, scope, span, reason, created: now };
     window.id = edit(&api, &caller, Edit::Schedule(ScheduleEdit::AddWindow(window.clone()))).await?;
     let known = api.live.fleet().schedule().windows().iter().find(|known| known.id == window.id).cloned();
-    Ok(created(&format!("/api/v1/maintenance/{}", window.id), window_json(&known.unwrap_or(window))))
+    Ok(created(format!("/api/v1/maintenance/{}", window.id), window_json(&known.unwrap_or(window))))
 }
 
 /// Takes a window back.
@@ -148,8 +148,8 @@ pub(super) async fn add_hours(
     let scope = scope(&mut fields, &api.live.fleet(), &caller.who.reach)?;
     let valid_from = fields.time("valid_from", now)?.unwrap_or(Millis(0));
     let valid_to = fields.time("valid_to", now)?.unwrap_or(Millis(i64::MAX));
-    let time_zone = fields.text("time_zone")?.ok_or_else(|| Problem::field("time_zone", "is missing"))?;
-    let weekly = fields.parsed("weekly")?.ok_or_else(|| Problem::field("weekly", "is missing"))?;
+    let time_zone = fields.needed("time_zone")?;
+    let weekly = fields.parsed("weekly")?.ok_or_else(|| Problem::missing("weekly"))?;
     let holidays = fields.parsed("holidays")?.unwrap_or_default();
     fields.end()?;
     let valid = Span::new(valid_from, valid_to);
@@ -161,7 +161,7 @@ pub(super) async fn add_hours(
     let mut hours = Hours { id: 0, scope, valid, rule, created: now };
     hours.id = edit(&api, &caller, Edit::Schedule(ScheduleEdit::AddHours(hours.clone()))).await?;
     let known = api.live.fleet().schedule().hours().find(|known| known.id == hours.id).cloned();
-    Ok(created(&format!("/api/v1/service-hours/{}", hours.id), hours_json(&known.unwrap_or(hours))))
+    Ok(created(format!("/api/v1/service-hours/{}", hours.id), hours_json(&known.unwrap_or(hours))))
 }
 
 /// Takes service hours back.
@@ -190,10 +190,6 @@ fn may_remove(api: &Api, scope: Option<Scope>, caller: &Caller) -> Result<(), Pr
 
 fn number(text: &str) -> Result<i64, Problem> {
     text.parse().map_err(|_| Problem::not_found("there is nothing of that number"))
-}
-
-fn created(location: &str, body: Value) -> Response {
-    (StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response()
 }
 
 /// Whom it is about, and whether there is such a one that the caller may see.

@@ -25,6 +25,7 @@ mod pages;
 pub mod problem;
 mod prometheus;
 mod query;
+mod request;
 pub mod server;
 mod socket;
 mod users;
@@ -39,10 +40,12 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
+use shared::BranchId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use ward_agent::service::Pulse;
 
 use crate::feed::Live;
@@ -57,6 +60,7 @@ use auth::{Caller, Peer};
 use certificate::Certificate;
 use gate::Gate;
 use problem::Problem;
+use request::Name;
 use server::{Limits, Server};
 
 /// Time for an answer, of which a question to VictoriaMetrics takes the most.
@@ -125,9 +129,9 @@ fn asked(uri: &Uri, caller: &Caller) -> String {
 }
 
 /// A branch's coverage, up to what its agent has vouched for since the file was written.
-fn up_to_date(api: &Api, branch: &str, mut covered: Vec<Covered>) -> Vec<Covered> {
+fn up_to_date(api: &Api, branch: &BranchId, mut covered: Vec<Covered>) -> Vec<Covered> {
     let fleet = api.live.fleet();
-    let known = branch.parse().ok().and_then(|id| fleet.branch(&id)).and_then(|at| fleet.branches[at].observed);
+    let known = fleet.branch(branch).and_then(|at| fleet.branches[at].observed);
     if let (Some(last), Some(known)) = (covered.last_mut(), known) {
         last.to = last.to.max(known);
     }
@@ -214,7 +218,17 @@ async fn count(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
         let client = proxies::client(&api.trusted_proxies, peer, forwarded);
         request.extensions_mut().insert(Peer(client));
     }
+    let name = Name::of(request.headers());
+    let span = name.span(request.headers());
     let is_at_443 = api.is_tls && request.headers().get(header::HOST).is_some_and(|host| !pages::names_port(host));
+    let mut response = name.during(timed(&api, request, next)).instrument(span).await;
+    name.tell(response.headers_mut());
+    pages::protect(response, is_at_443)
+}
+
+/// An answer in time, counted.
+async fn timed(api: &Api, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let began = tokio::time::Instant::now();
     let limit_bytes = if route == IMPORT { inventory::IMPORT_LIMIT_BYTES } else { BODY_LIMIT_BYTES };
@@ -225,10 +239,17 @@ async fn count(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
             Err(_) => Problem::unavailable("this took too long").into_response(),
         },
     };
-    api.metrics.observe("api_request_duration_seconds", &format!("route=\"{route}\""), began.elapsed());
-    let labels = format!("route=\"{route}\",status=\"{}\"", response.status().as_u16());
-    api.metrics.add("ward_api_requests_total", &labels, 1);
-    pages::protect(response, is_at_443)
+    let (took, status) = (began.elapsed(), response.status().as_u16());
+    api.metrics.observe("api_request_duration_seconds", &format!("route=\"{route}\""), took);
+    api.metrics.add("ward_api_requests_total", &format!("route=\"{route}\",status=\"{status}\""), 1);
+    tracing::debug!(
+        http.request.method = method.as_str(),
+        url.path = path,
+        http.response.status_code = status,
+        event.duration = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+        "a request was answered"
+    );
+    response
 }
 
 /// Asks the API for something small again and again, as anybody would; `pulse` beats when it answers.

@@ -244,13 +244,14 @@ fn schemas() -> Value {
             ("verdict", verdict()), ("reason", text()), ("evidence", or_null(evidence())),
         ]),
         "Gap": object([
-            ("from_ms", ms()), ("to_ms", ms()), ("reason", text()), ("first_seq", count()), ("last_seq", count()),
+            ("from_ms", ms()), ("to_ms", ms()), ("reason", text()), ("stream", count()), ("first_seq", count()), ("last_seq", count()),
             ("transitions", count()), ("minutes", count()), ("unreadable", count()),
         ]),
         "Problem": {
             "type": "object", "additionalProperties": false, "required": ["type", "title", "status", "detail"],
             "properties": { "type": text(), "title": text(), "status": integer(), "detail": text(),
-                "field": { "type": "string", "description": "The parameter that this is about" } },
+                "field": { "type": "string", "description": "The parameter that this is about" },
+                "request_id": { "type": "string", "description": "What the request is called in the collector's log" } },
         },
         "Prometheus": {
             "type": "object", "required": ["status"],
@@ -336,6 +337,15 @@ fn problem(description: &str) -> Value {
     json!({ "description": description, "content": { "application/problem+json": { "schema": of("Problem") } } })
 }
 
+/// A problem that may be gone after a while.
+fn passing(description: &str) -> Value {
+    let mut described = problem(description);
+    described["headers"] = json!({
+        "Retry-After": { "description": "After how many seconds it is worth another try", "schema": { "type": "integer", "minimum": 1 } },
+    });
+    described
+}
+
 /// A question with its parameters and what answers it.
 fn get(summary: &str, parameters: Vec<Value>, answer: Value) -> Value {
     let has_path = parameters.iter().any(|parameter| parameter["in"] == "path");
@@ -345,7 +355,7 @@ fn get(summary: &str, parameters: Vec<Value>, answer: Value) -> Value {
         "400": problem("A parameter is unknown, repeated or out of range"),
         "401": problem("The token is missing or wrong"),
         "403": problem("The caller's role may not ask that"),
-        "503": problem("The collector can't answer in time"),
+        "503": passing("The collector can't answer in time"),
     });
     if has_path {
         answers["404"] = problem("There is no such thing");
@@ -361,9 +371,9 @@ fn changes(method: &str, summary: &str, parameters: Vec<Value>, done: &str, body
         "403": problem("The caller may not do that"),
         "404": problem("There is no such thing"),
         "409": problem("It can't be done as things stand"),
-        "429": problem("Too many tries, or too many questions to one agent"),
+        "429": passing("Too many tries, or too many questions to one agent"),
         "413": problem("The body is too large"),
-        "503": problem("The collector can't do it now"),
+        "503": passing("The collector can't do it now"),
     });
     let mut described = json!({ "summary": summary, "parameters": parameters });
     answers[done] = match body_and_answer {

@@ -47,6 +47,8 @@ const HEARD_LIMIT_BYTES: usize = 4_096;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// For how long a device is watched unless a reader asks again, in ms.
 const WATCH_MS: u32 = 30_000;
+/// When a reader that found no place is to come again, in seconds.
+const FEEDS_BUSY_S: i64 = 30;
 /// Time for a frame, and for a message, to be taken: a reader that doesn't read is dropped.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
@@ -94,7 +96,7 @@ pub(super) async fn updates(
         Err(problem) => return problem.into_response(),
     };
     if api.feeds.available_permits() == 0 {
-        return Problem::unavailable("all live feeds are taken: try again later").into_response();
+        return Problem::busy("all live feeds are taken: try again later", FEEDS_BUSY_S).into_response();
     }
     let Some((agreed, upgrade)) = handshake(&mut request) else {
         return Problem::bad_request("this is a WebSocket: ask for an upgrade").into_response();

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Caller;
 use super::body::Fields;
-use super::edits::edit;
+use super::edits::{created, edit};
 use super::problem::Problem;
 use super::query::{Nothing, Query, cursor, page};
 use crate::accounts::{ApiToken, Reach, Role, User, check_name, check_password, check_reach};
@@ -58,14 +58,12 @@ pub(super) async fn add_user(
     let password = api.gate.hash(password).await?;
     let user = User { name, role, reach, password, created: clock::now(), last_login: None };
     edit(&api, &caller, Edit::Account(AccountEdit::AddUser(user.clone()))).await?;
-    let place = format!("/api/v1/users/{}", user.name);
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(user_json(&user))).into_response())
+    Ok(created(format!("/api/v1/users/{}", user.name), user_json(&user)))
 }
 
 /// What somebody may do and see: what the body says, else what it was.
 fn role_and_reach(fields: &mut Fields, api: &Api, before: Option<(Role, &Reach)>) -> Result<(Role, Reach), Problem> {
-    let missing = || Problem::field("role", "is missing");
-    let role = fields.role()?.or(before.map(|(role, _)| role)).ok_or_else(missing)?;
+    let role = fields.role()?.or(before.map(|(role, _)| role)).ok_or_else(|| Problem::missing("role"))?;
     let said = fields.reach(&api.live.fleet())?;
     let reach = said.or(before.map(|(_, reach)| reach.clone())).unwrap_or_default();
     check_reach(role, &reach).map_err(|why| Problem::field("regions", why))?;
@@ -146,8 +144,7 @@ pub(super) async fn add_token(
     token.id = edit(&api, &caller, Edit::Account(AccountEdit::AddToken(token.clone()))).await?;
     let mut body = token_json(&token);
     body["token"] = json!(secret);
-    let place = format!("/api/v1/tokens/{}", token.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(body)).into_response())
+    Ok(created(format!("/api/v1/tokens/{}", token.id), body))
 }
 
 /// Takes a token no longer.
