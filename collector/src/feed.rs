@@ -1,13 +1,13 @@
 //! The live feed: a snapshot, then numbered deltas. Readers who see the same get the same message, made once.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
 use shared::message::Watched;
 use shared::{BranchId, Millis};
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::availability::timelines::Timelines;
@@ -15,6 +15,7 @@ use crate::boxes::Boxes;
 use crate::channel::{Channel, Interest};
 use crate::fleet::{BranchState, Fleet, Touched, TouchedDevice};
 use crate::replies::Replies;
+use crate::revision::Revision;
 use crate::store::{self, Readers, StoreError};
 use crate::surface::{Fields, branch_json, watched_json, write_device};
 
@@ -32,8 +33,10 @@ pub struct Live {
     loading: Mutex<()>,
     /// By what their readers see. Whoever needs them together with the fleet takes the fleet first.
     channels: Mutex<HashMap<Interest, Channel>>,
-    shown: AtomicU64,
-    heard: AtomicU64,
+    /// Grows when a device or a branch looks different, or there are others.
+    pub shown: Revision,
+    /// Grows with anything that is heard of the fleet, also where nothing but a date of contact changes.
+    pub heard: Revision,
     /// What agents were asked, for those who wait for the answers.
     pub answers: Replies,
     /// What boxes last told of themselves.
@@ -61,8 +64,8 @@ impl Live {
             timelines: RwLock::default(),
             loading: Mutex::default(),
             channels: Mutex::default(),
-            shown: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
+            shown: Revision::default(),
+            heard: Revision::default(),
             answers: Replies::default(),
             boxes: Boxes::default(),
             notes,
@@ -115,16 +118,6 @@ impl Live {
         Ok(())
     }
 
-    /// Grows when a device or a branch looks different, or there are others.
-    pub fn shown(&self) -> u64 {
-        self.shown.load(Ordering::Acquire)
-    }
-
-    /// Grows with anything that is heard of the fleet, also where nothing but a date of contact changes.
-    pub fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Acquire)
-    }
-
     fn fleet_mut(&self) -> RwLockWriteGuard<'_, Fleet> {
         self.fleet.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -134,7 +127,7 @@ impl Live {
         let mut fleet = self.fleet_mut();
         work(&mut fleet);
         let touched = fleet.refresh(now);
-        self.heard.fetch_add(1, Ordering::Release);
+        self.heard.step(Instant::now());
         self.tell(&fleet, &touched, now);
     }
 
@@ -142,7 +135,7 @@ impl Live {
     pub fn prepare<T>(&self, work: impl FnOnce(&mut Fleet) -> T) -> T {
         let mut fleet = self.fleet_mut();
         let done = work(&mut fleet);
-        self.heard.fetch_add(1, Ordering::Release);
+        self.heard.step(Instant::now());
         done
     }
 
@@ -151,8 +144,8 @@ impl Live {
         let mut fleet = self.fleet_mut();
         work(&mut fleet);
         fleet.refresh(now);
-        self.heard.fetch_add(1, Ordering::Release);
-        self.shown.fetch_add(1, Ordering::Release);
+        self.heard.step(Instant::now());
+        self.shown.step(Instant::now());
         for (interest, channel) in self.lock_channels(now).iter_mut() {
             channel.send(|epoch, seq| self.write_snapshot(&fleet, interest, (epoch, seq), now));
             channel.forget_snapshot();
@@ -163,7 +156,7 @@ impl Live {
         if touched.is_empty() {
             return;
         }
-        self.shown.fetch_add(1, Ordering::Release);
+        self.shown.step(Instant::now());
         for (interest, channel) in self.lock_channels(now).iter_mut() {
             let is_seen = |branch: usize| interest.takes(&fleet.branches[branch]);
             let branches = touched.branches.iter().copied().filter(|at| is_seen(*at));
@@ -328,7 +321,7 @@ mod tests {
         assert!(one.try_recv().is_err(), "nothing is told before it is shown");
         live.change(NOW, |_| {});
         let (told, same) = (one.try_recv().expect("a message"), other.try_recv().expect("a message"));
-        assert_eq!((live.shown(), live.heard()), (1, 3), "what is heard is not shown yet");
+        assert_eq!((live.shown.number(), live.heard.number()), (1, 3), "what is heard is not shown yet");
         assert_eq!(told.as_str().as_ptr(), same.as_str().as_ptr());
         let told: Value = serde_json::from_str(&told).expect("JSON");
         assert_eq!((told["type"].as_str(), told["seq"].as_u64()), (Some("delta"), Some(1)));

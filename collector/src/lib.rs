@@ -29,6 +29,7 @@ pub mod promql;
 pub mod proxies;
 pub mod remote_write;
 pub mod replies;
+pub mod revision;
 pub mod rollout;
 pub mod samples;
 pub mod schedule;

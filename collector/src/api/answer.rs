@@ -1,11 +1,13 @@
 //! Answers as they go out: with an ETag, compressed as the caller likes, and made once for all who ask the same.
 //!
-//! What answers of the fleet's state hold is made anew when the fleet has changed; large ones at most every
-//! [`LARGE_AGE`], so that a fleet that always changes doesn't cost more than one that rarely does.
+//! What answers of the fleet's state hold is made anew when the fleet has changed, beside the questions: until it is, the one
+//! before is told, which says when it was made. So a fleet that always changes costs no more than one that rarely does, and
+//! nobody waits for what others have asked before.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -21,13 +23,18 @@ use tokio::time::Instant;
 
 use super::problem::Problem;
 use crate::metrics::Metrics;
+use crate::revision::Revision;
 
 /// What is smaller isn't worth compressing.
 const COMPRESSED_FROM_BYTES: usize = 1_024;
-/// An answer over this size is large.
+/// An answer over this size is compressed on a thread of its own.
 const LARGE_BYTES: usize = 256 * 1024;
-/// How old a large answer may be although the fleet has changed since; twice that while it is being made anew.
-const LARGE_AGE: Duration = Duration::from_millis(250);
+/// How far behind the fleet an answer may be; twice that while it is being made anew.
+const LAG_LIMIT: Duration = Duration::from_millis(250);
+/// The same in times of what it takes to make one, where that is more: an estate of 100,000 takes a while.
+const LAG_TIMES: u32 = 8;
+/// But never more than this: an answer may also have taken long because something else did.
+const LAG_MOST: Duration = Duration::from_secs(2);
 /// Most bytes of answers that are kept.
 const KEPT_LIMIT_BYTES: u64 = 48 * 1024 * 1024;
 /// How long an answer that nobody asks for again is kept.
@@ -49,42 +56,70 @@ struct Written {
     etag: HeaderValue,
     gzip: OnceCell<Bytes>,
     zstd: OnceCell<Bytes>,
-    revision: u64,
+    state: State,
     made: Instant,
+    took: Duration,
+}
+
+/// Of which state an answer is.
+#[derive(Debug, Clone, Copy, Default)]
+struct State {
+    /// The fleet's revision.
+    revision: u64,
+    /// How many changes people had made.
+    edits: u64,
 }
 
 impl Answer {
     /// An answer of bytes that are JSON.
     pub fn of_bytes(plain: Bytes) -> Self {
         let etag = etag(&plain);
-        Self::tagged(plain, etag, 0)
+        Self::tagged(plain, etag, State::default(), Duration::ZERO)
     }
 
     /// An object, and when it was made. The time alone makes no new version of it.
     pub fn dated(object: &impl Serialize, now: Millis) -> Result<Self, Problem> {
-        Ok(Self::dated_text(serde_json::to_vec(object).map_err(Problem::internal)?, now, 0))
+        Ok(Self::dated_text(serde_json::to_vec(object).map_err(Problem::internal)?, now, State::default(), Duration::ZERO))
     }
 
     /// The same of a text that is an object with at least one field.
-    fn dated_text(mut text: Vec<u8>, now: Millis, revision: u64) -> Self {
+    fn dated_text(mut text: Vec<u8>, now: Millis, state: State, took: Duration) -> Self {
         let etag = etag(&text);
         // The object goes on.
         text.pop();
         text.extend_from_slice(format!(",\"now\":{}}}", now.0).as_bytes());
-        Self::tagged(text.into(), etag, revision)
+        Self::tagged(text.into(), etag, state, took)
     }
 
-    fn tagged(plain: Bytes, etag: HeaderValue, revision: u64) -> Self {
+    fn tagged(plain: Bytes, etag: HeaderValue, state: State, took: Duration) -> Self {
         let (gzip, zstd) = (OnceCell::new(), OnceCell::new());
-        Self(Arc::new(Written { plain, etag, gzip, zstd, revision, made: Instant::now() }))
+        Self(Arc::new(Written { plain, etag, gzip, zstd, state, made: Instant::now(), took }))
+    }
+
+    /// Compresses it as the answer before was asked for. Blocks.
+    fn pack_as(&self, before: &Self) {
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            if let (Some((kept, pack)), Some((other, _))) = (self.packed(encoding), before.packed(encoding))
+                && other.initialized()
+                && let Ok(packed) = pack(&self.0.plain)
+            {
+                // It is nobody else's yet.
+                let _ = kept.set(packed.into());
+            }
+        }
+    }
+
+    /// Where a compressed form is kept, and what makes it.
+    fn packed(&self, encoding: Encoding) -> Option<(&OnceCell<Bytes>, Pack)> {
+        match encoding {
+            Encoding::Plain => None,
+            Encoding::Gzip => Some((&self.0.gzip, gzip)),
+            Encoding::Zstd => Some((&self.0.zstd, |bytes| zstd::bulk::compress(bytes, 1))),
+        }
     }
 
     async fn encoded(&self, encoding: Encoding) -> Bytes {
-        let (kept, pack): (_, Pack) = match encoding {
-            Encoding::Plain => return self.0.plain.clone(),
-            Encoding::Gzip => (&self.0.gzip, gzip),
-            Encoding::Zstd => (&self.0.zstd, |bytes| zstd::bulk::compress(bytes, 1)),
-        };
+        let Some((kept, pack)) = self.packed(encoding) else { return self.0.plain.clone() };
         let make = async || {
             let plain = self.0.plain.clone();
             let packed = if plain.len() < LARGE_BYTES {
@@ -229,7 +264,8 @@ pub(super) async fn form(request: Request, next: Next) -> Response {
 /// Answers about the fleet's state, by what was asked.
 pub struct Answers {
     kept: Cache<String, Answer>,
-    stripes: Vec<Mutex<()>>,
+    stripes: Vec<Arc<Mutex<()>>>,
+    edits: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
@@ -238,44 +274,93 @@ impl Answers {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let weigh = |key: &String, answer: &Answer| u32::try_from(key.len() + answer.0.plain.len()).unwrap_or(u32::MAX);
         let kept = Cache::builder().max_capacity(KEPT_LIMIT_BYTES).weigher(weigh).time_to_idle(KEPT_FOR).build();
-        Self { kept, stripes: std::iter::repeat_with(Mutex::default).take(STRIPES).collect(), metrics }
+        let stripes = std::iter::repeat_with(Arc::default).take(STRIPES).collect();
+        Self { kept, stripes, edits: AtomicU64::new(0), metrics }
     }
 
-    /// The answer to `asked` at a revision of the state. `make` writes an object and says when; it may take a while.
+    /// Somebody has changed something and will look for it: no answer from before is told any more.
+    pub(super) fn are_outdated(&self) {
+        self.edits.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The answer to `asked`, of the state that has this revision or was it a moment ago. `make` writes an object and says when;
+    /// it may take a while.
     pub(super) async fn of(
         &self,
         asked: String,
-        revision: impl Fn() -> u64,
+        revision: &Revision,
         make: impl FnOnce() -> (Vec<u8>, Millis) + Send + 'static,
     ) -> Result<Answer, Problem> {
         self.metrics.add("cache_requests_total", "cache=\"answers\"", 1);
-        let kept = self.kept.get(&asked).await;
-        if let Some(answer) = kept.as_ref().filter(|answer| answer.holds(revision(), LARGE_AGE)) {
-            return Ok(self.hit(answer));
+        let stripe = self.stripe(&asked)?;
+        let before = self.kept.get(&asked).await;
+        if let Some(kept) = before.as_ref().filter(|kept| kept.0.state.edits == self.edits.load(Ordering::Acquire)) {
+            let (lag, limit) = (revision.behind(kept.0.state.revision, Instant::now()), kept.lag_limit());
+            let lag = lag.unwrap_or(Duration::MAX);
+            if lag < limit {
+                if kept.0.state.revision != revision.number()
+                    && kept.0.made.elapsed() >= limit / 2
+                    && let Ok(alone) = Arc::clone(&stripe).try_lock_owned()
+                {
+                    let renewed = self.write(asked, before.clone(), revision, make);
+                    tokio::spawn(async move {
+                        let _alone = alone;
+                        // What has failed is logged, and the next question tries again.
+                        let _ = renewed.await;
+                    });
+                }
+                return Ok(self.hit(kept));
+            }
+            if lag < 2 * limit && stripe.try_lock().is_err() {
+                return Ok(self.hit(kept));
+            }
         }
+        let _alone = stripe.lock().await;
+        // Whoever was before us may have made it.
+        let edits = self.edits.load(Ordering::Acquire);
+        let is_good = |kept: &Answer| {
+            let lag = revision.behind(kept.0.state.revision, Instant::now());
+            kept.0.state.edits == edits && lag.is_some_and(|lag| lag < kept.lag_limit())
+        };
+        let before = self.kept.get(&asked).await;
+        if let Some(kept) = before.as_ref().filter(|kept| is_good(kept)) {
+            return Ok(self.hit(kept));
+        }
+        self.write(asked, before, revision, make).await
+    }
+
+    /// Writes an answer anew, on a thread that may block, and keeps it.
+    fn write<M: FnOnce() -> (Vec<u8>, Millis) + Send + 'static>(
+        &self,
+        asked: String,
+        before: Option<Answer>,
+        revision: &Revision,
+        make: M,
+    ) -> impl Future<Output = Result<Answer, Problem>> + Send + use<M> {
+        // Read before the state: what changes in between makes it older than it is, never newer.
+        let state = State { revision: revision.number(), edits: self.edits.load(Ordering::Acquire) };
+        let kept = self.kept.clone();
+        let write = move || {
+            let began = Instant::now();
+            let (text, now) = make();
+            let answer = Answer::dated_text(text, now, state, began.elapsed());
+            if let Some(before) = before {
+                answer.pack_as(&before);
+            }
+            answer
+        };
+        async move {
+            let answer = tokio::task::spawn_blocking(write).await.map_err(Problem::internal)?;
+            kept.insert(asked, answer.clone()).await;
+            Ok(answer)
+        }
+    }
+
+    fn stripe(&self, asked: &str) -> Result<Arc<Mutex<()>>, Problem> {
         let mut hasher = DefaultHasher::new();
         asked.hash(&mut hasher);
-        let stripe = usize::try_from(hasher.finish() % STRIPES as u64).unwrap_or_default();
-        let Some(stripe) = self.stripes.get(stripe) else { return Err(Problem::internal("no such stripe")) };
-        let _one_by_one = match stripe.try_lock() {
-            Ok(locked) => locked,
-            Err(_) => match kept.as_ref().filter(|answer| answer.holds(revision(), 2 * LARGE_AGE)) {
-                Some(answer) => return Ok(self.hit(answer)),
-                None => stripe.lock().await,
-            },
-        };
-        if let Some(answer) = self.kept.get(&asked).await.filter(|answer| answer.holds(revision(), LARGE_AGE)) {
-            return Ok(self.hit(&answer));
-        }
-        // Read before the state: what changes in between makes it older than it is, never newer.
-        let revision = revision();
-        let write = move || {
-            let (text, now) = make();
-            Answer::dated_text(text, now, revision)
-        };
-        let answer = tokio::task::spawn_blocking(write).await.map_err(Problem::internal)?;
-        self.kept.insert(asked, answer.clone()).await;
-        Ok(answer)
+        let at = usize::try_from(hasher.finish() % STRIPES as u64).unwrap_or_default();
+        self.stripes.get(at).cloned().ok_or_else(|| Problem::internal("no such stripe"))
     }
 
     fn hit(&self, answer: &Answer) -> Answer {
@@ -285,14 +370,15 @@ impl Answers {
 }
 
 impl Answer {
-    fn holds(&self, revision: u64, large_age: Duration) -> bool {
-        self.0.revision == revision || (self.0.plain.len() >= LARGE_BYTES && self.0.made.elapsed() < large_age)
+    /// How far it may be behind.
+    fn lag_limit(&self) -> Duration {
+        (self.0.took * LAG_TIMES).clamp(LAG_LIMIT, LAG_MOST)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
@@ -332,34 +418,84 @@ mod tests {
         assert_eq!(other.deliver(&asked).await.status(), StatusCode::NOT_MODIFIED);
     }
 
-    #[tokio::test]
-    async fn who_asks_the_same_of_the_same_state_shares_one_answer() {
-        let answers = Answers::new(Arc::default());
-        let (revision, made) = (AtomicU64::new(1), Arc::new(AtomicUsize::new(0)));
-        let ask = |name: &str| {
-            let made = Arc::clone(&made);
+    /// What is asked, and how often an answer was made.
+    #[derive(Clone, Default)]
+    struct Made(Arc<AtomicUsize>);
+
+    impl Made {
+        async fn ask(&self, answers: &Answers, name: &str, revision: &Revision) -> Answer {
+            let made = Arc::clone(&self.0);
             let make = move || {
-                made.fetch_add(1, Ordering::Relaxed);
-                (b"{\"a\":1}".to_vec(), Millis(1))
+                let time = made.fetch_add(1, Ordering::Relaxed);
+                (format!("{{\"a\":\"{time} {}\"}}", "x".repeat(COMPRESSED_FROM_BYTES)).into_bytes(), Millis(1))
             };
-            answers.of(name.to_owned(), || revision.load(Ordering::Relaxed), make)
-        };
-        let asked = futures_util::future::join_all((0..16).map(|_| ask("same"))).await;
-        assert!(asked.iter().all(Result::is_ok));
-        assert_eq!(made.load(Ordering::Relaxed), 1);
-        assert!(ask("other").await.is_ok());
-        revision.store(2, Ordering::Relaxed);
-        assert!(ask("same").await.is_ok());
-        assert_eq!(made.load(Ordering::Relaxed), 3);
+            answers.of(name.to_owned(), revision, make).await.expect("an answer")
+        }
+
+        fn times(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    /// A change that is over for long, and one that has only just come however long the test takes.
+    fn long_ago() -> Instant {
+        Instant::now() - 4 * LAG_LIMIT
+    }
+
+    fn just_now() -> Instant {
+        Instant::now() + Duration::from_secs(3_600)
     }
 
     #[tokio::test]
-    async fn a_large_answer_may_be_a_little_old() {
-        let answers = Answers::new(Arc::default());
-        let large = || (format!("{{\"a\":\"{}\"}}", "x".repeat(LARGE_BYTES)).into_bytes(), Millis(1));
-        let first = answers.of("large".to_owned(), || 1, large).await.expect("an answer");
-        let second = answers.of("large".to_owned(), || 2, large).await.expect("an answer");
-        assert!(Arc::ptr_eq(&first.0, &second.0));
-        assert!(!first.holds(2, Duration::ZERO));
+    async fn who_asks_the_same_of_the_same_state_shares_one_answer() {
+        let (answers, revision, made) = (Answers::new(Arc::default()), Revision::default(), Made::default());
+        futures_util::future::join_all((0..16).map(|_| made.ask(&answers, "same", &revision))).await;
+        assert_eq!(made.times(), 1);
+        made.ask(&answers, "other", &revision).await;
+        revision.step(long_ago());
+        made.ask(&answers, "same", &revision).await;
+        assert_eq!(made.times(), 3, "it is of another state");
+    }
+
+    #[tokio::test]
+    async fn after_a_change_nobody_waits_and_the_answer_is_made_anew_as_it_was_asked_for() {
+        let (answers, revision, made) = (Answers::new(Arc::default()), Revision::default(), Made::default());
+        let first = made.ask(&answers, "a", &revision).await;
+        first.encoded(Encoding::Zstd).await;
+        revision.step(just_now());
+        assert!(Arc::ptr_eq(&first.0, &made.ask(&answers, "a", &revision).await.0), "it is told while it is a little behind");
+        let renewed = loop {
+            let told = made.ask(&answers, "a", &revision).await;
+            if !Arc::ptr_eq(&first.0, &told.0) {
+                break told;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert_eq!(made.times(), 2, "one is made for all who ask");
+        assert!(renewed.0.zstd.initialized() && !renewed.0.gzip.initialized());
+        assert_eq!(renewed.0.state.revision, 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_changed_something_finds_it() {
+        let (answers, revision, made) = (Answers::new(Arc::default()), Revision::default(), Made::default());
+        made.ask(&answers, "a", &revision).await;
+        revision.step(just_now());
+        answers.are_outdated();
+        made.ask(&answers, "a", &revision).await;
+        assert_eq!(made.times(), 2);
+    }
+
+    #[tokio::test]
+    async fn while_an_answer_takes_long_the_one_before_is_told_and_not_for_ever() {
+        let (answers, revision, made) = (Answers::new(Arc::default()), Revision::default(), Made::default());
+        let first = made.ask(&answers, "a", &revision).await;
+        let _being_made = answers.stripe("a").expect("there is one").lock_owned().await;
+        revision.step(just_now());
+        assert!(Arc::ptr_eq(&first.0, &made.ask(&answers, "a", &revision).await.0));
+        let waits = Revision::default();
+        waits.step(long_ago());
+        let asked = tokio::time::timeout(Duration::from_millis(50), made.ask(&answers, "a", &waits)).await;
+        assert!(asked.is_err(), "it is too far behind");
     }
 }

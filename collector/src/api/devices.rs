@@ -199,7 +199,7 @@ pub(super) async fn list(
     let wanted = Asked::of(filter)?;
     let (live, reach) = (Arc::clone(&api.live), caller.who.reach.clone());
     let make = move || (wanted.write(&live.fleet(), &reach), clock::now());
-    api.answers.of(asked(&uri, &caller), || api.live.shown(), make).await
+    api.answers.of(asked(&uri, &caller), &api.live.shown, make).await
 }
 
 /// One device with its branch and its outages of the last 30 days, newest first.

@@ -47,6 +47,7 @@ pub(super) async fn edit_as(api: &Api, actor: &str, edit: Edit) -> Result<i64, P
     api.edits.send((change, answer)).await.map_err(|_| gone())?;
     match done.await.map_err(|_| gone())? {
         Ok(id) => {
+            api.answers.are_outdated();
             if is_account {
                 api.gate.reload(&api.readers).await?;
             }

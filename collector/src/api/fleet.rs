@@ -51,7 +51,7 @@ pub(super) async fn stats(
         body["by_type"] = Value::Object(group(by_type));
         (body.to_string().into_bytes(), clock::now())
     };
-    api.answers.of(asked(&uri, &caller), || api.live.shown(), make).await
+    api.answers.of(asked(&uri, &caller), &api.live.shown, make).await
 }
 
 #[derive(Deserialize)]
@@ -118,7 +118,7 @@ async fn listed(
         let rows: Vec<Value> = filter.of(&fleet, &reach).into_iter().map(|at| write(&fleet, at)).collect();
         (json!({ "total": rows.len(), name: rows }).to_string().into_bytes(), clock::now())
     };
-    api.answers.of(asked(uri, caller), || api.live.heard(), make).await
+    api.answers.of(asked(uri, caller), &api.live.heard, make).await
 }
 
 /// Every branch with its agent and the counts of its devices.
@@ -172,7 +172,7 @@ pub(super) async fn regions(
             .collect();
         (json!({ "total": regions.len(), "regions": regions }).to_string().into_bytes(), clock::now())
     };
-    api.answers.of(asked(&uri, &caller), || api.live.shown(), make).await
+    api.answers.of(asked(&uri, &caller), &api.live.shown, make).await
 }
 
 /// Every branch's agent: which it is, how it can be heard, and what it says of itself.

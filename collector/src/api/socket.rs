@@ -268,6 +268,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_serves_a_reader_is_small() {
+        fn size<F>(_: impl FnOnce(Socket, Arc<Api>, Reader) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(serve);
+        assert!(bytes <= 2_048, "{bytes} B for each of {} readers", crate::api::FEEDS_LIMIT);
+    }
+
+    #[test]
     fn a_page_of_another_site_may_not_open_the_feed() {
         let check = |origin: Option<&str>| {
             let mut headers = HeaderMap::new();
