@@ -12,6 +12,7 @@ use crate::demo::Demo;
 use crate::enrolment;
 use crate::feed::Notes;
 use crate::inventory::{Inventory, parse_csv};
+use crate::memory;
 use crate::settings::Settings;
 use crate::store::{Store, StoreError, import_with_progress};
 use crate::updates;
@@ -148,6 +149,7 @@ fn settings(file: &Path) -> anyhow::Result<Settings> {
 }
 
 fn begin(quiet: &str) -> anyhow::Result<tokio::runtime::Runtime> {
+    memory::set_up();
     journal::begin("ward-collector", quiet);
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")
 }

@@ -23,6 +23,7 @@ pub mod history;
 pub mod inbox;
 pub mod ingest;
 pub mod inventory;
+pub mod memory;
 pub mod metrics;
 pub mod outage;
 pub mod promql;
