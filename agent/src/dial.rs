@@ -145,7 +145,7 @@ async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin, host: &str, pa
 }
 
 /// The code of a status line such as `HTTP/1.1 200 OK`.
-fn parse_status(line: &[u8]) -> Option<u16> {
+pub fn parse_status(line: &[u8]) -> Option<u16> {
     let mut words = std::str::from_utf8(line).ok()?.trim_end().split(' ');
     words.next()?.strip_prefix("HTTP/1.")?;
     words.next().filter(|code| code.len() == 3)?.parse().ok().filter(|code| (100..600).contains(code))
@@ -177,8 +177,8 @@ async fn look_up(asked: &Asked, port: u16, name: &str) -> anyhow::Result<Came> {
     }
 }
 
-/// A question for the address of a name (RFC 1035).
-fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+/// A question for the address of a name (RFC 1035); nothing for a name that no server can be asked for.
+pub fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     let mut packet = Vec::with_capacity(name.len() + 18);
     packet.extend(id.to_be_bytes());
     // Recursion desired; one question.
@@ -193,8 +193,8 @@ fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// Whether an answer is to this question and says that the name is known.
-fn judge(question: &[u8], answer: &[u8]) -> Option<bool> {
+/// Whether an answer says that the name is known; nothing where it is to another question.
+pub fn judge(question: &[u8], answer: &[u8]) -> Option<bool> {
     const IS_ANSWER: u8 = 0x80;
     let (asked, told) = (question.get(12..)?, answer.get(12..question.len())?);
     let is_ours = answer[..2] == question[..2] && answer[2] & IS_ANSWER != 0 && told.eq_ignore_ascii_case(asked);

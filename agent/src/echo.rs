@@ -86,12 +86,14 @@ struct Shared {
 
 /// How packets look on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Form {
-    is_v4: bool,
-    kind: SocketKind,
+pub struct Form {
+    /// They are of ICMP, else of ICMPv6.
+    pub is_v4: bool,
+    /// A raw socket shows more of them.
+    pub kind: SocketKind,
     /// On a raw socket every process sees every reply: the identifier tells two agents on one host apart. On a datagram
     /// socket the kernel gives one out and sees to that.
-    identifier: u16,
+    pub identifier: u16,
 }
 
 struct State {
@@ -121,11 +123,23 @@ enum Heard {
 
 /// A packet that is about one of our requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// Its reply, with the mark and the nonce that it carries.
-    Reply { number: u16, mark: u64, nonce: u64 },
-    /// Somebody says that a request to `target` came to nothing.
-    Unreachable { target: IpAddr, number: u16 },
+pub enum Word {
+    /// Its reply.
+    Reply {
+        /// The request's number.
+        number: u16,
+        /// The mark of the run that it carries.
+        mark: u64,
+        /// The nonce that it carries.
+        nonce: u64,
+    },
+    /// Somebody says that a request came to nothing.
+    Unreachable {
+        /// To whom it was sent.
+        target: IpAddr,
+        /// Its number.
+        number: u16,
+    },
 }
 
 impl Echo {
@@ -410,7 +424,7 @@ fn checksum(packet: &[u8]) -> u16 {
 }
 
 /// What a packet says of one of our requests; nothing where it is about something else.
-fn parse(form: Form, packet: &[u8]) -> Option<Word> {
+pub fn parse(form: Form, packet: &[u8]) -> Option<Word> {
     const REPLY: u8 = 0;
     const UNREACHABLE: u8 = 3;
     const REPLY_V6: u8 = 129;

@@ -68,6 +68,23 @@ impl Slots {
         Self { floor, ..Self::default() }
     }
 
+    /// As the box's file has it: postcard, and a CRC-32 of that in little endian.
+    ///
+    /// # Errors
+    /// When there is no memory for that.
+    pub fn encode(&self) -> postcard::Result<Vec<u8>> {
+        let mut bytes = postcard::to_stdvec(self)?;
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// Reads the box's file; nothing where it was damaged.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        let is_whole = crc32fast::hash(body) == u32::from_le_bytes(*crc);
+        is_whole.then(|| postcard::from_bytes(body).ok()).flatten()
+    }
+
     /// The packaged program begins. The slot that is to run in its place, counted as started.
     pub fn begin(&mut self, floor: Build) -> Option<Slot> {
         if self.floor != floor {
@@ -185,9 +202,7 @@ impl Place {
     /// What the box remembers; nothing where that can't be read: then the package counts.
     pub fn read(&self) -> Option<Slots> {
         let bytes = std::fs::read(self.folder.join("state")).ok()?;
-        let (body, crc) = bytes.split_last_chunk::<4>()?;
-        let is_whole = crc32fast::hash(body) == u32::from_le_bytes(*crc);
-        is_whole.then(|| postcard::from_bytes(body).ok()).flatten()
+        Slots::decode(&bytes)
     }
 
     /// Remembers it, so that a power cut leaves what was remembered before or this.
@@ -196,8 +211,7 @@ impl Place {
     /// When the card doesn't take it.
     pub fn keep(&self, slots: &Slots) -> anyhow::Result<()> {
         std::fs::create_dir_all(&self.folder).with_context(|| format!("making {}", self.folder.display()))?;
-        let mut bytes = postcard::to_stdvec(slots).context("writing what a box remembers of its programs")?;
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        let bytes = slots.encode().context("writing what a box remembers of its programs")?;
         enrol::write(&self.folder.join("state"), &bytes, 0o600)
     }
 

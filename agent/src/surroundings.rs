@@ -87,12 +87,17 @@ pub struct Routes {
 impl Routes {
     /// Reads the kernel's table; without one nothing is known.
     pub fn read() -> Self {
-        let mut routes = Vec::new();
-        if let Err(error) = netlink::table(libc::RTM_GETROUTE, libc::RTM_NEWROUTE, |entry| routes.extend(Route::parse(entry))) {
+        let mut known = Self { routes: Vec::new(), names: interfaces() };
+        if let Err(error) = netlink::table(libc::RTM_GETROUTE, libc::RTM_NEWROUTE, |entry| known.add(entry)) {
             tracing::debug!(%error, "the routing table can't be read");
             return Self::default();
         }
-        Self { routes, names: interfaces() }
+        known
+    }
+
+    /// Adds one as the kernel tells it, see rtnetlink(7), if it is of use to a probe.
+    pub fn add(&mut self, entry: &[u8]) {
+        self.routes.extend(Route::parse(entry));
     }
 
     fn to(&self, address: IpAddr) -> Option<&Route> {
@@ -161,7 +166,7 @@ impl Neighbours {
     }
 
     /// Adds one as the kernel tells it, see rtnetlink(7), if it has an answer from that box.
-    fn add(&mut self, entry: &[u8]) {
+    pub fn add(&mut self, entry: &[u8]) {
         let Some((address, interface, mac)) = neighbour(entry) else { return };
         self.0.entry(address).or_default().push((interface, mac));
     }

@@ -353,4 +353,23 @@ mod tests {
             assert!(format!("{problem:?}").contains(&format!("Some(\"{field}\")")), "{query}: {problem:?}");
         }
     }
+
+    #[test]
+    fn a_cursor_that_was_handed_out_is_read_again_and_a_bent_one_does_no_harm() {
+        for key in [Key::Nothing, Key::Number(i64::MIN), Key::Text("\u{10e5} ~x\"".to_owned()), Key::Text(String::new())] {
+            let text = cursor(&key, "vake-atm-1");
+            assert_eq!(parse_cursor(&text), Some((key, "vake-atm-1".to_owned())));
+            for at in 0..=text.len() {
+                let (before, after) = text.split_at(at);
+                for bent in [before.to_owned(), after.to_owned(), format!("{before}~{after}"), format!("{before}\u{e9}{after}")] {
+                    if let Some((key, id)) = parse_cursor(&bent) {
+                        assert!(
+                            id.parse::<DeviceId>().is_ok() && parse_cursor(&cursor(&key, &id)) == Some((key, id)),
+                            "{bent:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

@@ -289,4 +289,30 @@ mod tests {
         assert!(check(None) && check(Some("http://127.0.0.1:8080")));
         assert!(!check(Some("http://evil.example")) && !check(Some("null")) && !check(Some("http://127.0.0.1:8081")));
     }
+
+    #[test]
+    fn what_a_reader_asks_for_is_understood_or_refused() {
+        let resumed = |text: &str| {
+            let wanted = Wanted { region: None, branch: None, resume: Some(text.to_owned()) };
+            wanted.read(Reach::All).ok().map(|(_, resume)| resume.expect("it was asked for"))
+        };
+        assert_eq!(resumed("5f1d0c3a.7"), Some(("5f1d0c3a".to_owned(), 7)));
+        for bad in ["", "5f1d0c3a", "5f1d0c3a.", "a.-1", "a.99999999999999999999", "a.1.2", "a.\u{661}"] {
+            assert_eq!(resumed(bad), None, "{bad:?}");
+        }
+        for bad in ["a/b", "", "\u{10d0}", &"a".repeat(1_000)] {
+            let wanted = Wanted { region: Some(bad.to_owned()), branch: None, resume: None };
+            assert!(wanted.read(Reach::All).is_err(), "{bad:?}");
+        }
+        let said = |text: &str| serde_json::from_str::<Said>(text).ok().map(|Said::Watch { devices }| devices);
+        let whole = r#"{"type":"watch","devices":["a","b"]}"#;
+        assert_eq!(said(whole), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert!((0..whole.len()).all(|len| said(&whole[..len]).is_none()));
+        let deep = "[".repeat(100_000);
+        for bad in
+            [r#"{"type":"watch","devices":["a"],"for":9}"#, r#"{"type":"watch","devices":[7]}"#, r#"{"type":"stop"}"#, &deep]
+        {
+            assert_eq!(said(bad), None, "{:.40}", bad);
+        }
+    }
 }

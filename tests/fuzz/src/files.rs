@@ -1,6 +1,8 @@
 //! Files and texts that people write.
 
+use shared::enrolment::JoinCode;
 use shared::{Millis, topic};
+use ward_collector::surface::Fields;
 
 use crate::memory::bounded;
 
@@ -37,6 +39,20 @@ pub fn inventory(bytes: &[u8]) {
             }
         }
         Err(mistakes) => assert!(mistakes.iter().all(|mistake| !mistake.message.is_empty())),
+    }
+}
+
+pub fn join_code(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Ok(code) = bounded(text.len(), EACH, FIXED, || text.parse::<JoinCode>()) {
+        assert_eq!(code.to_string().parse(), Ok(code));
+    }
+}
+
+pub fn fields(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    if let Err(name) = bounded(text.len(), EACH, FIXED, || Fields::parse(text)) {
+        assert!(text.split(',').any(|known| known == name));
     }
 }
 

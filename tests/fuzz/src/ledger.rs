@@ -41,7 +41,15 @@ impl Desk {
         let (sender, outgoing) = mpsc::channel(1_000);
         let metrics = Arc::new(Metrics::default());
         let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 20 };
-        let ingest = Ingest::new(store, live, metrics, sender, Rollout::default(), Some(queue), Moment { wall: NOW, boot: BootId(1), uptime: Uptime(0) });
+        let ingest = Ingest::new(
+            store,
+            live,
+            metrics,
+            sender,
+            Rollout::default(),
+            Some(queue),
+            Moment { wall: NOW, boot: BootId(1), uptime: Uptime(0) },
+        );
         Self { folder, ingest: ingest.expect("a readable file"), outgoing, runs: 0 }
     }
 }

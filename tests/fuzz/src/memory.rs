@@ -10,6 +10,7 @@ static MOST: AtomicUsize = AtomicUsize::new(0);
 pub struct Counting;
 
 // SAFETY: everything is left to the system's allocator.
+#[expect(unsafe_code, reason = "an allocator has no safe interface")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
