@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::monitor::Outcome;
+use crate::probe::{GRACE, Late};
 
 /// Bytes of the payload after the nonce and the run's mark, as much as ping(8) sends in all.
 const FILLING: [u8; 40] = *b"ward echo: if you read this, it works.  ";
@@ -212,6 +213,11 @@ impl Echo {
 
     /// Sends one request and waits for its reply.
     pub async fn probe(&self, address: IpAddr, timeout: Duration) -> Outcome {
+        self.ask(address, timeout).await.0
+    }
+
+    /// The same; where none came in time, with what tells of one that comes late.
+    pub async fn ask(&self, address: IpAddr, timeout: Duration) -> (Outcome, Option<Late>) {
         let shared = &self.shared;
         let (mut ticket, mut heard) = Ticket::new(shared, address);
         let deadline = tokio::time::Instant::now() + timeout;
@@ -226,7 +232,7 @@ impl Echo {
                 }
                 Err(error) => {
                     tracing::trace!(%address, %error, "a probe could not be sent");
-                    return Outcome::SendError;
+                    return (Outcome::SendError, None);
                 }
             }
         }
@@ -240,15 +246,25 @@ impl Echo {
             }
         };
         match told {
-            Some(Heard::Reply(ns)) if u128::from(ns) <= timeout.as_nanos() => {
-                Outcome::Reply { rtt_us: u32::try_from(ns.div_ceil(1_000)).unwrap_or(u32::MAX) }
-            }
-            Some(Heard::Reply(_)) => Outcome::Timeout,
-            Some(Heard::Unreachable) => Outcome::Unreachable,
+            Some(Heard::Reply(ns)) if u128::from(ns) <= timeout.as_nanos() => (Outcome::Reply { rtt_us: whole_us(ns) }, None),
+            Some(Heard::Reply(ns)) => (Outcome::Timeout, Some(Box::pin(std::future::ready(Some(whole_us(ns)))))),
+            Some(Heard::Unreachable) => (Outcome::Unreachable, None),
             // What the kernel dropped may have been the reply: nothing is known.
-            None if shared.lock().dropped_at.is_some_and(|at| at >= ticket.sent) => Outcome::SendError,
-            None => Outcome::Timeout,
+            None if shared.lock().dropped_at.is_some_and(|at| at >= ticket.sent) => (Outcome::SendError, None),
+            None => (Outcome::Timeout, Some(Box::pin(late(ticket, heard)))),
         }
+    }
+}
+
+fn whole_us(ns: u64) -> u32 {
+    u32::try_from(ns.div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
+/// Waits on for a reply that is too late to count.
+async fn late(_ticket: Ticket, heard: oneshot::Receiver<Heard>) -> Option<u32> {
+    match tokio::time::timeout(GRACE, heard).await {
+        Ok(Ok(Heard::Reply(ns))) => Some(whole_us(ns)),
+        Ok(Ok(Heard::Unreachable) | Err(_)) | Err(_) => None,
     }
 }
 
@@ -259,16 +275,16 @@ impl Drop for Echo {
 }
 
 /// A probe's place among those that wait; it is given up with this.
-struct Ticket<'a> {
-    shared: &'a Shared,
+struct Ticket {
+    shared: Arc<Shared>,
     address: IpAddr,
     number: u16,
     nonce: u64,
     sent: u64,
 }
 
-impl<'a> Ticket<'a> {
-    fn new(shared: &'a Shared, address: IpAddr) -> (Self, oneshot::Receiver<Heard>) {
+impl Ticket {
+    fn new(shared: &Arc<Shared>, address: IpAddr) -> (Self, oneshot::Receiver<Heard>) {
         let (outcome, heard) = oneshot::channel();
         let nonce = rand::random();
         let mut state = shared.lock();
@@ -279,11 +295,12 @@ impl<'a> Ticket<'a> {
         }
         state.next = number.wrapping_add(1);
         state.waiting.insert((address, number), Waiting { nonce, sent: 0, outcome });
-        (Self { shared, address, number, nonce, sent: 0 }, heard)
+        drop(state);
+        (Self { shared: Arc::clone(shared), address, number, nonce, sent: 0 }, heard)
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Ticket {
     fn drop(&mut self) {
         self.shared.lock().waiting.remove(&(self.address, self.number));
     }
@@ -326,7 +343,7 @@ impl Shared {
     }
 
     /// Sends a request; when, by the monotonic clock in ns.
-    fn send(&self, ticket: &Ticket<'_>) -> io::Result<u64> {
+    fn send(&self, ticket: &Ticket) -> io::Result<u64> {
         let packet = request(self.form, ticket.number, self.mark, ticket.nonce);
         let to = SocketAddr::new(ticket.address, 0).into();
         let sent = clock::monotonic_ns();

@@ -23,8 +23,10 @@ pub struct Evidence {
     pub silent: usize,
     /// How many others there are to ask.
     pub others: usize,
-    /// The broker was asked, and may still answer.
-    pub is_broker_asked: bool,
+    /// The broker has yet to be asked, or to answer.
+    pub is_broker_open: bool,
+    /// The device is reached by a way of its own, as a provider's line is, so that the carrier is that of this way alone.
+    pub has_own_way: bool,
 }
 
 /// Whose fault it is.
@@ -40,8 +42,8 @@ pub enum Finding {
 
 /// Weighs what is known at `now` of a silence that began at `onset` and is long enough to be told.
 pub fn judge(evidence: &Evidence, onset: Uptime, now: Uptime) -> Finding {
-    let Evidence { carrier, is_heard, silent, others, is_broker_asked } = *evidence;
-    if carrier == Some(false) {
+    let Evidence { carrier, is_heard, silent, others, is_broker_open, has_own_way } = *evidence;
+    if carrier == Some(false) && !has_own_way {
         return Finding::Agent;
     }
     if is_heard || others < WITNESSES {
@@ -49,7 +51,7 @@ pub fn judge(evidence: &Evidence, onset: Uptime, now: Uptime) -> Finding {
     }
     let is_late = now.since(onset) > PATIENCE_MS + 2_000;
     match silent >= WITNESSES {
-        true if is_broker_asked && !is_late => Finding::Open,
+        true if is_broker_open && !is_late => Finding::Open,
         true => Finding::Agent,
         false if is_late => Finding::Device,
         false => Finding::Open,
@@ -111,10 +113,18 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_a_carrier_is_down_where_anybody_answers_by_another_way() {
+        let line = Evidence { carrier: Some(false), has_own_way: true, others: 3, ..Evidence::default() };
+        check(Evidence { is_heard: true, ..line }, 1_500, Finding::Device);
+        check(line, 1_500, Finding::Open);
+        check(Evidence { silent: 2, ..line }, 1_500, Finding::Agent);
+    }
+
+    #[test]
     fn where_nobody_answers_the_agent_is_isolated() {
         check(Evidence { silent: 2, others: 2, ..Evidence::default() }, 1_500, Finding::Agent);
-        check(Evidence { silent: 2, others: 9, is_broker_asked: true, ..Evidence::default() }, 1_500, Finding::Open);
-        check(Evidence { silent: 2, others: 9, is_broker_asked: true, ..Evidence::default() }, 4_100, Finding::Agent);
+        check(Evidence { silent: 2, others: 9, is_broker_open: true, ..Evidence::default() }, 1_500, Finding::Open);
+        check(Evidence { silent: 2, others: 9, is_broker_open: true, ..Evidence::default() }, 4_100, Finding::Agent);
     }
 
     /// Others: h is heard, s is silent, ? neither; capitals for those that hang on the same device.

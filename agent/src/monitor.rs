@@ -58,12 +58,16 @@ pub struct Monitor {
     signs: Signs,
 }
 
+/// Most misses that are remembered of a device: more than any rule asks for.
+const MISSES_LIMIT: usize = 100;
+
 /// What speaks against the verdict in force, each kind counted by itself: misses between send errors still add up, or
 /// a dead device behind a bad cable would stay up for ever.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Signs {
     replies: Option<Sign>,
-    misses: Option<Sign>,
+    /// When those probes were sent that were missed, oldest first: a reply that comes late takes back what was before it.
+    misses: Vec<Uptime>,
     errors: Option<Sign>,
     nameless: Option<Sign>,
 }
@@ -81,6 +85,20 @@ fn count(sign: &mut Option<Sign>, sent: Uptime) -> Sign {
     };
     *sign = Some(counted);
     counted
+}
+
+impl Signs {
+    fn missed(&self) -> Option<Sign> {
+        let first = *self.misses.first()?;
+        Some(Sign { first, count: u8::try_from(self.misses.len()).unwrap_or(u8::MAX) })
+    }
+
+    fn miss(&mut self, sent: Uptime) -> Sign {
+        if self.misses.len() < MISSES_LIMIT {
+            self.misses.push(sent);
+        }
+        self.missed().unwrap_or(Sign { first: sent, count: 1 })
+    }
 }
 
 impl Monitor {
@@ -101,8 +119,8 @@ impl Monitor {
 
     /// When the first sign of a change that isn't confirmed yet was sent.
     pub fn pending_since(&self) -> Option<Uptime> {
-        let Signs { replies, misses, errors, nameless } = self.signs;
-        [replies, misses, errors, nameless].into_iter().flatten().map(|sign| sign.first).min()
+        let Signs { replies, errors, nameless, .. } = self.signs;
+        [replies, self.signs.missed(), errors, nameless].into_iter().flatten().map(|sign| sign.first).min()
     }
 
     /// How long after one probe the next is due, in ms: sooner while a change waits for confirmation.
@@ -114,7 +132,8 @@ impl Monitor {
     pub fn silence(&self, outcome: Outcome, sent: Uptime, rule: &ProbeRule) -> Option<Uptime> {
         let (sign, status) = match outcome {
             Outcome::Reply { .. } => return None,
-            Outcome::Timeout | Outcome::Unreachable => (self.signs.misses, Status::Down),
+            _ if self.is_refuted(sent) => return None,
+            Outcome::Timeout | Outcome::Unreachable => (self.signs.missed(), Status::Down),
             Outcome::SendError => (self.signs.errors, Status::Unknown(Cause::ProbeError)),
             Outcome::NoAddress => (self.signs.nameless, Status::Unknown(Cause::DnsFailure)),
         };
@@ -134,9 +153,10 @@ impl Monitor {
                 let needed = if self.status == Status::Down { rule.rise } else { 1 };
                 (Status::Up, count(&mut self.signs.replies, sent), needed)
             }
+            _ if self.is_refuted(sent) => return None,
             Outcome::Timeout | Outcome::Unreachable => {
                 self.signs.replies = None;
-                (Status::Down, count(&mut self.signs.misses, sent), rule.fall)
+                (Status::Down, self.signs.miss(sent), rule.fall)
             }
             Outcome::SendError => {
                 self.signs.replies = None;
@@ -149,9 +169,28 @@ impl Monitor {
         };
         let change = self.weigh(seen, sign, needed, means);
         if seen == Status::Up {
-            self.last_ok = Some(sent);
+            self.last_ok = self.last_ok.max(Some(sent));
         }
         change
+    }
+
+    /// The device has answered what was sent at `sent`, though too late to count or out of its turn: what was missed until
+    /// then was no silence. It makes no device up that is down.
+    pub fn excuse(&mut self, sent: Uptime) {
+        if self.status == Status::Down {
+            return;
+        }
+        self.last_ok = self.last_ok.max(Some(sent));
+        let Signs { misses, errors, nameless, .. } = &mut self.signs;
+        misses.retain(|missed| *missed > sent);
+        for sign in [errors, nameless] {
+            *sign = sign.filter(|sign| sign.first > sent);
+        }
+    }
+
+    /// Whether the device has answered something that was sent later.
+    fn is_refuted(&self, sent: Uptime) -> bool {
+        self.status != Status::Down && self.last_ok.is_some_and(|answered| sent <= answered)
     }
 
     /// Nobody can say any more what the device is, whatever was known: since when, and why.
@@ -203,6 +242,40 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_that_comes_late_or_out_of_turn_takes_back_what_was_missed_before_it() {
+        let rule = ProbeRule { fall: 3, rise: 2, ..ProbeRule::default() };
+        let mut monitor = Monitor::new(Uptime(0));
+        let mut at = |seconds: u64, outcome| monitor_at(&mut monitor, seconds, outcome, &rule);
+        assert!(at(0, Some(Outcome::Reply { rtt_us: 300 })).is_some());
+        assert_eq!([1, 2].map(|second| at(second, Some(Outcome::Timeout))), [None, None]);
+        // That of second 1 comes after all; the miss of second 2 counts on.
+        assert_eq!(at(1, None), None);
+        assert_eq!(at(3, Some(Outcome::Timeout)), None);
+        let change = at(4, Some(Outcome::Timeout)).expect("down");
+        assert_eq!((change.to, change.onset, change.last_ok), (Status::Down, Uptime(2_000), Some(Uptime(1_000))));
+        // What is down stays so, whatever comes late.
+        assert_eq!([at(3, None), at(4, None)], [None, None]);
+        assert_eq!(at(5, Some(Outcome::Reply { rtt_us: 300 })), None);
+        assert_eq!(at(6, Some(Outcome::Reply { rtt_us: 300 })).map(|change| change.to), Some(Status::Up));
+        // A miss that is told after the reply to a later probe is none.
+        at(9, None);
+        assert_eq!([7, 8, 9].map(|second| at(second, Some(Outcome::Timeout))), [None; 3]);
+        assert_eq!(monitor.pending_since(), None);
+    }
+
+    /// Tells the outcome of what was sent at that second, or that it was answered late.
+    fn monitor_at(monitor: &mut Monitor, second: u64, outcome: Option<Outcome>, rule: &ProbeRule) -> Option<Change> {
+        let sent = Uptime(second * 1_000);
+        match outcome {
+            Some(outcome) => monitor.observe(outcome, sent, rule, Some(Status::Down)),
+            None => {
+                monitor.excuse(sent);
+                None
+            }
+        }
+    }
 
     /// Feeds one outcome a second: r a reply, . a timeout, u unreachable, e a send error, n no address.
     fn check(outcomes: &str, expected: &str) {

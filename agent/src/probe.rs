@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use shared::message::{Probe, Via};
 
 use crate::dial;
@@ -16,6 +17,8 @@ use crate::monitor::Outcome;
 
 /// Most ways out with an ICMP socket of their own.
 const WAYS_LIMIT: usize = 64;
+/// How long a reply is still waited for that is too late to count.
+pub const GRACE: Duration = Duration::from_millis(2_000);
 
 /// What one probe is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +47,18 @@ impl From<IpAddr> for Asked {
     }
 }
 
+/// The round trip in µs of a reply that comes too late to count; nothing if none comes within [`GRACE`] either.
+pub type Late = BoxFuture<'static, Option<u32>>;
+
 /// Asks a target whether it is there.
 pub trait Prober: Send + Sync + 'static {
     /// Sends one probe and waits for its answer, at most `timeout`.
     fn probe(&self, asked: &Asked, timeout: Duration) -> impl Future<Output = Outcome> + Send;
+
+    /// The same, and where nothing came in time but may yet come, what tells of that.
+    fn ask(&self, asked: &Asked, timeout: Duration) -> impl Future<Output = (Outcome, Option<Late>)> + Send {
+        async move { (self.probe(asked, timeout).await, None) }
+    }
 
     /// Replies that were lost since the start because nobody read them in time.
     fn receive_drops(&self) -> u64 {
@@ -73,6 +84,8 @@ pub struct Network {
     v6: Option<Echo>,
     /// Sockets of other ways out; none where one can't be taken.
     ways: Mutex<Ways>,
+    /// What was counted on those that were given up: drops and strays.
+    given_up: [AtomicU64; 2],
 }
 
 impl Network {
@@ -81,7 +94,12 @@ impl Network {
     /// # Errors
     /// When neither a datagram nor a raw socket is permitted; [`PERMIT_HINT`] says how to permit one.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { v4: Echo::open(true, None)?, v6: Echo::open(false, None).ok(), ways: Mutex::default() })
+        Ok(Self {
+            v4: Echo::open(true, None)?,
+            v6: Echo::open(false, None).ok(),
+            ways: Mutex::default(),
+            given_up: Default::default(),
+        })
     }
 
     /// Which kind of socket the machine permitted.
@@ -109,42 +127,66 @@ impl Network {
         opened
     }
 
-    async fn echo(&self, asked: &Asked, timeout: Duration) -> Outcome {
+    /// A socket by which nothing can be sent is opened anew with the next probe: an interface that was unplugged comes back
+    /// under its name as another.
+    fn give_up(&self, via: &Via, is_v4: bool, echo: &Arc<Echo>) {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = ways.get_mut(&(via.clone(), is_v4)) else { return };
+        if slot.as_ref().is_some_and(|known| Arc::ptr_eq(known, echo)) {
+            *slot = None;
+            for (sum, count) in self.given_up.iter().zip([echo.drops(), echo.strays()]) {
+                sum.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    async fn echo(&self, asked: &Asked, timeout: Duration) -> (Outcome, Option<Late>) {
         let is_v4 = asked.address.is_ipv4();
         match &asked.via {
-            None if is_v4 => self.v4.probe(asked.address, timeout).await,
+            None if is_v4 => self.v4.ask(asked.address, timeout).await,
             None => match &self.v6 {
-                Some(echo) => echo.probe(asked.address, timeout).await,
-                None => Outcome::SendError,
+                Some(echo) => echo.ask(asked.address, timeout).await,
+                None => (Outcome::SendError, None),
             },
             Some(via) => match self.way(via, is_v4) {
-                Some(echo) => echo.probe(asked.address, timeout).await,
-                None => Outcome::SendError,
+                Some(echo) => {
+                    let told = echo.ask(asked.address, timeout).await;
+                    if told.0 == Outcome::SendError {
+                        self.give_up(via, is_v4, &echo);
+                    }
+                    told
+                }
+                None => (Outcome::SendError, None),
             },
         }
     }
 
-    fn sum(&self, of: impl Fn(&Echo) -> u64) -> u64 {
+    fn sum(&self, given_up: usize, of: impl Fn(&Echo) -> u64) -> u64 {
         let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
         let others: u64 = ways.values().flatten().map(|echo| of(echo)).sum();
-        [Some(&self.v4), self.v6.as_ref()].into_iter().flatten().map(of).sum::<u64>() + others
+        let own: u64 = [Some(&self.v4), self.v6.as_ref()].into_iter().flatten().map(of).sum();
+        own + others + self.given_up[given_up].load(Ordering::Relaxed)
     }
 }
 
 impl Prober for Network {
     async fn probe(&self, asked: &Asked, timeout: Duration) -> Outcome {
+        self.ask(asked, timeout).await.0
+    }
+
+    async fn ask(&self, asked: &Asked, timeout: Duration) -> (Outcome, Option<Late>) {
         match &asked.probe {
             Probe::Icmp => self.echo(asked, timeout).await,
-            Probe::Tcp { .. } | Probe::Http { .. } | Probe::Dns { .. } => dial::probe(asked, timeout).await,
+            Probe::Tcp { .. } | Probe::Http { .. } | Probe::Dns { .. } => (dial::probe(asked, timeout).await, None),
         }
     }
 
     fn receive_drops(&self) -> u64 {
-        self.sum(Echo::drops)
+        self.sum(0, Echo::drops)
     }
 
     fn stray_replies(&self) -> u64 {
-        self.sum(Echo::strays)
+        self.sum(1, Echo::strays)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the kernel knows of the way to an address: the interface, whether its cable is in, and the gateway.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use shared::Mac;
@@ -71,6 +71,16 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// An address of the machine's, as the kernel tells it, see rtnetlink(7).
+fn own_address(entry: &[u8]) -> Option<IpAddr> {
+    /// Bytes of what precedes the attributes of an address.
+    const HEAD_BYTES: usize = 8;
+    let attributes = entry.get(HEAD_BYTES..)?;
+    // On a line from point to point the other one is that of the far end.
+    let own = attribute(attributes, libc::IFA_LOCAL).or_else(|| attribute(attributes, libc::IFA_ADDRESS))?;
+    address(own).filter(|own| !own.is_loopback())
+}
+
 /// Whether an address counts only together with an interface.
 fn is_of_link(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
@@ -82,17 +92,27 @@ pub struct Routes {
     routes: Vec<Route>,
     /// The interfaces' names by their numbers.
     names: HashMap<u32, String>,
+    /// The machine's own addresses, but those of loopback.
+    own: HashSet<IpAddr>,
 }
 
 impl Routes {
     /// Reads the kernel's table; without one nothing is known.
     pub fn read() -> Self {
-        let mut known = Self { routes: Vec::new(), names: interfaces() };
+        let mut known = Self { names: interfaces(), ..Self::default() };
         if let Err(error) = netlink::table(libc::RTM_GETROUTE, libc::RTM_NEWROUTE, |entry| known.add(entry)) {
             tracing::debug!(%error, "the routing table can't be read");
             return Self::default();
         }
+        if let Err(error) = netlink::table(libc::RTM_GETADDR, libc::RTM_NEWADDR, |entry| known.own.extend(own_address(entry))) {
+            tracing::debug!(%error, "the machine's addresses can't be read");
+        }
         known
+    }
+
+    /// Whether the machine itself answers at an address, with or without its cable.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
     }
 
     /// Adds one as the kernel tells it, see rtnetlink(7), if it is of use to a probe.
@@ -259,7 +279,8 @@ mod tests {
     fn routes(lines: &[&str]) -> Routes {
         let names = ["lo", "eth0", "eth1", "eth2", "wwan0"];
         let names = (1..).zip(names.map(str::to_owned)).collect();
-        Routes { routes: lines.iter().map(|line| Route::parse(&route(line)).expect("a route")).collect(), names }
+        let routes = lines.iter().map(|line| Route::parse(&route(line)).expect("a route")).collect();
+        Routes { routes, names, ..Routes::default() }
     }
 
     const TABLE: [&str; 9] = [

@@ -27,7 +27,7 @@ use crate::keeper::{Command, Standing};
 use crate::monitor::{Change, Monitor, Outcome};
 use crate::names::Names;
 use crate::plan::{Plan, Planned};
-use crate::probe::{Asked, Prober};
+use crate::probe::{Asked, GRACE, Late, Prober};
 use crate::questions::{Questions, Subject};
 use crate::recorder::Recorder;
 use crate::schedule::{Schedule, phase};
@@ -65,6 +65,8 @@ const IDENTITY_EVERY_MS: u64 = 60_000;
 const CONTESTED_MS: u64 = 300_000;
 /// Transitions in an hour that take their probes along: a device that flaps all day must not fill the line with them.
 const FULL_EVIDENCE: u32 = 300;
+/// How long a reply that is too late to count is waited for, in ms.
+const GRACE_MS: u32 = GRACE.as_millis() as u32;
 /// Longest pause between two probes of one round, in ms.
 const PACKET_PAUSE_MS: u32 = 200;
 /// How long a probe waits for a name that is being asked for, in ms.
@@ -127,6 +129,8 @@ struct Slot {
     in_flight: Option<Uptime>,
     /// When the newest probe was sent, if it was not answered.
     silent_since: Option<Uptime>,
+    /// Its newest late reply took so long that it is waited for this long, in ms, until one comes in time again; or 0.
+    slow_ms: u32,
     /// When the first of those was sent that were not answered without one between them that was.
     silent_from: Option<Uptime>,
     /// When the newest probe was sent that was answered.
@@ -153,6 +157,17 @@ enum Purpose {
     Witness(usize),
     /// The gateway, for the same.
     Gateway,
+    /// A target whose reply is too late to count: it is still waited for.
+    Late(usize),
+}
+
+/// What became of one probe.
+struct Told {
+    generation: u64,
+    purpose: Purpose,
+    sent: Uptime,
+    outcome: Outcome,
+    late: Option<Late>,
 }
 
 /// Somebody looks at a device.
@@ -163,7 +178,7 @@ struct Watching {
     summary: Summary,
 }
 
-type Probing = BoxFuture<'static, (u64, Purpose, Uptime, Outcome)>;
+type Probing = BoxFuture<'static, Told>;
 
 struct Watch<P> {
     prober: Arc<P>,
@@ -182,9 +197,10 @@ struct Watch<P> {
     watched_at: Option<Uptime>,
     witnesses: Witnesses,
     routes: Routes,
-    is_isolated: bool,
-    /// When it was last found so.
-    isolated_at: Option<Uptime>,
+    /// Since when nobody answers the agent: by any interface, or by the one whose cable is out.
+    isolated: BTreeMap<Option<String>, Uptime>,
+    /// A status or flag has changed that isn't told yet.
+    is_news: bool,
     names: Names,
     questions: Questions<P>,
     neighbours: Neighbours,
@@ -227,8 +243,8 @@ impl<P: Prober> Watch<P> {
             watched_at: None,
             witnesses: Witnesses::default(),
             routes: Routes::default(),
-            is_isolated: false,
-            isolated_at: None,
+            isolated: BTreeMap::new(),
+            is_news: false,
             names: Names::default(),
             questions,
             neighbours: Neighbours::default(),
@@ -288,10 +304,10 @@ impl<P: Prober> Watch<P> {
             Some(first) = self.probing.next(), if !self.probing.is_empty() => {
                 let mut next = Some(first);
                 // Replies that were read together are judged together.
-                while let Some((generation, purpose, sent, outcome)) = next {
+                while let Some(told) = next {
                     // What was asked under an earlier plan is no answer of this one's targets.
-                    if generation == self.generation {
-                        self.hear(purpose, sent, outcome);
+                    if told.generation == self.generation {
+                        self.hear(told);
                     }
                     next = self.probing.next().now_or_never().flatten();
                 }
@@ -299,6 +315,11 @@ impl<P: Prober> Watch<P> {
             (name, address) = self.names.answered() => self.names.take(&name, address, clock::uptime()),
             Some(ask) = self.ends.asks.recv() => self.answer(ask, clock::uptime()),
             () = tokio::time::sleep(wait) => {}
+        }
+        // Once for all that was heard: with thousands of devices that fall silent together each costs a look at all of them.
+        if std::mem::take(&mut self.is_news) {
+            self.tell(clock::uptime());
+            self.tell_tally();
         }
     }
 
@@ -318,7 +339,8 @@ impl<P: Prober> Watch<P> {
                         slot.due = due;
                         slot.in_flight = Some(now);
                         let (generation, purpose) = (self.generation, Purpose::Target(index));
-                        self.probing.push(Box::pin(async move { (generation, purpose, now, Outcome::NoAddress) }));
+                        let outcome = Outcome::NoAddress;
+                        self.probing.push(Box::pin(async move { Told { generation, purpose, sent: now, outcome, late: None } }));
                         continue;
                     }
                     None => {
@@ -329,8 +351,8 @@ impl<P: Prober> Watch<P> {
             }
             slot.due = due;
             slot.in_flight = Some(now);
-            let (asked, timeout_ms) = (slot.asked.clone(), slot.planned.rule.timeout_ms);
-            self.send(Purpose::Target(index), asked, timeout_ms, now);
+            let (asked, patience_ms) = (slot.asked.clone(), slot.patience_ms());
+            self.send(Purpose::Target(index), asked, patience_ms, now);
         }
         true
     }
@@ -338,36 +360,93 @@ impl<P: Prober> Watch<P> {
     fn send(&mut self, purpose: Purpose, asked: Asked, timeout_ms: u32, now: Uptime) {
         let timeout = Duration::from_millis(timeout_ms.into());
         let (prober, generation) = (Arc::clone(&self.prober), self.generation);
-        self.probing.push(Box::pin(async move { (generation, purpose, now, prober.probe(&asked, timeout).await) }));
+        self.probing.push(Box::pin(async move {
+            let (outcome, late) = prober.ask(&asked, timeout).await;
+            Told { generation, purpose, sent: now, outcome, late }
+        }));
     }
 
-    fn hear(&mut self, purpose: Purpose, sent: Uptime, outcome: Outcome) {
+    fn hear(&mut self, told: Told) {
+        let Told { purpose, sent, outcome, late, .. } = told;
+        let outcome = match purpose {
+            Purpose::Target(index) | Purpose::Witness(index) => self.slots[index].meaning(outcome, &self.routes, &self.names),
+            Purpose::Gateway | Purpose::Late(_) => outcome,
+        };
         let has_replied = matches!(outcome, Outcome::Reply { .. });
+        // The machine answers itself, whatever becomes of its cable.
+        let mut tells_of_others = has_replied;
         match purpose {
             Purpose::Gateway => self.witnesses.gateway_told(sent, outcome.into()),
-            Purpose::Target(index) | Purpose::Witness(index) => {
+            Purpose::Target(index) | Purpose::Witness(index) | Purpose::Late(index) => {
                 let slot = &mut self.slots[index];
-                slot.recorder.add(sent, outcome.into());
-                slot.silent_since = (!has_replied).then_some(sent);
-                if has_replied {
-                    slot.heard = slot.heard.max(Some(sent));
-                    slot.silent_from = None;
+                match outcome {
+                    Outcome::Reply { .. } => {
+                        slot.answered(sent);
+                        tells_of_others = !self.routes.is_own(slot.asked.address);
+                    }
+                    Outcome::Timeout | Outcome::Unreachable if !matches!(purpose, Purpose::Late(_)) => slot.missed(sent),
+                    // It was not asked, or has been told of: that is no silence.
+                    Outcome::Timeout | Outcome::Unreachable | Outcome::SendError | Outcome::NoAddress => {}
+                }
+                if tells_of_others {
                     self.witnesses.replied(index, sent);
-                } else {
-                    slot.silent_from = slot.silent_from.or(Some(sent));
                 }
             }
         }
-        let is_back = has_replied && std::mem::take(&mut self.is_isolated);
-        if let Purpose::Target(index) = purpose {
-            let outcome = self.slots[index].meaning(outcome, &self.names);
-            self.observe(index, sent, outcome);
+        let is_back = tells_of_others && self.end_isolation(purpose);
+        match purpose {
+            Purpose::Target(index) => {
+                self.slots[index].recorder.add(sent, outcome.into());
+                self.wait_on(index, sent, late);
+                self.observe(index, sent, outcome);
+            }
+            Purpose::Witness(index) => {
+                let slot = &mut self.slots[index];
+                slot.recorder.add(sent, outcome.into());
+                if has_replied {
+                    slot.monitor.excuse(sent);
+                }
+            }
+            Purpose::Late(index) => {
+                if let Outcome::Reply { rtt_us } = outcome {
+                    let slot = &mut self.slots[index];
+                    slot.monitor.excuse(sent);
+                    // Twice as long as it took.
+                    slot.slow_ms = (rtt_us / 500).min(slot.planned.rule.timeout_ms.saturating_add(GRACE_MS));
+                }
+            }
+            Purpose::Gateway => {}
         }
         // Last, as a target that was just observed waits for its turn already.
         if is_back {
             tracing::info!("somebody answers again: the agent is not isolated any more");
             self.restart_schedule(clock::uptime());
         }
+    }
+
+    /// Waits on for a reply that is too late to count: a device that answers slowly is not silent.
+    fn wait_on(&mut self, index: usize, sent: Uptime, late: Option<Late>) {
+        let is_open = self.slots[index].monitor.status() != Status::Down;
+        let Some(late) = late.filter(|_| is_open) else { return };
+        let (generation, purpose) = (self.generation, Purpose::Late(index));
+        self.probing.push(Box::pin(async move {
+            let outcome = late.await.map_or(Outcome::Timeout, |rtt_us| Outcome::Reply { rtt_us });
+            Told { generation, purpose, sent, outcome, late: None }
+        }));
+    }
+
+    /// Whether an answer ends an isolation of the interface that it came by.
+    fn end_isolation(&mut self, purpose: Purpose) -> bool {
+        if self.isolated.is_empty() {
+            return false;
+        }
+        let asked = match purpose {
+            Purpose::Target(index) | Purpose::Witness(index) | Purpose::Late(index) => Some(&self.slots[index].asked),
+            Purpose::Gateway => self.witnesses.gateway.as_ref(),
+        };
+        let interface = asked.and_then(|asked| self.routes.interface(asked)).map(str::to_owned);
+        let of_all = self.isolated.remove(&None).is_some();
+        of_all | (interface.is_some() && self.isolated.remove(&interface).is_some())
     }
 
     /// A device missed a probe: others are asked, so that it is known whose fault that is by the time it is told.
@@ -381,7 +460,7 @@ impl<P: Prober> Watch<P> {
         }
         let others = (from..from + self.slots.len()).map(|at| at % self.slots.len());
         let may_answer =
-            |at: &usize| *at != index && self.slots[*at].monitor.status() != Status::Down && !self.slots[*at].asked.is_nowhere();
+            |at: &usize| *at != index && self.slots[*at].monitor.status() != Status::Down && self.can_be_asked(&self.slots[*at]);
         let (mut round, rest): (Vec<usize>, Vec<usize>) = others.filter(may_answer).partition(|at| self.are_kin(*at, index));
         // Those that hang on the same thing tell the most: half of the round is theirs, if there are others.
         round.truncate(if rest.is_empty() { ROUND } else { ROUND.div_ceil(2) });
@@ -391,6 +470,11 @@ impl<P: Prober> Watch<P> {
             let (asked, timeout_ms) = (slot.asked.clone(), slot.planned.rule.timeout_ms);
             self.send(Purpose::Witness(witness), asked, timeout_ms, now);
         }
+    }
+
+    /// Whether it is known where a target is, and that its answer would come from elsewhere than this machine.
+    fn can_be_asked(&self, slot: &Slot) -> bool {
+        !slot.asked.is_nowhere() && !self.routes.is_own(slot.asked.address)
     }
 
     /// Whether two devices hang on the same thing, or one on the other.
@@ -473,39 +557,43 @@ impl<P: Prober> Watch<P> {
         let device = self.slots[index].planned.device.clone();
         let names = flags.names().collect::<Vec<_>>().join(", ");
         tracing::info!(%device, flags = names, "the flags have changed");
+        self.is_news = true;
         self.backlog.push_back((Body::Flagged(Flagged { device, flags, since: now }), now));
     }
 
     /// What a silence that began at `onset` and is long enough to be told means, if that is known.
     fn weigh(&mut self, index: usize, onset: Uptime, now: Uptime) -> Option<Status> {
+        let interface = self.routes.interface(&self.slots[index].asked);
         // What was silent while nobody answered has told nothing: it is counted anew.
-        if self.is_isolated && self.isolated_at.is_some_and(|at| onset <= at) {
+        let isolated = [None, interface.map(str::to_owned)].map(|of| self.isolated.get(&of));
+        if isolated.into_iter().flatten().any(|at| onset <= *at) {
             return Some(Status::Unknown(Cause::AgentIsolated));
         }
         let heard = *self.ends.heard.borrow();
         self.witnesses.broker_replied(heard);
-        let carrier = self.routes.interface(&self.slots[index].asked).and_then(carrier);
-        let evidence = |watch: &Self| {
-            // One that is known to be down says nothing by its silence.
-            let may_tell = |slot: &Slot| slot.monitor.status() != Status::Down;
-            let others = watch.slots.iter().enumerate().filter(|(at, slot)| *at != index && may_tell(slot));
-            let silent = others.map(|(_, slot)| slot.silent_since);
-            // What was under way when it happened may have got through still.
-            watch.witnesses.evidence(index, silent, carrier, onset.plus(AFTERMATH_MS), now)
-        };
-        let mut finding = judge(&evidence(self), onset, now);
-        // Before the agent takes itself for isolated, the broker has a word.
-        let is_connected = self.ends.standing.borrow().is_connected;
-        if finding == Finding::Agent && carrier != Some(false) && self.witnesses.begin_asking_broker(is_connected, now) {
-            let _ = self.ends.proofs.try_send(());
-            finding = judge(&evidence(self), onset, now);
+        let carrier = interface.and_then(carrier);
+        // What was under way when it happened may have got through still.
+        let since = onset.plus(AFTERMATH_MS);
+        // One that is known to be down says nothing by its silence.
+        let may_tell = |slot: &Slot| slot.monitor.status() != Status::Down && self.can_be_asked(slot);
+        let others = self.slots.iter().enumerate().filter(|(at, slot)| *at != index && may_tell(slot));
+        let others = others.map(|(_, slot)| (slot.asked.address, slot.silent_since));
+        let slot = &self.slots[index];
+        let mut evidence = self.witnesses.evidence((index, slot.asked.address), others, carrier, since);
+        evidence.has_own_way = slot.asked.via.is_some();
+        let mut finding = judge(&evidence, onset, now);
+        // Before the agent takes itself for isolated, the broker has a word, unless there is no cable to anybody.
+        let has_cable = carrier != Some(false) || evidence.has_own_way;
+        if finding == Finding::Agent && has_cable && self.ends.standing.borrow().is_connected {
+            if self.witnesses.begin_asking_broker(since, now) {
+                let _ = self.ends.proofs.try_send(());
+            }
+            evidence.is_broker_open = self.witnesses.is_broker_open(since, now);
+            finding = judge(&evidence, onset, now);
         }
         match finding {
             Finding::Device => Some(Status::Down),
-            Finding::Agent => {
-                self.isolated_at = Some(now);
-                Some(Status::Unknown(Cause::AgentIsolated))
-            }
+            Finding::Agent => Some(Status::Unknown(Cause::AgentIsolated)),
             Finding::Open => None,
         }
     }
@@ -521,32 +609,32 @@ impl<P: Prober> Watch<P> {
     /// Nobody answers: no device's state is known any more, whenever it would have been probed next. Where the cable of
     /// one interface is out, that is so of the devices behind it.
     fn isolate(&mut self, index: usize, onset: Uptime, now: Uptime) {
-        self.is_isolated = true;
         let interface =
             self.routes.interface(&self.slots[index].asked).filter(|name| carrier(name) == Some(false)).map(str::to_owned);
         tracing::warn!(interface, "the agent is isolated: its devices are unknown");
         for at in 0..self.slots.len() {
             let slot = &mut self.slots[at];
-            if interface.is_some() && self.routes.interface(&slot.asked) != interface.as_deref() {
+            if !slot.is_behind(interface.as_deref(), &self.routes) {
                 continue;
             }
             if let Some(change) = slot.monitor.lose(Cause::AgentIsolated, onset) {
                 self.note_change(at, change, Some(Verdict::AgentIsolated), now);
             }
         }
-        self.tell(now);
-        self.tell_tally();
+        self.isolated.insert(interface, now);
     }
 
-    /// Every target is due within a second: whoever was unknown is asked at once.
+    /// Targets of which nobody could say anything are due within a second.
     fn restart_schedule(&mut self, now: Uptime) {
         self.generation += 1;
         self.schedule = Schedule::default();
         for (index, slot) in self.slots.iter_mut().enumerate() {
             slot.in_flight = None;
-            // What was missed while nobody could be heard is no device's fault, and must not become one now that others are heard.
-            slot.monitor.forget_signs();
-            slot.silent_from = None;
+            if slot.monitor.status() == Status::Unknown(Cause::AgentIsolated) {
+                // What was missed while nobody could be heard is no device's fault, and must not become one now that others are.
+                slot.monitor.forget_signs();
+                slot.silent_from = None;
+            }
             slot.due = phase(&slot.planned.device, slot.planned.rule.interval_ms, now);
             self.schedule.wait(index, now.plus(slot.due.since(now) % 1_000));
         }
@@ -566,6 +654,9 @@ impl<P: Prober> Watch<P> {
         let means = means.filter(|means| *means != Status::Down || !self.may_stand_elsewhere(index, now));
         let slot = &mut self.slots[index];
         slot.in_flight = None;
+        if matches!(outcome, Outcome::Reply { rtt_us } if rtt_us / 1_000 < rule.timeout_ms) {
+            slot.slow_ms = 0;
+        }
         slot.summary.add(outcome);
         slot.watched.iter_mut().for_each(|watching| watching.summary.add(outcome));
         if outcome == Outcome::SendError {
@@ -597,8 +688,6 @@ impl<P: Prober> Watch<P> {
                 Status::Up | Status::Unknown(_) => None,
             };
             self.note_change(index, change, verdict, now);
-            self.tell(now);
-            self.tell_tally();
             if change.to == Status::Unknown(Cause::AgentIsolated) {
                 self.isolate(index, change.onset, now);
             }
@@ -616,6 +705,8 @@ impl<P: Prober> Watch<P> {
         let Change { from, to, onset, last_ok } = change;
         let transition = Transition { device, from, to, onset, last_ok, verdict, evidence: Some(evidence) };
         slot.is_unsteady = true;
+        self.is_news = true;
+        let slot = &mut self.slots[index];
         let flags = slot.degraded.reset();
         self.backlog.push_back((Body::Transition(transition), now));
         if let Some(flags) = flags {
@@ -675,6 +766,7 @@ impl<P: Prober> Watch<P> {
                     due,
                     in_flight: None,
                     silent_since: None,
+                    slow_ms: 0,
                     silent_from: None,
                     heard: None,
                     left_in_round: 0,
@@ -743,7 +835,6 @@ impl<P: Prober> Watch<P> {
             let rule = slot.planned.rule;
             if let Some(flags) = slot.degraded.take(&minute, &rule) {
                 self.tell_flags(at, flags, now);
-                self.tell_tally();
             }
         }
         let next = self.following_minute(now);
@@ -913,12 +1004,44 @@ impl<P: Prober> Watch<P> {
 
 impl Slot {
     /// What an outcome says of the device: one that doesn't answer where its name last pointed to may stand elsewhere by now,
-    /// as long as that name doesn't resolve.
-    fn meaning(&self, outcome: Outcome, names: &Names) -> Outcome {
+    /// as long as that name doesn't resolve. What can't be sent because the line of its own has no carrier does not get through.
+    fn meaning(&self, outcome: Outcome, routes: &Routes, names: &Names) -> Outcome {
         match (&self.planned.host, outcome) {
             (Host::Name(name), Outcome::Timeout | Outcome::Unreachable) if names.get(name).is_failing => Outcome::NoAddress,
+            (_, Outcome::SendError) if self.asked.via.is_some() => {
+                let has_carrier = routes.interface(&self.asked).and_then(carrier);
+                if has_carrier == Some(false) { Outcome::Unreachable } else { outcome }
+            }
             (Host::Name(_) | Host::Address(_), outcome) => outcome,
         }
+    }
+
+    /// How long its reply is waited for, in ms. One that answers slowly is no silent one, and of one that is down nothing
+    /// hangs on how soon it is known to be silent still.
+    fn patience_ms(&self) -> u32 {
+        let rule = self.planned.rule;
+        match self.monitor.status() {
+            Status::Down => rule.timeout_ms.max(rule.interval_ms.min(GRACE_MS)),
+            Status::Up | Status::Unknown(_) => rule.timeout_ms.max(self.slow_ms),
+        }
+    }
+
+    /// It has answered what was sent then.
+    fn answered(&mut self, sent: Uptime) {
+        self.heard = self.heard.max(Some(sent));
+        self.silent_since = self.silent_since.filter(|silent| *silent > sent);
+        self.silent_from = self.silent_since;
+    }
+
+    /// It has not answered what was sent then.
+    fn missed(&mut self, sent: Uptime) {
+        self.silent_since = Some(sent);
+        self.silent_from = self.silent_from.or(Some(sent));
+    }
+
+    /// Whether it is reached by that interface, if that is said.
+    fn is_behind(&self, interface: Option<&str>, routes: &Routes) -> bool {
+        interface.is_none() || routes.interface(&self.asked) == interface
     }
 }
 
@@ -977,6 +1100,10 @@ mod tests {
         (Watch::new(Arc::new(Silent), ends, clock::uptime()), others)
     }
 
+    fn hear(watch: &mut Watch<Silent>, purpose: Purpose, sent: Uptime, outcome: Outcome) {
+        watch.hear(Told { generation: watch.generation, purpose, sent, outcome, late: None });
+    }
+
     /// How often each target waits for its turn.
     fn turns(watch: &mut Watch<Silent>) -> Vec<usize> {
         let mut turns = vec![0; watch.slots.len()];
@@ -991,13 +1118,13 @@ mod tests {
         let reply = Outcome::Reply { rtt_us: 300 };
         for asked in [Purpose::Target(1), Purpose::Witness(1), Purpose::Gateway] {
             let (mut watch, _others) = watch(3);
-            watch.is_isolated = true;
+            watch.isolated.insert(None, clock::uptime());
             if let Purpose::Target(index) = asked {
                 let rest = turns(&mut watch).len();
                 (0..rest).filter(|at| *at != index).for_each(|at| watch.schedule.wait(at, Uptime(0)));
             }
-            watch.hear(asked, clock::uptime(), reply);
-            assert_eq!((turns(&mut watch), watch.is_isolated), (vec![1, 1, 1], false), "{asked:?}");
+            hear(&mut watch, asked, clock::uptime(), reply);
+            assert_eq!((turns(&mut watch), watch.isolated.len()), (vec![1, 1, 1], 0), "{asked:?}");
         }
     }
 
@@ -1006,13 +1133,52 @@ mod tests {
         let (mut watch, _others) = watch(3);
         let began = clock::uptime();
         for n in 0..2 {
-            watch.hear(Purpose::Target(1), began.plus(n), Outcome::Timeout);
+            hear(&mut watch, Purpose::Target(1), began.plus(n), Outcome::Timeout);
         }
-        (watch.is_isolated, watch.isolated_at) = (true, Some(began));
-        watch.hear(Purpose::Witness(2), began.plus(10_000), Outcome::Reply { rtt_us: 300 });
-        watch.hear(Purpose::Target(1), began.plus(10_001), Outcome::Timeout);
+        watch.isolate(1, began, began);
+        hear(&mut watch, Purpose::Target(1), began.plus(2_000), Outcome::Timeout);
+        hear(&mut watch, Purpose::Witness(2), began.plus(10_000), Outcome::Reply { rtt_us: 300 });
+        hear(&mut watch, Purpose::Target(1), began.plus(10_001), Outcome::Timeout);
         let monitor = &watch.slots[1].monitor;
-        assert_eq!((monitor.status(), monitor.pending_since()), (shared::delta::UNOBSERVED, Some(began.plus(10_001))));
+        let isolated = Status::Unknown(Cause::AgentIsolated);
+        assert_eq!((monitor.status(), monitor.pending_since()), (isolated, Some(began.plus(10_001))));
+    }
+
+    #[tokio::test]
+    async fn a_device_that_answers_slowly_or_others_questions_is_not_silent() {
+        let (mut watch, _others) = watch(3);
+        let at = clock::uptime();
+        watch.slots[1].planned.rule.timeout_ms = 450;
+        let reply = |ms: u32| Outcome::Reply { rtt_us: ms * 1_000 };
+        hear(&mut watch, Purpose::Target(1), at, reply(1));
+        watch.witnesses.replied(0, at.plus(9_000));
+        for (n, came) in [(1, Purpose::Late(1)), (2, Purpose::Witness(1)), (3, Purpose::Late(1)), (4, Purpose::Late(1))] {
+            hear(&mut watch, Purpose::Target(1), at.plus(n * 1_000), Outcome::Timeout);
+            hear(&mut watch, came, at.plus(n * 1_000 + u64::from(matches!(came, Purpose::Witness(_)))), reply(600));
+        }
+        assert_eq!((watch.slots[1].monitor.status(), watch.slots[1].monitor.pending_since()), (Status::Up, None));
+        assert_eq!((watch.slots[1].patience_ms(), watch.slots[1].silent_from), (1_200, None));
+        hear(&mut watch, Purpose::Target(1), at.plus(5_000), reply(600));
+        assert_eq!(watch.slots[1].patience_ms(), 1_200);
+        hear(&mut watch, Purpose::Target(1), at.plus(6_000), reply(100));
+        assert_eq!(watch.slots[1].patience_ms(), 450);
+    }
+
+    #[tokio::test]
+    async fn what_was_never_asked_is_no_witness_of_an_isolation() {
+        let (mut watch, _others) = watch(4);
+        let began = clock::uptime();
+        for n in 0..3 {
+            for index in [0, 1] {
+                hear(&mut watch, Purpose::Target(index), began.plus(n + 400), Outcome::SendError);
+            }
+            hear(&mut watch, Purpose::Target(2), began.plus(n), Outcome::Timeout);
+        }
+        // Nothing is settled yet: nobody has answered, and nobody else was silent.
+        assert_eq!((watch.slots[2].monitor.status(), watch.isolated.len()), (shared::delta::UNOBSERVED, 0));
+        watch.witnesses.replied(3, began.plus(1_000));
+        hear(&mut watch, Purpose::Target(2), began.plus(3), Outcome::Timeout);
+        assert_eq!(watch.slots[2].monitor.status(), Status::Down);
     }
 
     #[tokio::test]
@@ -1021,18 +1187,18 @@ mod tests {
         let began = clock::uptime();
         for (n, index) in [0, 1].into_iter().flat_map(|index| [0, 1, 2].map(|n| (n, index))) {
             watch.witnesses.replied(2, began.plus(n + 10_000));
-            watch.hear(Purpose::Target(index), began.plus(n), Outcome::Timeout);
+            hear(&mut watch, Purpose::Target(index), began.plus(n), Outcome::Timeout);
         }
         assert_eq!([0, 1, 2].map(|index| watch.slots[index].monitor.status() == Status::Down), [true, true, false]);
         // The two are asked on, and are as silent as before.
         let later = began.plus(60_000);
         for index in [0, 1] {
-            watch.hear(Purpose::Target(index), later.plus(1_000), Outcome::Timeout);
+            hear(&mut watch, Purpose::Target(index), later.plus(1_000), Outcome::Timeout);
         }
         for n in 0..3 {
-            watch.hear(Purpose::Target(2), later.plus(n), Outcome::Timeout);
+            hear(&mut watch, Purpose::Target(2), later.plus(n), Outcome::Timeout);
         }
-        assert_eq!((watch.slots[2].monitor.status(), watch.is_isolated), (Status::Down, false));
+        assert_eq!((watch.slots[2].monitor.status(), watch.isolated.len()), (Status::Down, 0));
     }
 
     #[tokio::test]

@@ -2,6 +2,8 @@
 //!
 //! Pure. Kept by the watch, which asks others as soon as a device misses a probe.
 
+use std::net::IpAddr;
+
 use shared::Uptime;
 use shared::evidence::Seen;
 
@@ -12,8 +14,9 @@ use crate::probe::Asked;
 const ROUND_MS: u64 = 500;
 /// How long the broker may take to answer, in ms.
 const BROKER_MS: u64 = 1_500;
-/// Least time between two questions to the broker, in ms: each costs the line some 300 B.
-const BROKER_EVERY_MS: u64 = 5_000;
+/// Least time between two questions to the broker, in ms: each costs the line some 300 B. One answers for all who have fallen
+/// silent before it was asked.
+const BROKER_EVERY_MS: u64 = 500;
 /// Devices that are asked in one round.
 pub const ROUND: usize = 3;
 
@@ -76,44 +79,47 @@ impl Witnesses {
         Some(from)
     }
 
-    /// Whether the broker should be asked now.
-    pub fn begin_asking_broker(&mut self, is_connected: bool, now: Uptime) -> bool {
-        let is_due = is_connected && self.broker_asked.is_none_or(|at| now.since(at) >= BROKER_EVERY_MS);
+    /// Whether the broker should be asked now, of a silence since `onset`.
+    pub fn begin_asking_broker(&mut self, onset: Uptime, now: Uptime) -> bool {
+        let is_due = self.broker_asked.is_none_or(|at| at < onset && now.since(at) >= BROKER_EVERY_MS);
         if is_due {
             self.broker_asked = Some(now);
         }
         is_due
     }
 
-    /// What is known of everybody but `target` since `onset`. `silent_since` gives, for each other target that could answer,
-    /// when the newest probe was sent that was not answered.
+    /// Whether the broker may yet say that it hears us, of a silence since `onset`.
+    pub fn is_broker_open(&self, onset: Uptime, now: Uptime) -> bool {
+        self.broker_asked.is_none_or(|at| at < onset || now.since(at) < BROKER_MS)
+    }
+
+    /// What is known of everybody but `target` since `onset`. `others` gives, for each other target that could answer, its
+    /// address and when the newest probe was sent that was not answered. Those at one address are one box, and those at the
+    /// target's own address are no others.
     pub fn evidence(
         &self,
-        target: usize,
-        silent_since: impl Iterator<Item = Option<Uptime>>,
+        target: (usize, IpAddr),
+        others: impl Iterator<Item = (IpAddr, Option<Uptime>)>,
         carrier: Option<bool>,
         onset: Uptime,
-        now: Uptime,
     ) -> Evidence {
         let since = |at: Option<Uptime>| at.is_some_and(|at| at >= onset);
-        let others_heard = self.heard.iter().flatten().any(|(at, who)| *who != target && *at >= onset);
+        let others_heard = self.heard.iter().flatten().any(|(at, who)| *who != target.0 && *at >= onset);
         let is_heard = others_heard || since(self.gateway_heard) || since(self.broker_heard);
-        let (mut silent, mut others) = (usize::from(since(self.gateway_silent)), usize::from(self.gateway.is_some()));
-        for at in silent_since {
+        let (mut silent, mut known) = (Vec::new(), Vec::new());
+        let gateway = self.gateway.as_ref().map(|gateway| (gateway.address, self.gateway_silent));
+        for (address, at) in gateway.into_iter().chain(others).filter(|(address, _)| *address != target.1) {
             // More than enough tells nothing more.
-            if is_heard || silent >= WITNESSES {
+            if is_heard || silent.len() >= WITNESSES {
                 break;
             }
-            others += 1;
-            silent += usize::from(since(at));
+            for (boxes, counts) in [(&mut known, true), (&mut silent, since(at))] {
+                if counts && boxes.len() < WITNESSES && !boxes.contains(&address) {
+                    boxes.push(address);
+                }
+            }
         }
-        Evidence {
-            carrier,
-            is_heard,
-            silent,
-            others,
-            is_broker_asked: self.broker_asked.is_some_and(|at| at >= onset && now.since(at) < BROKER_MS),
-        }
+        Evidence { carrier, is_heard, silent: silent.len(), others: known.len(), ..Evidence::default() }
     }
 }
 
@@ -121,12 +127,20 @@ impl Witnesses {
 mod tests {
     use super::*;
 
+    /// The box with that number.
+    fn address(number: u8) -> IpAddr {
+        [10, 0, 0, number].into()
+    }
+
+    fn evidence(witnesses: &Witnesses, target: u8, silent: &[(u8, u64)]) -> Evidence {
+        let others = silent.iter().map(|(number, at)| (address(*number), (*at > 0).then_some(Uptime(*at))));
+        witnesses.evidence((target.into(), address(target)), others, Some(true), Uptime(10))
+    }
+
     #[test]
     fn a_targets_own_reply_is_no_witness() {
         let mut witnesses = Witnesses::default();
-        let heard = |witnesses: &Witnesses, target| {
-            witnesses.evidence(target, [None; 2].into_iter(), None, Uptime(10), Uptime(20)).is_heard
-        };
+        let heard = |witnesses: &Witnesses, target| evidence(witnesses, target, &[]).is_heard;
         witnesses.replied(1, Uptime(12));
         assert_eq!((heard(&witnesses, 0), heard(&witnesses, 1)), (true, false));
         witnesses.replied(2, Uptime(13));
@@ -137,33 +151,52 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_since_the_onset_counts() {
-        let mut witnesses = Witnesses { gateway: Some(std::net::IpAddr::from([10, 0, 0, 1]).into()), ..Witnesses::default() };
-        witnesses.replied(1, Uptime(9));
+        let mut witnesses = Witnesses { gateway: Some(address(1).into()), ..Witnesses::default() };
+        witnesses.replied(5, Uptime(9));
         witnesses.gateway_told(Uptime(8), Seen::Reply { rtt_us: 300 });
         witnesses.broker_replied(Uptime(7));
-        let at = |silent: [Option<Uptime>; 2], witnesses: &Witnesses| {
-            witnesses.evidence(0, silent.into_iter(), Some(true), Uptime(10), Uptime(20))
-        };
-        let nothing = Evidence { carrier: Some(true), others: 3, ..Evidence::default() };
-        assert_eq!(at([None, Some(Uptime(9))], &witnesses), nothing);
-        assert_eq!(at([Some(Uptime(12)), Some(Uptime(13))], &witnesses), Evidence { silent: 2, ..nothing });
+        let nothing = Evidence { carrier: Some(true), others: 2, ..Evidence::default() };
+        assert_eq!(evidence(&witnesses, 2, &[(3, 0), (4, 9)]), nothing);
+        assert_eq!(evidence(&witnesses, 2, &[(3, 12), (4, 13)]), Evidence { silent: 2, ..nothing });
         witnesses.gateway_told(Uptime(11), Seen::Timeout);
         assert_eq!((witnesses.gateway_since(Uptime(10)), witnesses.gateway_since(Uptime(12))), (Some(Seen::Timeout), None));
-        assert_eq!(at([None; 2], &witnesses), Evidence { silent: 1, ..nothing });
+        assert_eq!(evidence(&witnesses, 2, &[(3, 0), (4, 0)]), Evidence { silent: 1, ..nothing });
         witnesses.broker_replied(Uptime(15));
-        assert!(at([None; 2], &witnesses).is_heard);
+        assert!(evidence(&witnesses, 2, &[]).is_heard);
     }
 
     #[test]
-    fn others_are_asked_in_turn_and_the_broker_rarely() {
+    fn one_box_is_one_witness_however_often_it_is_asked() {
+        let mut witnesses = Witnesses { gateway: Some(address(1).into()), ..Witnesses::default() };
+        witnesses.gateway_told(Uptime(11), Seen::Timeout);
+        let of = |silent: &[(u8, u64)]| {
+            let found = evidence(&witnesses, 2, silent);
+            (found.silent, found.others)
+        };
+        assert_eq!(of(&[(1, 12), (1, 13)]), (1, 1), "the gateway is a device as well");
+        assert_eq!(of(&[(2, 12), (2, 13)]), (1, 1), "other services of the target itself");
+        assert_eq!(of(&[(3, 12)]), (2, 2));
+    }
+
+    #[test]
+    fn others_are_asked_in_turn() {
         let mut witnesses = Witnesses::default();
         let rounds: Vec<_> = (0..6).map(|n| witnesses.begin_round(7, Uptime(n * 250))).collect();
         assert_eq!(rounds, [Some(0), None, Some(3), None, Some(6), None]);
         assert_eq!(witnesses.begin_round(7, Uptime(1_500)), Some(2));
-        assert!(!witnesses.begin_asking_broker(false, Uptime(0)));
-        let asked: Vec<_> = [0, 1_000, 5_000].map(|at| witnesses.begin_asking_broker(true, Uptime(at))).into();
-        assert_eq!(asked, [true, false, true]);
-        assert!(witnesses.evidence(0, [None; 2].into_iter(), None, Uptime(4_000), Uptime(5_100)).is_broker_asked);
-        assert!(!witnesses.evidence(0, [None; 2].into_iter(), None, Uptime(4_000), Uptime(6_600)).is_broker_asked);
+    }
+
+    #[test]
+    fn the_broker_is_asked_of_each_silence_and_answers_for_all_before() {
+        let mut witnesses = Witnesses::default();
+        assert!(witnesses.is_broker_open(Uptime(10_000), Uptime(11_500)), "it can still be asked");
+        // Silences that begin one after the other: asked when they are to be told, 1.5 s later.
+        let onsets = [10_000, 10_400, 11_400, 11_900, 12_900];
+        let asked = onsets.map(|onset| witnesses.begin_asking_broker(Uptime(onset), Uptime(onset + 1_500)));
+        assert_eq!(asked, [true, false, false, true, false]);
+        // Asked last at 13.4 s.
+        for (onset, now, is_open) in [(12_900, 14_800, true), (12_900, 14_900, false), (13_500, 15_000, true)] {
+            assert_eq!(witnesses.is_broker_open(Uptime(onset), Uptime(now)), is_open, "{onset} at {now}");
+        }
     }
 }
