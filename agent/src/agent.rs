@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use shared::StreamId;
+use shared::{StreamId, Uptime};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -62,7 +62,7 @@ pub async fn run<P: Prober>(
     let (answers, answered) = mpsc::channel(link::ASKS_LIMIT);
     let (offers, offered) = channel::channel(Vec::new());
     let restart = present.as_ref().map(|present| present.restart.clone()).unwrap_or_default();
-    let (proofs, proofs_wanted) = mpsc::channel(1);
+    let (proofs, proofs_wanted) = channel::channel(Uptime(0));
     let (heard, heard_seen) = channel::channel(clock::uptime());
     let watch_ends = watch::Ends {
         plan: plan_seen,

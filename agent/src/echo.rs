@@ -752,6 +752,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_reply_that_comes_after_its_time_does_not_count_and_is_told_all_the_same() {
+        let echo = Echo::open(true, None).expect("the tests need an ICMP socket: run them as root, or permit it");
+        let (outcome, late) = echo.ask([127, 1, 2, 3].into(), Duration::ZERO).await;
+        assert_eq!(outcome, Outcome::Timeout);
+        let rtt_us = late.expect("it may yet come").await;
+        assert!(rtt_us.is_some_and(|rtt_us| rtt_us > 0), "{rtt_us:?}");
+        assert_eq!((echo.strays(), echo.shared.lock().waiting.len()), (0, 0));
+    }
+
+    #[tokio::test]
     async fn many_replies_at_once_all_arrive() {
         let echo = Echo::open(true, None).expect("the tests need an ICMP socket: run them as root, or permit it");
         let all = (0..200u8).map(|last| echo.probe([127, 0, 1, last].into(), Duration::from_secs(2)));

@@ -4,6 +4,7 @@
 //! the collector's ack. What decides is pure and takes the time as an argument; only [`clock`] reads a clock.
 
 pub mod agent;
+pub mod arp;
 pub mod budget;
 pub mod buffer;
 pub mod clock;
@@ -30,6 +31,7 @@ pub mod outbox;
 pub mod patience;
 pub mod plan;
 pub mod probe;
+pub mod proof;
 pub mod questions;
 pub mod recorder;
 pub mod renewal;

@@ -26,6 +26,7 @@ use crate::plan::Plan;
 use crate::settings::Settings;
 use crate::trial::Wanted;
 use crate::watch::Tally;
+use crate::proof::Questions;
 use crate::{clock, enrol, tls};
 
 /// Most publishes that wait in rumqttc: what it holds, it may lose.
@@ -74,7 +75,7 @@ pub struct Ends {
     /// What has been answered.
     pub answers: mpsc::Receiver<Answer>,
     /// Somebody wants to know whether the broker answers.
-    pub proofs: mpsc::Receiver<()>,
+    pub proofs: watch::Receiver<Uptime>,
     /// When that was sent which the broker has answered last.
     pub heard: watch::Sender<Uptime>,
 }
@@ -126,6 +127,7 @@ struct Connection {
     client: AsyncClient,
     incoming: mpsc::Receiver<Packet>,
     poller: JoinHandle<anyhow::Error>,
+    asking: JoinHandle<()>,
     /// Where it was found: then TCP itself notices when it hangs.
     line: Option<Line>,
     heartbeat_at: Uptime,
@@ -133,8 +135,6 @@ struct Connection {
     unconfirmed: u32,
     /// Since when the client has taken nothing.
     full_since: Option<Uptime>,
-    /// When the broker was asked for a sign that it hasn't given yet.
-    proof: Option<Uptime>,
     health_told: Option<(Uptime, Told)>,
     states_told: Arc<Vec<Live>>,
     /// What was told when all of it was.
@@ -147,6 +147,7 @@ type Told = (u64, bool, u64, bool);
 impl Drop for Connection {
     fn drop(&mut self) {
         self.poller.abort();
+        self.asking.abort();
     }
 }
 
@@ -200,10 +201,6 @@ impl Link {
                 },
                 Ok(()) = standing.changed() => {}
                 Ok(()) = tally.changed() => self.tell_newest(&mut connection).await?,
-                Some(()) = self.ends.proofs.recv() => {
-                    connection.proof = Some(clock::uptime());
-                    self.heartbeat(&mut connection).await?;
-                }
                 Some(answer) = self.ends.answers.recv() => {
                     // One that finds no room is not repeated: the next comes in seconds.
                     connection.publish(Lane::Answer.topic(&self.settings.branch), QoS::AtMostOnce, &answer)?;
@@ -237,25 +234,29 @@ impl Link {
                 Err(error) => bail!("connecting to {}:{}: {error}", broker.host, broker.port),
             }
         }
-        client.try_subscribe(Lane::Ack.topic(branch), QoS::AtMostOnce)?;
-        client.try_subscribe(Lane::Config.topic(branch), QoS::AtLeastOnce)?;
-        client.try_subscribe(Lane::Ask.topic(branch), QoS::AtMostOnce)?;
+        let topics = [(Lane::Ack, QoS::AtMostOnce), (Lane::Config, QoS::AtLeastOnce), (Lane::Ask, QoS::AtMostOnce)];
+        let questions = Questions::after(topics.len());
+        for (lane, qos) in topics {
+            client.try_subscribe(lane.topic(branch), qos)?;
+        }
+        let proofs = self.ends.proofs.clone();
+        let asking = tokio::spawn(questions.clone().ask(client.clone(), Lane::Ack.topic(branch), proofs));
         let online = encode(&Presence { stream, state: PresenceState::Online })?;
         client.try_publish(presence, QoS::AtLeastOnce, true, online)?;
         let (packets, incoming) = mpsc::channel(CHANNEL_LIMIT);
-        let poller = tokio::spawn(poll(events, packets));
+        let poller = tokio::spawn(poll(events, packets, questions, self.ends.heard.clone()));
         let now = clock::uptime();
         Ok(Connection {
             client,
             incoming,
             poller,
+            asking,
             line: Line::to_port(broker.port),
             heartbeat_at: now,
             confirmed_at: now,
             // The presence is the first.
             unconfirmed: 1,
             full_since: None,
-            proof: None,
             health_told: None,
             states_told: Arc::default(),
             states_full: Arc::default(),
@@ -268,12 +269,6 @@ impl Link {
             Packet::PubAck(_) => {
                 connection.confirmed_at = now;
                 connection.unconfirmed = connection.unconfirmed.saturating_sub(1);
-                // Confirmations come in the order of sending: the last of them is that of the question.
-                if connection.unconfirmed == 0
-                    && let Some(sent) = connection.proof.take()
-                {
-                    self.ends.heard.send_replace(sent);
-                }
             }
             Packet::SubAck(subscribed) if subscribed.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) => {
                 bail!("the broker refuses a subscription: its ACL must let {} read its ack and config", self.settings.branch);
@@ -386,8 +381,7 @@ impl Link {
         let word = Word { health, states };
         let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, carried, reply)).await else { return Ok(false) };
         // Where TCP can't be asked to notice that a connection hangs, the broker's answer has to tell.
-        let is_proof = connection.proof.is_some();
-        let qos = if connection.line.is_some() && !is_proof { QoS::AtMostOnce } else { QoS::AtLeastOnce };
+        let qos = if connection.line.is_some() { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let told_now = connection.publish(Lane::Live.topic(&self.settings.branch), qos, &heartbeat)?;
         if told_now && heartbeat.health.is_some() {
             connection.health_told = Some((now, told));
@@ -462,10 +456,20 @@ fn changed(before: &[Live], now: &[Live]) -> Vec<Live> {
     now.iter().enumerate().filter(|(at, live)| is_news(*at, live)).map(|(_, live)| live.clone()).collect()
 }
 
-async fn poll(mut events: EventLoop, packets: mpsc::Sender<Packet>) -> anyhow::Error {
+async fn poll(
+    mut events: EventLoop,
+    packets: mpsc::Sender<Packet>,
+    questions: Questions,
+    heard: watch::Sender<Uptime>,
+) -> anyhow::Error {
     loop {
         match events.poll().await {
             Ok(Event::Incoming(packet)) => {
+                if matches!(packet, Packet::SubAck(_))
+                    && let Some(asked) = questions.answered()
+                {
+                    heard.send_replace(asked);
+                }
                 if packets.send(packet).await.is_err() {
                     return anyhow!("the link has gone");
                 }
@@ -496,12 +500,12 @@ mod tests {
             client,
             incoming,
             poller: tokio::spawn(std::future::pending()),
+            asking: tokio::spawn(std::future::pending()),
             line: None,
             heartbeat_at: Uptime(0),
             confirmed_at: Uptime(0),
             unconfirmed: 0,
             full_since: None,
-            proof: None,
             health_told: None,
             states_told: Arc::default(),
             states_full: Arc::default(),

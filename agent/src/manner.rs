@@ -66,12 +66,16 @@ pub struct Manner {
     parent: Option<DeviceId>,
     /// The provider whose line this is, if it is one.
     pub uplink: Option<String>,
-    /// So many changes in five minutes make the device flapping.
-    pub flapping: Option<u8>,
+    /// So many changes make the device flapping,
+    flapping: Option<u8>,
+    /// within this time, in ms.
+    flapping_within_ms: Option<u32>,
 }
 
 /// Statuses of HTTP that count as an answer unless a config says otherwise.
 const STATUS: (u16, u16) = (200, 399);
+/// The time in which changes count towards flapping unless a config says otherwise, in ms.
+const FLAPPING_WITHIN_MS: u32 = 300_000;
 /// What a provider's line is held against unless a config says otherwise: loss in percent, round trip in ms, changes.
 const UPLINK: (u8, u32, u8) = (5, 100, 2);
 
@@ -134,6 +138,7 @@ impl Manner {
             status,
             query: section.text("query"),
             flapping: whole("flapping", 2..=16),
+            flapping_within_ms: ms("flapping_within", 60_000..=3_600_000),
             ..own
         };
         let whole = manner.clone().over(base);
@@ -178,6 +183,7 @@ impl Manner {
             parent: self.parent.or_else(|| base.parent.clone()),
             uplink: self.uplink.or_else(|| base.uplink.clone()),
             flapping: self.flapping.or(base.flapping),
+            flapping_within_ms: self.flapping_within_ms.or(base.flapping_within_ms),
         }
     }
 
@@ -198,9 +204,10 @@ impl Manner {
         }
     }
 
-    /// So many changes in five minutes make a device flapping.
-    pub fn flapping(&self) -> u8 {
-        self.flapping.unwrap_or(if self.uplink.is_some() { UPLINK.2 } else { 3 })
+    /// So many changes within so many ms make a device flapping.
+    pub fn flapping(&self) -> (u8, u32) {
+        let changes = self.flapping.unwrap_or(if self.uplink.is_some() { UPLINK.2 } else { 3 });
+        (changes, self.flapping_within_ms.unwrap_or(FLAPPING_WITHIN_MS))
     }
 
     /// What to ask.
@@ -273,8 +280,9 @@ mod tests {
     fn a_providers_line_is_held_against_more() {
         let manner = one("uplink = \"Silknet\"\nsource = \"10.0.0.2\"\n").expect("good");
         let rule = manner.rule();
-        assert_eq!((rule.loss_percent, rule.latency_ms, manner.flapping()), (5, 100, 2));
-        assert_eq!(one("fall = 2\n").expect("good").flapping(), 3);
+        assert_eq!((rule.loss_percent, rule.latency_ms, manner.flapping()), (5, 100, (2, 300_000)));
+        assert_eq!(one("fall = 2\n").expect("good").flapping(), (3, 300_000));
+        assert_eq!(one("flapping = 4\nflapping_within = \"10m\"\n").expect("good").flapping(), (4, 600_000));
     }
 
     #[test]

@@ -7,8 +7,8 @@ use shared::evidence::{Seen, TRACES_LIMIT, Trace};
 
 /// How far back it remembers, in ms.
 const MEMORY_MS: u32 = 120_000;
-/// Most probes that it remembers, whatever their interval.
-const PROBES_LIMIT: usize = 256;
+/// Most probes that it remembers: two minutes of ten a second.
+const PROBES_LIMIT: usize = 1_200;
 
 /// What became of a probe that stands in the recorder for something else than its round trip.
 const TIMEOUT: u32 = u32::MAX;

@@ -68,7 +68,7 @@ pub async fn run<P: Prober>(settings: &Settings, prober: Arc<P>, time: Duration)
     let (tally, seen) = channel::channel(Tally::default());
     let (_asks, asks) = mpsc::channel(1);
     let (answers, _answered) = mpsc::channel(1);
-    let (proofs, _wanted) = mpsc::channel(1);
+    let (proofs, _wanted) = channel::channel(Uptime(0));
     let (_heard, heard) = channel::channel(clock::uptime());
     let ends = watch::Ends { plan, standing, entries, tally, asks, answers, proofs, heard, pulse: Pulse::default() };
     let shutdown = CancellationToken::new();

@@ -65,6 +65,10 @@ pub struct Report {
     pub receive_drops: u64,
     /// Replies that answer no probe, since the start.
     pub stray_replies: u64,
+    /// Probes since the start that have ended, and those of them that were not answered in time.
+    pub probes: u64,
+    /// See `probes`.
+    pub probes_lost: u64,
     /// Bytes written, times synced, and bytes on the line over the last `over_ms`.
     pub spent: SpentReport,
     /// The devices.
@@ -169,6 +173,8 @@ impl Ends {
             send_errors: tally.send_errors,
             receive_drops: tally.receive_drops,
             stray_replies: tally.stray_replies,
+            probes: tally.probes,
+            probes_lost: tally.probes_lost,
             spent,
             devices: plan.targets.iter().zip(tally.states.iter()).map(device).collect(),
         }
@@ -223,7 +229,10 @@ pub fn table(report: &Report) -> String {
     line("line", format!("{} sent, {} received in {over}", bytes(sent_bytes), bytes(received_bytes)));
     line(
         "probes",
-        format!("{} late, {} not sent, {} replies dropped", report.ticks_missed, report.send_errors, report.receive_drops),
+        format!(
+            "{}, of which {} not answered, {} late, {} not sent, {} replies dropped",
+            report.probes, report.probes_lost, report.ticks_missed, report.send_errors, report.receive_drops
+        ),
     );
     let mut devices: Vec<&DeviceReport> = report.devices.iter().collect();
     let rank = |device: &DeviceReport| ["down", "unknown", "up"].iter().position(|status| *status == device.status);

@@ -156,6 +156,13 @@ impl Routes {
         }
     }
 
+    /// The interface behind which an address of IPv4 itself stands, not some gateway on the way to it.
+    pub fn next_door<'a>(&'a self, asked: &'a Asked) -> Option<(&'a str, Ipv4Addr)> {
+        let IpAddr::V4(address) = asked.address else { return None };
+        let is_far = self.is_own(asked.address) || self.to(asked.address).is_none_or(|route| route.gateway.is_some());
+        self.interface(asked).filter(|name| *name != "lo" && !is_far).map(|name| (name, address))
+    }
+
     /// The gateway for everything else, as it is to be asked, if there is one behind the interface by which a target is
     /// reached: only then does its answer say that this way is open.
     pub fn gateway_beside(&self, asked: &Asked) -> Option<Asked> {
@@ -221,7 +228,8 @@ fn interfaces() -> HashMap<u32, String> {
     names.filter_map(|name| Some((interface_number(&name)?, name))).collect()
 }
 
-fn interface_number(interface: &str) -> Option<u32> {
+/// The number by which the kernel knows an interface.
+pub fn interface_number(interface: &str) -> Option<u32> {
     std::fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).ok()?.trim().parse().ok()
 }
 

@@ -3,6 +3,7 @@
 //! One task for all targets: waking up is what costs, not the packets. It never waits for the disk or the link.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use shared::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::arp::Arp;
 use crate::buffer::{CONFIRMATION_LIMIT_MS, gap_of};
 use crate::clock;
 use crate::degraded::Degraded;
@@ -61,6 +63,14 @@ const MINUTE_MS: u64 = 60_000;
 const IDENTITY_MS: u64 = 10_000;
 /// Least time between two words of one device's identity, in ms.
 const IDENTITY_EVERY_MS: u64 = 60_000;
+/// Everybody is asked who stands at a device's address once in so many looks at the neighbour table.
+const ASKED_EVERY_LOOKS: usize = 6;
+/// Most devices that are asked about in one look: the LAN has other things to carry.
+const ASKED_LIMIT: usize = 200;
+/// How long answers to that are waited for, in ms.
+const ANSWERS_MS: u64 = 500;
+/// Most boxes at one address that are told apart.
+const BOXES_LIMIT: usize = 4;
 /// A box that answers again after another did, within this time, contests the address, in ms.
 const CONTESTED_MS: u64 = 300_000;
 /// Transitions in an hour that take their probes along: a device that flaps all day must not fill the line with them.
@@ -83,6 +93,10 @@ const OFF_LINE_REPORT_MS: u64 = 900_000;
 /// What the watch tells beside entries.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
+    /// Probes that ended, each in its turn.
+    pub probes: u64,
+    /// Those of them that were not answered in time.
+    pub probes_lost: u64,
     /// Ticks that were skipped because we were late.
     pub ticks_missed: u64,
     /// Probes that couldn't be sent.
@@ -112,7 +126,7 @@ pub struct Ends {
     /// Where answers go.
     pub answers: mpsc::Sender<Answer>,
     /// Asks the link for a sign of the broker.
-    pub proofs: mpsc::Sender<()>,
+    pub proofs: watch::Sender<Uptime>,
     /// When that was sent which the broker has answered last.
     pub heard: watch::Receiver<Uptime>,
     /// Beats with each probe that ends, and while none is overdue.
@@ -145,6 +159,10 @@ struct Slot {
     /// The box that the kernel has found at its address, and the box before it with its end.
     mac: Option<Mac>,
     mac_before: Option<(Mac, Uptime)>,
+    /// When everybody was asked who stands at its address, and who has answered.
+    boxes: Option<(Uptime, Vec<Mac>)>,
+    /// When two boxes last answered for its address.
+    contested_at: Option<Uptime>,
     watched: Option<Watching>,
 }
 
@@ -205,6 +223,9 @@ struct Watch<P> {
     questions: Questions<P>,
     neighbours: Neighbours,
     neighbours_at: Uptime,
+    /// Where it is permitted.
+    arp: Option<Arp>,
+    looks: usize,
     /// What is left of [`FULL_EVIDENCE`], and since when.
     evidence_left: (u32, Uptime),
     backlog: VecDeque<(Body, Uptime)>,
@@ -249,6 +270,10 @@ impl<P: Prober> Watch<P> {
             questions,
             neighbours: Neighbours::default(),
             neighbours_at: now,
+            arp: Arp::open()
+                .inspect_err(|error| tracing::info!(%error, "boxes are told apart by the kernel's tables alone"))
+                .ok(),
+            looks: 0,
             evidence_left: (FULL_EVIDENCE, now),
             backlog: VecDeque::new(),
             tally: Tally::default(),
@@ -264,6 +289,7 @@ impl<P: Prober> Watch<P> {
         self.names.ask_due(now);
         if now.since(self.neighbours_at) >= IDENTITY_MS {
             self.look_around(now);
+            self.ask_who(now);
         }
         if self.ends.standing.has_changed().unwrap_or(false) {
             self.align_minute(now);
@@ -334,7 +360,7 @@ impl<P: Prober> Watch<P> {
             };
             if let Some(known) = known {
                 match known.address {
-                    Some(address) => slot.asked.address = address,
+                    Some(address) => slot.stands_at(address),
                     None if known.is_failing => {
                         slot.due = due;
                         slot.in_flight = Some(now);
@@ -532,24 +558,89 @@ impl<P: Prober> Watch<P> {
     fn look_around(&mut self, now: Uptime) {
         self.neighbours = Neighbours::read();
         self.neighbours_at = now;
-        for slot in &mut self.slots {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
             let interface = self.routes.interface(&slot.asked);
-            let found = self.neighbours.mac(slot.asked.address, interface).filter(|mac| slot.mac != Some(*mac));
-            let Some(mac) = found else { continue };
-            // What was found before anything answered may be left from the time before.
-            let is_early = slot.mac_before.is_some_and(|(_, until)| now.since(until) < IDENTITY_EVERY_MS);
-            if slot.heard.is_none() || is_early {
-                continue;
+            if let Some(mac) = self.neighbours.mac(slot.asked.address, interface) {
+                self.identify(index, mac, now);
             }
-            let is_contested = slot.mac_before.is_some_and(|(before, until)| before == mac && now.since(until) < CONTESTED_MS);
-            if let Some(before) = slot.mac {
-                tracing::warn!(device = %slot.planned.device, %before, %mac, is_contested, "another box answers at a device's address");
-                slot.mac_before = Some((before, now));
-            }
-            slot.mac = Some(mac);
-            let identity = Identity { device: slot.planned.device.clone(), mac, is_contested };
-            self.backlog.push_back((Body::Identity(identity), now));
         }
+    }
+
+    /// Asks everybody who stands at the addresses of some devices, of others the next time.
+    fn ask_who(&mut self, now: Uptime) {
+        self.looks = (self.looks + 1) % ASKED_EVERY_LOOKS;
+        let turn = (self.looks..self.slots.len()).step_by(ASKED_EVERY_LOOKS);
+        for index in turn.take(ASKED_LIMIT) {
+            self.ask_who_is(index, now);
+        }
+    }
+
+    fn ask_who_is(&mut self, index: usize, now: Uptime) {
+        let (Some(arp), slot) = (&mut self.arp, &mut self.slots[index]) else { return };
+        let Some((interface, address)) = self.routes.next_door(&slot.asked) else { return };
+        if slot.boxes.is_none() && arp.ask(interface, address).is_ok() {
+            slot.boxes = Some((now, Vec::new()));
+        }
+    }
+
+    /// Takes in who has answered for which address, and draws conclusions once all have had the time to.
+    fn hear_who(&mut self, now: Uptime) {
+        let Some(arp) = &self.arp else { return };
+        let slots = &mut self.slots;
+        arp.answers(|answer| {
+            for slot in slots.iter_mut().filter(|slot| slot.asked.address == answer.address) {
+                if let Some((_, boxes)) = &mut slot.boxes
+                    && boxes.len() < BOXES_LIMIT
+                    && !boxes.contains(&answer.mac)
+                {
+                    boxes.push(answer.mac);
+                }
+            }
+        });
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            let Some((_, boxes)) = slot.boxes.take_if(|(asked, _)| now.since(*asked) >= ANSWERS_MS) else { continue };
+            match boxes.as_slice() {
+                [] => {}
+                [mac] => self.identify(index, *mac, now),
+                [first, ..] => {
+                    let other = boxes.iter().find(|mac| slot.mac.is_some_and(|known| known != **mac)).unwrap_or(first);
+                    self.contest(index, *other, now);
+                }
+            }
+        }
+    }
+
+    /// A box was found at a device's address.
+    fn identify(&mut self, index: usize, mac: Mac, now: Uptime) {
+        let slot = &mut self.slots[index];
+        // What was found before anything answered may be left from the time before.
+        let is_early = slot.mac_before.is_some_and(|(_, until)| now.since(until) < IDENTITY_EVERY_MS);
+        let is_told = slot.contested_at.is_some_and(|at| now.since(at) < CONTESTED_MS);
+        if slot.mac == Some(mac) || slot.heard.is_none() || is_early || is_told {
+            return;
+        }
+        let is_contested = slot.mac_before.is_some_and(|(before, until)| before == mac && now.since(until) < CONTESTED_MS);
+        if let Some(before) = slot.mac {
+            tracing::warn!(device = %slot.planned.device, %before, %mac, is_contested, "another box answers at a device's address");
+            slot.mac_before = Some((before, now));
+        }
+        slot.mac = Some(mac);
+        let identity = Identity { device: slot.planned.device.clone(), mac, is_contested };
+        self.backlog.push_back((Body::Identity(identity), now));
+    }
+
+    /// Two boxes answer for a device's address. That is told once for as long as it lasts.
+    fn contest(&mut self, index: usize, mac: Mac, now: Uptime) {
+        let slot = &mut self.slots[index];
+        let lasts = slot.contested_at.replace(now).is_some_and(|at| now.since(at) < CONTESTED_MS);
+        if lasts || slot.heard.is_none() {
+            return;
+        }
+        tracing::warn!(device = %slot.planned.device, %mac, "two boxes answer for a device's address");
+        let identity = Identity { device: slot.planned.device.clone(), mac, is_contested: true };
+        self.backlog.push_back((Body::Identity(identity), now));
     }
 
     /// Tells what may be said of a device beside its status.
@@ -586,7 +677,7 @@ impl<P: Prober> Watch<P> {
         let has_cable = carrier != Some(false) || evidence.has_own_way;
         if finding == Finding::Agent && has_cable && self.ends.standing.borrow().is_connected {
             if self.witnesses.begin_asking_broker(since, now) {
-                let _ = self.ends.proofs.try_send(());
+                self.ends.proofs.send_replace(now);
             }
             evidence.is_broker_open = self.witnesses.is_broker_open(since, now);
             finding = judge(&evidence, onset, now);
@@ -649,6 +740,8 @@ impl<P: Prober> Watch<P> {
                 self.names.doubt(name, from);
             }
             self.ask_others(index, now);
+            // Another box may have taken its place: what it answers puts the kernel's table right.
+            self.ask_who_is(index, now);
         }
         let means = self.slots[index].monitor.silence(outcome, sent, &rule).and_then(|onset| self.weigh(index, onset, now));
         let means = means.filter(|means| *means != Status::Down || !self.may_stand_elsewhere(index, now));
@@ -659,8 +752,11 @@ impl<P: Prober> Watch<P> {
         }
         slot.summary.add(outcome);
         slot.watched.iter_mut().for_each(|watching| watching.summary.add(outcome));
-        if outcome == Outcome::SendError {
-            self.tally.send_errors += 1;
+        self.tally.probes += 1;
+        match outcome {
+            Outcome::Timeout | Outcome::Unreachable => self.tally.probes_lost += 1,
+            Outcome::SendError => self.tally.send_errors += 1,
+            Outcome::Reply { .. } | Outcome::NoAddress => {}
         }
         let change = slot.monitor.observe(outcome, sent, &rule, means);
         let after = if slot.monitor.next_after_ms(&rule) < rule.interval_ms {
@@ -776,6 +872,8 @@ impl<P: Prober> Watch<P> {
                     verdict: None,
                     mac: None,
                     mac_before: None,
+                    boxes: None,
+                    contested_at: None,
                     watched: None,
                 },
             };
@@ -869,6 +967,7 @@ impl<P: Prober> Watch<P> {
     /// Tells how far everything has been observed: no further than a sign that may yet become a change.
     fn tell(&mut self, now: Uptime) {
         self.told_at = now;
+        self.hear_who(now);
         self.hand_over();
         if !self.backlog.is_empty() {
             return;
@@ -1026,6 +1125,14 @@ impl Slot {
         }
     }
 
+    /// Its name points to that address: the box there need not be the one at another.
+    fn stands_at(&mut self, address: IpAddr) {
+        if self.asked.address != address {
+            self.asked.address = address;
+            (self.mac, self.mac_before, self.boxes) = (None, None, None);
+        }
+    }
+
     /// It has answered what was sent then.
     fn answered(&mut self, sent: Uptime) {
         self.heard = self.heard.max(Some(sent));
@@ -1094,7 +1201,7 @@ mod tests {
         let (tally, tally_out) = watch::channel(Tally::default());
         let (asks_in, asks) = mpsc::channel(10);
         let (answers, answers_out) = mpsc::channel(10);
-        let (proofs, proofs_out) = mpsc::channel(10);
+        let (proofs, proofs_out) = watch::channel(Uptime(0));
         let ends = Ends { plan, standing, entries, tally, asks, answers, proofs, heard, pulse: Pulse::default() };
         let others = (plan_in, standing_in, heard_in, entries_out, tally_out, asks_in, answers_out, proofs_out);
         (Watch::new(Arc::new(Silent), ends, clock::uptime()), others)
@@ -1162,6 +1269,28 @@ mod tests {
         assert_eq!(watch.slots[1].patience_ms(), 1_200);
         hear(&mut watch, Purpose::Target(1), at.plus(6_000), reply(100));
         assert_eq!(watch.slots[1].patience_ms(), 450);
+    }
+
+    #[tokio::test]
+    async fn a_round_has_as_many_probes_as_the_rule_says_and_one_miss_ends_it() {
+        let (mut watch, _others) = watch(1);
+        watch.slots[0].planned.rule = ProbeRule { packets: 3, ..ProbeRule::default() };
+        let mut after = |outcome| {
+            let sent = clock::uptime();
+            watch.schedule = Schedule::default();
+            hear(&mut watch, Purpose::Target(0), sent, outcome);
+            (watch.slots[0].left_in_round, watch.schedule.next().expect("it has a turn").since(sent))
+        };
+        let reply = Outcome::Reply { rtt_us: 300 };
+        // The first round began before there was a rule for it.
+        after(reply);
+        let left = [reply, reply, reply, reply].map(|outcome| {
+            let (left, pause_ms) = after(outcome);
+            assert!(left == 2 || pause_ms == u64::from(PACKET_PAUSE_MS), "{pause_ms} ms");
+            left
+        });
+        assert_eq!(left, [1, 0, 2, 1]);
+        assert_eq!(after(Outcome::Timeout).1, u64::from(ProbeRule::default().retry_ms));
     }
 
     #[tokio::test]

@@ -14,11 +14,11 @@ use crate::inventory::{Branch, Device, Inventory, Region};
 use crate::outage::Change;
 use crate::schedule::{Applicable, Schedule};
 
-/// Changes within [`FLAPPING_MS`] that make a device flapping unless the config says otherwise.
+/// Changes that make a device flapping unless the config says otherwise.
 const FLAPPING_BEGINS: usize = 3;
-/// Fewer changes than this within [`FLAPPING_MS`] end it.
+/// Fewer changes than this within the same time end it.
 const FLAPPING_ENDS: usize = 2;
-/// The time in which changes count towards flapping, in ms.
+/// The time in which changes count towards flapping unless the config says otherwise, in ms.
 const FLAPPING_MS: i64 = 300_000;
 /// How long a branch whose connection was lost may take to come back before it is silent, in ms.
 const LOST_GRACE_MS: i64 = 5_000;
@@ -81,8 +81,10 @@ pub struct DeviceState {
     flags: Flags,
     /// Another box answers at its address than before, and nobody has accepted it.
     is_changed: bool,
-    /// So many changes within [`FLAPPING_MS`] make it flapping.
+    /// So many changes make it flapping,
     flapping_begins: usize,
+    /// within this time, in ms.
+    flapping_ms: i64,
     /// The provider whose line it stands for, if it is one.
     pub uplink: Option<String>,
     /// Which of [`Fleet::groups`] it belongs to.
@@ -380,10 +382,11 @@ impl Fleet {
     }
 
     /// Tells each device what the config says of it: how many changes make it flapping, and whose line it stands for.
-    pub fn set_manners(&mut self, of: impl Fn(&Device) -> (u8, Option<String>)) {
+    pub fn set_manners(&mut self, of: impl Fn(&Device) -> (u8, u32, Option<String>)) {
         for device in &mut self.devices {
-            let (flapping, uplink) = of(&device.info);
-            (device.flapping_begins, device.uplink) = (usize::from(flapping), uplink);
+            let (changes, within_ms, uplink) = of(&device.info);
+            (device.flapping_begins, device.flapping_ms) = (usize::from(changes), within_ms.into());
+            device.uplink = uplink;
         }
     }
 
@@ -898,6 +901,7 @@ impl DeviceState {
             flags: Flags::default(),
             is_changed: false,
             flapping_begins: FLAPPING_BEGINS,
+            flapping_ms: FLAPPING_MS,
             uplink: None,
             group: 0,
             windows: Arc::default(),
@@ -917,11 +921,11 @@ impl DeviceState {
 
     /// The first moment after `now` at which one of its changes is too old to count towards flapping.
     fn flips_end(&self, now: Millis) -> Option<Millis> {
-        self.flips.iter().map(|at| at.plus(FLAPPING_MS)).filter(|end| *end > now).min()
+        self.flips.iter().map(|at| at.plus(self.flapping_ms)).filter(|end| *end > now).min()
     }
 
     fn view_at(&self, branch: &BranchState, now: Millis) -> View {
-        let recent = self.flips.iter().filter(|at| now.since(**at) < FLAPPING_MS).count();
+        let recent = self.flips.iter().filter(|at| now.since(**at) < self.flapping_ms).count();
         let needed = if self.view.is_flapping { FLAPPING_ENDS } else { self.flapping_begins };
         let is_flapping = recent >= needed;
         let in_maintenance = self.is_in_maintenance(now);
@@ -1387,7 +1391,7 @@ mod tests {
     #[test]
     fn a_branch_is_told_anew_when_a_providers_line_in_it_falls() {
         let mut fleet = heard();
-        fleet.set_manners(|device| (3, (device.id.as_str() == "a").then(|| "a provider".to_owned())));
+        fleet.set_manners(|device| (3, 300_000, (device.id.as_str() == "a").then(|| "a provider".to_owned())));
         let mut told = |device: usize, from: Status, to: Status, second: i64| {
             fleet.change(device, from, &change(to, second));
             fleet.observed(0, StreamId(1), 3, Some(at(second)), at(second));

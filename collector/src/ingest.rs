@@ -236,7 +236,8 @@ impl Ingest {
             fleet.set_inventory(&inventory, &numbers);
             fleet.set_manners(|device| {
                 let manner = rollout.manner_of(&device.id, &device.device_type);
-                (manner.flapping(), manner.uplink)
+                let (changes, within_ms) = manner.flapping();
+                (changes, within_ms, manner.uplink)
             });
             // A device that is new here, or stands at another address, may have been another box before.
             for at in 0..fleet.devices.len() {

@@ -463,6 +463,7 @@ mod tests {
             "loss",
             "latency",
             "flapping",
+            "flapping_within",
             "kind",
             "path",
             "status",

@@ -234,15 +234,19 @@ impl Net {
     /// Gives a branch another line to the world, the interface `name` with the address `172.31.line.2`. At its far end is
     /// `172.31.line.1`, and behind that every address of [`Self::OUTSIDE`].
     pub fn add_line(&self, b: u8, name: &str, line: u8) {
+        run("ip", &["netns", "add", &self.provider(b, line)], "");
+        self.furnish_line(b, name, line);
+    }
+
+    fn furnish_line(&self, b: u8, name: &str, line: u8) {
         let provider = self.provider(b, line);
-        run("ip", &["netns", "add", &provider], "");
         let links = format!(
             "link add {name} type veth peer name line netns {provider}\naddr add 172.31.{line}.2/24 dev {name}\nlink set {name} up\n"
         );
         run("ip", &["-n", &self.branch(b), "-batch", "-"], &links);
         let mut far = format!("link set lo up\naddr add 172.31.{line}.1/24 dev line\nlink set line up\n");
         for address in Self::OUTSIDE {
-            let _ = writeln!(far, "addr add {address}/32 dev lo");
+            let _ = writeln!(far, "addr replace {address}/32 dev lo");
         }
         run("ip", &["-n", &provider, "-batch", "-"], &far);
         // What leaves by this line's own address takes this line, and so does what asks for it by name.
@@ -267,6 +271,29 @@ impl Net {
         self.at_provider(b, line, "delete table inet cut")
     }
 
+    /// The modem of a line has lost its power: the agent's interface loses its carrier.
+    pub fn line_off(&self, b: u8, line: u8) -> Change {
+        Change::of(|| drop(run("ip", &["-n", &self.provider(b, line), "link", "set", "line", "down"], "")))
+    }
+
+    /// It has power again.
+    pub fn line_on(&self, b: u8, line: u8) -> Change {
+        Change::of(|| drop(run("ip", &["-n", &self.provider(b, line), "link", "set", "line", "up"], "")))
+    }
+
+    /// The modem of a line is unplugged: its interface is gone.
+    pub fn line_unplug(&self, b: u8, name: &str, line: u8) -> Change {
+        Change::of(|| {
+            run("ip", &["-n", &self.branch(b), "rule", "del", "lookup", &line.to_string()], "");
+            run("ip", &["-n", &self.branch(b), "link", "del", name], "");
+        })
+    }
+
+    /// It is plugged in again: the same name, and to the kernel another interface.
+    pub fn line_plug(&self, b: u8, name: &str, line: u8) -> Change {
+        Change::of(|| self.furnish_line(b, name, line))
+    }
+
     fn at_provider(&self, b: u8, line: u8, rules: &str) -> Change {
         Change::of(|| run("ip", &["netns", "exec", &self.provider(b, line), "nft", "-f", "-"], rules))
     }
@@ -277,6 +304,23 @@ impl Net {
             run("ip", &["-n", &self.lan(b), "link", "set", "lan", "address", mac], "");
             run("ip", &["-n", &self.branch(b), "neigh", "flush", "dev", "lan"], "");
         })
+    }
+
+    /// The same, and nobody tells the agent's kernel.
+    pub fn swap_boxes_quietly(&self, b: u8, mac: &str) -> Change {
+        Change::of(|| drop(run("ip", &["-n", &self.lan(b), "link", "set", "lan", "address", mac], "")))
+    }
+
+    /// Puts a second box with that MAC on a branch's LAN, which answers for the address of one of its devices as well.
+    pub fn add_twin(&self, b: u8, i: u8, mac: &str) {
+        let lan = self.lan(b);
+        let links = format!(
+            "link add twin link lan address {mac} type macvlan mode bridge\naddr add {}/32 dev twin\nlink set twin up\n",
+            self.address(b, i)
+        );
+        run("ip", &["-n", &lan, "-batch", "-"], &links);
+        // It answers for this address alone.
+        inside(&lan, || fs::write("/proc/sys/net/ipv4/conf/twin/arp_ignore", "1")).expect("root may set that");
     }
 
     /// Pulls the cable between a branch's agent and its devices: the agent's interface loses its carrier.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use ward_tests::estate::device_id;
@@ -99,6 +99,42 @@ fn a_dead_switch_a_dead_device_and_another_box_are_told_apart() {
         let device = world.api().device(&device_id(1, 2)).await.expect("the device");
         assert_eq!(device["flags"], json!([]), "{device}");
         world.surfaces_agree().await;
+    });
+}
+
+#[test]
+fn another_box_at_a_devices_address_or_beside_it_is_noticed_though_the_kernel_tells_nothing() {
+    let net = Net::new(1, 3);
+    net.at_the_centre(async || {
+        let world = World::start(&net, SILENT_AFTER).await;
+        for device in 0..3 {
+            is(&world, device, "up", None).await;
+        }
+        let has_identity = async |device: u8| {
+            let told = world.api().json(&format!("/api/v1/devices/{}/identity", device_id(1, device))).await?;
+            told["identities"].as_array().filter(|all| !all.is_empty()).cloned().context("no box is known yet")
+        };
+        for device in 0..3 {
+            eventually(Duration::from_secs(90), "each device's box is known", async || has_identity(device).await.map(drop))
+                .await;
+        }
+        net.add_twin(1, 1, "02:00:00:00:00:77");
+        eventually(Duration::from_secs(90), "two boxes at one address are noticed", async || {
+            let device = world.api().device(&device_id(1, 1)).await?;
+            ensure!(device["flags"] == json!(["identity_changed"]) && device["status"] == "up", "{device}");
+            let newest = &has_identity(1).await?[0];
+            ensure!(newest["is_contested"] == true && newest["mac"] == "02:00:00:00:00:77", "{newest}");
+            Ok(())
+        })
+        .await;
+        net.swap_boxes_quietly(1, "02:00:00:00:00:99");
+        eventually(SOON, "another box is noticed with the first miss", async || {
+            let device = world.api().device(&device_id(1, 2)).await?;
+            ensure!(device["flags"] == json!(["identity_changed"]) && device["status"] == "up", "{device}");
+            Ok(())
+        })
+        .await;
+        world.only_these_had_outages(&[]).await;
     });
 }
 

@@ -62,6 +62,27 @@ fn devices_that_are_all_silent_are_down_as_long_as_the_centre_can_be_reached() {
 }
 
 #[test]
+fn a_dead_switch_takes_no_agent_for_isolated_whose_broker_answers() {
+    const MANY: u8 = 20;
+    let net = Net::new(1, MANY);
+    net.at_the_centre(async || {
+        // As in an estate: they are asked over two seconds, and so are their silences told.
+        let usual = ward_tests::program::Probe { interval_ms: 2_000, timeout_ms: 450, ..crate::world::PROBE };
+        let world = World::start_with(&net, SILENT_AFTER, |collector| collector.probe = usual, |_| {}).await;
+        let began_ms = now_ms();
+        (0..MANY).for_each(|i| {
+            net.silence(1, i);
+        });
+        are(&world, "down", None, 0..MANY).await;
+        for i in 0..MANY {
+            let history = world.api().history(&device_id(1, i), began_ms, now_ms()).await.expect("a history");
+            let intervals = history["intervals"].as_array().expect("a history has intervals");
+            assert!(intervals.iter().all(|interval| interval["status"] != "unknown"), "{history}");
+        }
+    });
+}
+
+#[test]
 fn an_agent_that_nobody_answers_any_more_knows_nothing_of_its_devices() {
     let net = Net::new(1, DEVICES);
     net.at_the_centre(async || {

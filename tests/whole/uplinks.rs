@@ -33,23 +33,56 @@ async fn lost_ms(world: &World<'_>, device: &str, from_ms: i64) -> (i64, i64) {
     (ms("down_ms"), ms("up_ms"))
 }
 
+/// A branch with the lines `fibre` of Silknet, asked by its name, and `lte` of Magti, asked from its address.
+async fn two_lines(net: &Net) -> World<'_> {
+    net.add_line(1, "fibre", 1);
+    net.add_line(1, "lte", 2);
+    let mut estate = ward_tests::Estate::of(net);
+    for (i, address) in (0..).zip(Net::OUTSIDE) {
+        let (device, branch, device_type) = (device_id(1, DEVICES + i), "b1".to_owned(), "uplink".to_owned());
+        estate.rows.push(Row { device, branch, device_type, ip: address.into() });
+    }
+    let tables = "[probe.device.b1-d02]\nuplink = \"Silknet\"\ninterface = \"fibre\"\n\
+                  [probe.device.b1-d03]\nuplink = \"Magti\"\nsource = \"172.31.2.2\"\n";
+    let change = |collector: &mut ward_tests::collector::CollectorSettings| {
+        (collector.tables, collector.estate) = (tables.to_owned(), estate);
+    };
+    World::start_with(net, SILENT_AFTER, change, |_| {}).await
+}
+
+#[test]
+fn a_line_whose_modem_has_no_power_is_down_and_one_that_is_plugged_in_again_is_up() {
+    let net = Net::new(1, DEVICES);
+    net.at_the_centre(async || {
+        let world = two_lines(&net).await;
+        lines(&world, json!([["Silknet", "up", true, false], ["Magti", "up", false, true]])).await;
+        let began = net.line_off(1, 1);
+        lines(&world, json!([["Silknet", "down", false, false], ["Magti", "up", true, true]])).await;
+        lasting(Duration::from_secs(4)).await;
+        let ended = net.line_on(1, 1);
+        // Its routes went with the carrier.
+        net.line_unplug(1, "fibre", 1);
+        net.line_plug(1, "fibre", 1);
+        lines(&world, json!([["Silknet", "up", true, false], ["Magti", "up", false, true]])).await;
+        world.has_one_outage("b1-d02", &Fault { began, ended }).await;
+        net.line_unplug(1, "fibre", 1);
+        lasting(Duration::from_secs(4)).await;
+        assert_ne!(world.api().status("b1-d02").await.expect("the device"), "up");
+        net.line_plug(1, "fibre", 1);
+        lines(&world, json!([["Silknet", "up", true, false], ["Magti", "up", false, true]])).await;
+        // Nobody else had anything to do with it.
+        world.only_these_had_outages(&["b1-d02"]).await;
+        for device in ["b1-d00", "b1-d01", "b1-d03"] {
+            assert_eq!(world.api().status(device).await.expect("the device"), "up", "{device}");
+        }
+    });
+}
+
 #[test]
 fn each_providers_line_is_probed_by_its_own_way_and_its_minutes_are_counted() {
     let net = Net::new(1, DEVICES);
     net.at_the_centre(async || {
-        net.add_line(1, "fibre", 1);
-        net.add_line(1, "lte", 2);
-        let mut estate = ward_tests::Estate::of(&net);
-        for (i, address) in (0..).zip(Net::OUTSIDE) {
-            let (device, branch, device_type) = (device_id(1, DEVICES + i), "b1".to_owned(), "uplink".to_owned());
-            estate.rows.push(Row { device, branch, device_type, ip: address.into() });
-        }
-        let tables = "[probe.device.b1-d02]\nuplink = \"Silknet\"\ninterface = \"fibre\"\n\
-                      [probe.device.b1-d03]\nuplink = \"Magti\"\nsource = \"172.31.2.2\"\n";
-        let change = |collector: &mut ward_tests::collector::CollectorSettings| {
-            (collector.tables, collector.estate) = (tables.to_owned(), estate);
-        };
-        let world = World::start_with(&net, SILENT_AFTER, change, |_| {}).await;
+        let world = two_lines(&net).await;
         let from_ms = ward_tests::now_ms();
         lines(&world, json!([["Silknet", "up", true, false], ["Magti", "up", false, true]])).await;
 

@@ -131,13 +131,16 @@ pub struct IdentityRow {
 /// Adds what was found at a device's address, if it is anything new; whether another box answers there now than before.
 pub fn add_identity(db: &Connection, row: &IdentityRow) -> Result<bool, StoreError> {
     let (mac, ip) = (row.mac.to_string(), row.ip.to_string());
-    let before: Option<String> = db
-        .prepare_cached(
-            "select mac from identity where device = ?1 and ip = ?2 order by at_ms desc, stream desc, seq desc limit 1",
-        )?
-        .query_row(params![row.device, ip], |row| row.get(0))
-        .optional()?;
-    if before.as_ref() == Some(&mac) && !row.is_contested {
+    let newest = |which: &str| -> Result<Option<String>, StoreError> {
+        let sql = format!(
+            "select mac from identity where device = ?1 and ip = ?2 {which} order by at_ms desc, stream desc, seq desc limit 1"
+        );
+        Ok(db.prepare_cached(&sql)?.query_row(params![row.device, ip], |row| row.get(0)).optional()?)
+    };
+    // Of two that answer by turns or together neither has taken the other's place.
+    let before = newest("and is_contested = 0")?;
+    let is_known = before.as_ref() == Some(&mac) || newest("")?.as_ref() == Some(&mac);
+    if is_known && !row.is_contested {
         return Ok(false);
     }
     let seq = i64::try_from(row.seq).unwrap_or(i64::MAX);

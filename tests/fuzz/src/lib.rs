@@ -19,11 +19,12 @@ use shared::{Ack, Heartbeat, Presence};
 pub type Target = fn(&[u8]);
 
 /// All targets with their names.
-pub const TARGETS: [(&str, Target); 28] = [
+pub const TARGETS: [(&str, Target); 29] = [
     ("ack", payload::round_trip::<Ack>),
     ("agent-settings", files::agent_settings),
     ("answer", payload::round_trip::<Answer>),
     ("application", payload::round_trip::<Application>),
+    ("arp", packet::arp),
     ("ask", payload::round_trip::<Ask>),
     ("batch", payload::batch),
     ("collector-settings", files::collector_settings),

@@ -2,7 +2,7 @@
 
 use ward_agent::echo::{Form, SocketKind, Word};
 use ward_agent::surroundings::{Neighbours, Routes};
-use ward_agent::{dial, echo as icmp, netlink as kernel};
+use ward_agent::{arp as ethernet, dial, echo as icmp, netlink as kernel};
 
 use crate::memory::bounded;
 
@@ -20,6 +20,12 @@ pub fn dns(bytes: &[u8]) {
         && let Some(asked) = dial::question(7, name)
     {
         assert_eq!(dial::judge(&asked, &asked), None, "a question is no answer");
+    }
+}
+
+pub fn arp(bytes: &[u8]) {
+    if let Some(answer) = bounded(bytes.len(), 1, FIXED, || ethernet::parse(bytes)) {
+        assert_ne!(answer.mac, shared::Mac([0; 6]), "nobody answers as nobody");
     }
 }
 

@@ -42,11 +42,12 @@ fn samples() -> Vec<Vec<u8>> {
         "collector.bank.example:8884/0123-4567-89AB-CDEF-GHJK-MNPQ-RSTV-WXYZ-0123-4567-89AB-CDEF-GHJK-MNPQ",
     ];
     samples.extend(texts.map(|text| text.as_bytes().to_vec()));
-    // An echo reply as a raw socket shows it, one of IPv6, and a neighbour as the kernel tells it.
+    // An echo reply as a raw socket shows it, one of IPv6, a neighbour as the kernel tells it, and an answer of ARP.
     samples.push([&[0x45; 20][..], &[0, 0, 0, 0, 7, 7, 0, 1], &[9; 56]].concat());
     samples.push([&[129, 0, 0, 0, 7, 7, 0, 1][..], &[9; 56]].concat());
     let head = [52, 0, 0, 0, 28, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 1];
     samples.push([&head[..], &[8, 0, 1, 0, 10, 0, 0, 7], &[10, 0, 2, 0, 2, 0, 0, 0, 0, 7, 0, 0], &[4, 0, 9, 0]].concat());
+    samples.push([&[0, 1, 8, 0, 6, 4, 0, 2][..], &[2; 6], &[10, 0, 0, 7], &[4; 6], &[10, 0, 0, 1]].concat());
     samples
 }
 
