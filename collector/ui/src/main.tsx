@@ -1,6 +1,6 @@
 /** The page: the frame around the views, and the keys that work in all of them. */
 import { type ComponentType, render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { Head, LostBanner, Notices, toggleWall } from "./parts/Head";
 import { VIEWS, viewPath } from "./route";
 import { go, linkState, route, setParam, start, wall } from "./state";
@@ -24,12 +24,20 @@ const LATER: Record<string, () => Promise<{ default: ComponentType<{ id: string 
 
 function Page() {
   const at = route.value;
+  const content = useRef<HTMLElement>(null);
+  const place = `${at.view} ${"id" in at ? at.id : ""}`;
+  const before = useRef(place);
+  // Whoever uses keys or a screen reader goes on where the new view begins.
+  useEffect(() => {
+    if (before.current !== place) content.current?.focus({ preventScroll: true });
+    before.current = place;
+  }, [place]);
   return (
     <div class={`page view-${at.view} ${wall.value ? "wall" : ""}`}>
       <Head />
       <LostBanner />
       <Notices />
-      <main id="content" tabIndex={-1} aria-busy={linkState.value === "connecting"}>
+      <main ref={content} id="content" tabIndex={-1} aria-busy={linkState.value === "connecting"}>
         {at.view === "monitor" ? <Monitor /> : <Later name={at.view} id={"id" in at ? at.id : ""} />}
       </main>
     </div>
@@ -50,7 +58,7 @@ function Later({ name, id }: { name: string; id: string }) {
       isGone = true;
     };
   }, [name]);
-  if (failed) return <p class="none" role="alert">{failed} <button type="button" class="choice" onClick={() => location.reload()}>{t().refresh}</button></p>;
+  if (failed) return <p class="none" role="alert">{t().viewFailed} <span lang="en">{failed}</span> <button type="button" class="choice" onClick={() => location.reload()}>{t().refresh}</button></p>;
   if (loaded?.name !== name) return null;
   const { View } = loaded;
   return <View key={id} id={id} />;

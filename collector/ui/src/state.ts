@@ -1,9 +1,9 @@
 /** What the page knows and what somebody chose, as signals: views read them and are drawn anew when they change. */
 import { batch, computed, effect, signal } from "@preact/signals";
-import type { Me, Message, Watched } from "./api/types";
-import { whoAmI } from "./api/ask";
+import type { Message, Watched } from "./api/types";
+import { me, whoAmI } from "./api/ask";
 import { Board, type Effect, GLOW_MS } from "./feed/board";
-import { Clock } from "./feed/clock";
+import { Clock, type Reading, elapsed } from "./feed/clock";
 import { type Filters, NO_FILTERS, filtersFrom, writeFilters } from "./feed/filters";
 import { type Right, mayDo } from "./feed/rights";
 import { Link, type Listener, type Reason } from "./feed/link";
@@ -15,6 +15,7 @@ const TICK_MS = 1_000;
 /** Browsers limit how often the address may be rewritten; typing would reach that limit. */
 const ADDRESS_DELAY_MS = 250;
 
+export { me };
 export const board = new Board();
 const clock = new Clock();
 
@@ -29,7 +30,6 @@ export const shownAge = signal(0);
 export const route = signal<Route>(parseRoute(location.pathname, location.search));
 export const filters = signal<Filters>(filtersFrom(route.value.params));
 export const wall = signal(false);
-export const me = signal<Me | null>(null);
 /** The newest word of a watched device, and the server's refusals: for whoever watches. */
 export const watched = signal<{ devices: Watched[]; now: number } | null>(null);
 export const refusal = signal<{ detail: string } | null>(null);
@@ -40,8 +40,8 @@ export const show = computed<Show>(() => {
   return named === "regions" || named === "table" ? named : "grid";
 });
 
-/** Local reading at the last message: how old the picture is. */
-let shownAt: number | null = null;
+/** Local readings at the last message: how old the picture is. */
+let shownAt: Reading | null = null;
 let frame: number | null = null;
 let glowTimer: ReturnType<typeof setTimeout> | null = null;
 
@@ -51,14 +51,17 @@ const listener: Listener = {
     const outcome = board.apply(message);
     if (outcome.effect === "gap" || outcome.effect === "closing") return outcome;
     // Until this connection's snapshot has come, the picture is still the one from before it was lost.
-    if (linkState.value === "live" || message.type === "snapshot") shownAt = local;
+    if (linkState.value === "live" || message.type === "snapshot") shownAt = { local, wall: Date.now() };
     if (outcome.effect === "shown") askFrame();
+    if (message.type === "snapshot") noteVersion();
     if (message.type === "watched") watched.value = { devices: message.devices, now: message.now };
     if (message.type === "problem") refusal.value = { detail: String(message.detail) };
     return outcome;
   },
   known: () => (board.epoch === null ? null : `${board.epoch}.${board.seq}`),
   live() {
+    // Whoever is signed in may be somebody else since, or may see other things.
+    if (linkState.value === "lost" || me.value === null) learnWho();
     linkState.value = "live";
     lostReason.value = "";
     tick();
@@ -68,11 +71,38 @@ const listener: Listener = {
     lostReason.value = reason;
     tick();
   },
-  refused() {
-    void whoAmI().catch(() => null);
-  },
+  refused: learnWho,
 };
+
+/** Leaves for the login where nobody is signed in any more. */
+function learnWho(): void {
+  void whoAmI().catch(() => null);
+}
+
 const link = new Link(listener);
+
+/** The collector's version when the page came from it. */
+let version: string | null = null;
+/** The page is that of a collector that is gone. */
+let isOutdated = false;
+const WALL_KEY = "ward.wall";
+
+function noteVersion(): void {
+  version ??= board.about?.version ?? null;
+  isOutdated = version !== null && board.about?.version !== version;
+}
+
+/** Comes anew from a newer collector, but never while somebody fills in a form or reads what they have asked for. */
+function renew(): void {
+  if (!isOutdated || linkState.value !== "live") return;
+  const { activeElement } = document;
+  const isTyping = activeElement instanceof HTMLInputElement || activeElement instanceof HTMLSelectElement || activeElement instanceof HTMLTextAreaElement;
+  if (isTyping || document.querySelector(".editor, .import[open], .settings[open], .probe-results, .secret") !== null) return;
+  // A browser leaves its full screen for that; the wall's own look stays.
+  if (wall.value) sessionStorage.setItem(WALL_KEY, "1");
+  flushAddress();
+  location.reload();
+}
 
 /** Whether whoever is signed in may change such things. */
 export function may(right: Right): boolean {
@@ -85,14 +115,14 @@ export function say(message: object): boolean {
 
 /** To the second: what ticks is drawn once a second, however often there are changes. */
 function serverNow(): number | null {
-  const at = clock.now(linkState.value === "live" ? performance.now() : (shownAt ?? performance.now()));
+  const at = clock.now(linkState.value === "live" ? performance.now() : (shownAt?.local ?? performance.now()));
   return at === null ? null : Math.floor(at / TICK_MS) * TICK_MS;
 }
 
 function tick(): void {
   batch(() => {
     now.value = serverNow();
-    shownAge.value = linkState.value === "lost" && shownAt !== null ? performance.now() - shownAt : 0;
+    shownAge.value = linkState.value === "lost" && shownAt !== null ? elapsed(shownAt, { local: performance.now(), wall: Date.now() }) : 0;
   });
 }
 
@@ -120,6 +150,12 @@ function endGlow(): void {
   if (at !== null && board.endGlow(at)) askFrame();
   else if (board.recoveries.size > 0) glowTimer = setTimeout(endGlow, GLOW_MS / 10);
 }
+
+/** Changes when devices or branches come, go, move or are renamed, and not with each change of a device. */
+export const structure = computed(() => {
+  void drawn.value;
+  return board.structure;
+});
 
 /** The minute in which failures are sorted into new and old: a list must not be made anew each second for that. */
 const minute = computed(() => Math.floor((now.value ?? 0) / 60_000));
@@ -206,11 +242,13 @@ function queryText(params: URLSearchParams): string {
 /** Links within the page don't load it anew. With a key held they open elsewhere, as links do. */
 function followLink(event: MouseEvent): void {
   if (event.defaultPrevented || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
-  const anchor = event.target instanceof Element ? event.target.closest("a") : null;
-  if (!anchor || anchor.target || anchor.hasAttribute("download") || anchor.origin !== location.origin) return;
-  if (anchor.dataset["outside"] !== undefined || anchor.hash) return;
+  const anchor = event.target instanceof Element ? event.target.closest("a[href]") : null;
+  if (!anchor || ["target", "download", "data-outside"].some((name) => anchor.hasAttribute(name))) return;
+  // A drawing's links know their address as text only.
+  const { origin, pathname, search, hash } = new URL(anchor.getAttribute("href") ?? "", location.href);
+  if (origin !== location.origin || hash) return;
   event.preventDefault();
-  go(anchor.pathname + anchor.search);
+  go(pathname + search);
 }
 
 // ---- the start ----
@@ -218,16 +256,36 @@ function followLink(event: MouseEvent): void {
 /** Once a second at most: a browser tells its window of it. */
 const title = computed(() => {
   void now.value;
-  return linkState.value === "live" ? t().titleDown(board.counts.down) : t().titleLost(t().link[linkState.value]);
+  const about = subject();
+  return linkState.value === "live" ? t().titleDown(board.counts.down, about) : t().titleLost(t().link[linkState.value], about);
 });
+
+/** What the view is about: tabs and a browser's history are told apart by it. */
+function subject(): string {
+  const at = route.value;
+  switch (at.view) {
+    case "monitor":
+      return "";
+    case "device":
+      return board.devices.get(at.id)?.name ?? at.id;
+    case "branch":
+      return t().branchName(board.places.get(at.id)?.branch.name ?? at.id);
+    default:
+      return t().views[at.view];
+  }
+}
 
 export function start(): void {
   link.connect();
   setInterval(() => {
     link.watch();
     tick();
+    renew();
   }, TICK_MS);
+  if (sessionStorage.getItem(WALL_KEY) !== null) wall.value = true;
+  sessionStorage.removeItem(WALL_KEY);
   addEventListener("online", () => link.retryNow());
+  addEventListener("offline", () => link.offline());
   addEventListener("popstate", followAddress);
   addEventListener("click", followLink);
   document.addEventListener("visibilitychange", () => {
@@ -237,7 +295,7 @@ export function start(): void {
   document.addEventListener("fullscreenchange", () => (wall.value = document.fullscreenElement !== null));
   // Long after the first picture.
   setTimeout(() => checkZones(now.peek() ?? Date.now()), 5_000);
-  void whoAmI().then((known) => (me.value = known)).catch(() => null);
+  learnWho();
   effect(() => {
     document.documentElement.lang = language.value;
     store("ward.language", language.value);

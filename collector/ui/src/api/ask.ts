@@ -1,5 +1,9 @@
 /** Questions to the collector. One question is asked once at a time: whoever asks it meanwhile waits for the same answer. */
+import { signal } from "@preact/signals";
 import type { Me } from "./types";
+
+/** Who is signed in, as of the newest word on it. */
+export const me = signal<Me | null>(null);
 
 /** What the collector says is wrong. */
 export class Refused extends Error {
@@ -11,7 +15,6 @@ export class Refused extends Error {
 }
 
 const asked = new Map<string, Promise<unknown>>();
-let csrf: string | null = null;
 
 /** Reads something. Leaves for the login where nobody is signed in any more. */
 export function ask<T>(path: string): Promise<T> {
@@ -24,7 +27,20 @@ export function ask<T>(path: string): Promise<T> {
 
 /** Changes something. */
 export async function tell<T>(method: "POST" | "PATCH" | "DELETE", path: string, body?: object | string): Promise<T> {
-  if (csrf === null) await whoAmI().catch(() => null);
+  if (me.peek() === null) await whoAmI().catch(() => null);
+  const csrf = me.peek()?.csrf ?? null;
+  try {
+    return await change<T>(method, path, body, csrf);
+  } catch (error) {
+    if (!(error instanceof Refused) || error.status !== 403) throw error;
+    // Somebody has signed in anew in another tab: what this one shows for itself is then that of a session that is over.
+    const known = await whoAmI().catch(() => null);
+    if (known === null || known.csrf === csrf) throw error;
+    return change<T>(method, path, body, known.csrf);
+  }
+}
+
+function change<T>(method: string, path: string, body: object | string | undefined, csrf: string | null): Promise<T> {
   const headers: Record<string, string> = csrf === null ? {} : { "x-csrf-token": csrf };
   if (body === undefined) return request<T>(path, { method, headers });
   headers["content-type"] = typeof body === "string" ? "text/csv" : "application/json";
@@ -33,7 +49,7 @@ export async function tell<T>(method: "POST" | "PATCH" | "DELETE", path: string,
 
 export async function whoAmI(): Promise<Me> {
   const known = await ask<Me>("/api/v1/me");
-  csrf = known.csrf;
+  me.value = known;
   return known;
 }
 

@@ -1,5 +1,5 @@
 /** What the collector says, by its own description (`npm run types`). */
-import type { components } from "./schema";
+import type { components, paths } from "./schema";
 
 type Schemas = components["schemas"];
 
@@ -18,7 +18,7 @@ export type Point = Schemas["Point"];
 export type Gap = Schemas["Gap"];
 export type Transition = Schemas["Transition"];
 export type Evidence = NonNullable<Transition["evidence"]>;
-export type Cut = { from_ms: number; to_ms: number; verdict: Verdict; reason: string };
+export type Cut = Answered<"/api/v1/branches/{id}/cuts">["cuts"][number];
 
 export type Me = Schemas["Me"];
 export type Role = Me["role"];
@@ -28,30 +28,11 @@ export type Change = Schemas["Change"];
 export type Imported = Schemas["Imported"];
 export type Window = Schemas["Window"];
 
-export interface History {
-  device_id: string;
-  from_ms: number;
-  to_ms: number;
-  step_ms: number;
-  count: number;
-  source: string;
-  intervals: Interval[];
-  outages: Outage[];
-  points: Point[];
-}
-
+type Answered<P extends keyof paths> = paths[P] extends { get: { responses: { 200: { content: { "application/json": infer T } } } } } ? T : never;
+export type History = Answered<"/api/v1/devices/{id}/history">;
 export type AvailabilityRow = Schemas["Availability"];
-
-export interface Availability {
-  from_ms: number;
-  to_ms: number;
-  counted_to_ms: number;
-  time_zone: string;
-  state: "final" | "provisional";
-  total: number;
-  next_cursor: string | null;
-  rows: AvailabilityRow[];
-}
+export type Availability = Answered<"/api/v1/availability">;
+export type Transitions = Answered<"/api/v1/devices/{id}/transitions">;
 
 /** How a watched device has answered in the last seconds. */
 export interface Watched {

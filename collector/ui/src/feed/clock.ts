@@ -29,6 +29,17 @@ export class Clock {
   }
 }
 
+/** A moment by both clocks of a browser. */
+export interface Reading {
+  local: number;
+  wall: number;
+}
+
+/** The monotonic clock may stand still while a laptop sleeps, and the wall clock may be set back: the larger is nearer. */
+export function elapsed(from: Reading, to: Reading): number {
+  return Math.max(to.local - from.local, to.wall - from.wall);
+}
+
 /** Time to wait before the n-th retry (from 0); `random` is in [0, 1). Pages must not return in step. */
 export function retryDelay(attempt: number, random: number): number {
   const limit = Math.min(RETRY_LIMIT_MS, RETRY_FIRST_MS * 2 ** Math.min(attempt, 10));

@@ -36,7 +36,7 @@ afterEach(() => {
 });
 
 /** A link with its board, looked at once a second; `said` is what became of it. */
-function linked(): { said: string[]; newest: () => Socket; hear: (message: object) => void } {
+function linked(): { said: string[]; link: Link; newest: () => Socket; hear: (message: object) => void } {
   const board = new Board();
   const said: string[] = [];
   const link = new Link({
@@ -49,7 +49,7 @@ function linked(): { said: string[]; newest: () => Socket; hear: (message: objec
   link.connect();
   setInterval(() => link.watch(), 1_000);
   const newest = () => sockets.at(-1) as Socket;
-  return { said, newest, hear: (message) => newest().onmessage({ data: JSON.stringify(message) }) };
+  return { said, link, newest, hear: (message) => newest().onmessage({ data: JSON.stringify(message) }) };
 }
 
 function after(ms: number): void {
@@ -129,4 +129,16 @@ test("where something was missed nothing is resumed, but a new snapshot asked fo
   newest().onclose();
   after(4_000);
   expect(newest().path).toBe("/ws/updates?resume=e.3");
+});
+
+test("a network that is gone is a connection lost at once, and one that is back is tried at once", () => {
+  const { said, link, newest, hear } = linked();
+  newest().onopen();
+  hear(snapshot(1, ["a up"]));
+  link.offline();
+  expect(said).toEqual(["live", "lost"]);
+  link.offline();
+  expect(said).toEqual(["live", "lost"]);
+  link.retryNow();
+  expect([sockets.length, newest().path]).toEqual([2, "/ws/updates?resume=e.1"]);
 });

@@ -75,6 +75,11 @@ export class Link {
     this.connect();
   }
 
+  /** The network is gone: what is connected is dead, long before its silence would tell. */
+  offline(): void {
+    if (this.#retry === null) this.#lose("");
+  }
+
   /** Says something to the server; false while there is nobody to say it to. */
   say(message: object): boolean {
     if (this.#liveSince === null || this.#socket?.readyState !== WebSocket.OPEN) return false;

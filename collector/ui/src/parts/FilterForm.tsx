@@ -1,18 +1,12 @@
 /** Search and filters: region, then branch, then type, then status. They stand in the address. */
 import type { Choice } from "../feed/filters";
 import { filterChoices, isUnfiltered, prepareSearch } from "../feed/filters";
-import { board, clearFilters, drawn, filters, setFilters } from "../state";
-import { computed } from "@preact/signals";
+import { board, clearFilters, filters, setFilters, structure } from "../state";
 import { useMemo } from "preact/hooks";
 import { regionWords, t, typeWords } from "../words";
 
-/** The menus change with the estate and the region, not with each change of a device. */
-const structure = computed(() => {
-  void drawn.value;
-  return board.structure;
-});
-
 export function FilterForm({ of = "devices" }: { of?: "devices" | "branches" | "agents" }) {
+  // The menus change with the estate and the region.
   void structure.value;
   const chosen = filters.value;
   const menus = filterChoices(board, chosen);

@@ -1,7 +1,7 @@
 /** What stands above each view: counts, views, the connection, settings. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { tell } from "../api/ask";
-import { refusalWords } from "../words/refusal";
+import { Problem } from "./bits";
 import { VIEWS, viewPath } from "../route";
 import { board, drawn, filters, go, lostReason, linkState, may, me, monitorPath, now, route, setFilters, shownAge, wall } from "../state";
 import { LANGUAGE_NAMES, type Language, duration, format, language, t, theme, zone } from "../words";
@@ -92,7 +92,7 @@ export function LostBanner() {
   if (linkState.value !== "lost") return null;
   const reason = lostReason.value;
   const words = { "": "", missed: t().linkMissed, unreadable: t().linkUnreadable };
-  const why = typeof reason === "object" ? reason.said : words[reason];
+  const why = typeof reason === "object" ? <span lang="en">{reason.said}</span> : words[reason];
   const at = now.value;
   return (
     <p class="lost" data-testid="lost">
@@ -154,12 +154,12 @@ function Settings() {
 /** Whoever changes it signs in anew: all of their sessions end. */
 function OwnPassword() {
   const words = t();
-  const [problem, setProblem] = useState("");
+  const [problem, setProblem] = useState<unknown>(null);
   const send = (event: SubmitEvent) => {
     event.preventDefault();
     const { current, password } = Object.fromEntries(new FormData(event.currentTarget as HTMLFormElement));
-    setProblem("");
-    void tell("POST", "/api/v1/me/password", { current, password }).then(() => location.assign("/login")).catch((error: unknown) => setProblem(refusalWords(error)));
+    setProblem(null);
+    void tell("POST", "/api/v1/me/password", { current, password }).then(() => location.assign("/login")).catch(setProblem);
   };
   return (
     <details>
@@ -169,7 +169,7 @@ function OwnPassword() {
         <label><span>{words.password}</span><input name="password" type="password" required autocomplete="new-password" /></label>
         <button class="choice">{words.save}</button>
       </form>
-      {problem && <p class="problem" role="alert">{problem}</p>}
+      {problem !== null && <Problem error={problem} />}
     </details>
   );
 }

@@ -34,7 +34,7 @@ export function Live({ id, branch }: { id: string; branch: Branch | undefined })
     <section class="panel" aria-label={t().live}>
       <div class="section-head">
         <h2>{t().live}</h2>
-        <span class="live-words">{liveWords(quality, branch, at)}</span>
+        <span class="live-words">{quality.problem === "" ? liveWords(quality, branch, at) : <>{t().liveRefused} <span lang="en">{quality.problem}</span></>}</span>
       </div>
       <LiveLine quality={quality} at={at} />
     </section>
@@ -43,7 +43,6 @@ export function Live({ id, branch }: { id: string; branch: Branch | undefined })
 
 function liveWords(quality: LiveQuality, branch: Branch | undefined, at: number): string {
   const words = t();
-  if (quality.problem !== "") return words.liveRefused(quality.problem);
   const { rtt_ms, sent, lost, silent_ms } = quality.recent(at);
   if (sent > 0) return words.liveWords(rtt_ms === null ? null : figure(rtt_ms), lost, sent, LIVE_RECENT_MS / 1000);
   if (branch?.contact !== "connected") return words.liveDeaf;

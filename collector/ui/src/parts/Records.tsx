@@ -3,15 +3,15 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { Refused } from "../api/ask";
 import { t } from "../words";
-import { refusalWords } from "../words/refusal";
+import { Problem } from "./bits";
 import type { Answer } from "./useAnswer";
 
 /** Shows an answer or why there is none. */
 export function Answered<T>({ answer, children }: { answer: Answer<T>; children: (value: T) => ComponentChildren }) {
   const { value, error, isLoading } = answer;
   if (error) {
-    const words = error instanceof Refused && [403, 404].includes(error.status) ? refusalWords(error) : t().listFailed(error.message);
-    return <p class="problem" role="alert">{words}</p>;
+    const isRefused = error instanceof Refused && [403, 404].includes(error.status);
+    return isRefused ? <Problem error={error} /> : <Problem what={t().listFailed} error={error} />;
   }
   if (value === null) return isLoading ? <p class="none" role="status">{t().readingList}</p> : null;
   return <>{children(value)}</>;
@@ -37,7 +37,7 @@ export function useChange(after: () => void = () => undefined): Change {
       after();
       return true;
     } catch (error) {
-      setSaid(<p class="problem" role="alert">{refusalWords(error)}</p>);
+      setSaid(<Problem error={error} />);
       return false;
     } finally {
       setBusy(false);

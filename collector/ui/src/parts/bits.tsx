@@ -2,8 +2,9 @@
 import type { ComponentChildren } from "preact";
 import type { Branch, Device } from "../api/types";
 import { type Counts, statusOf } from "../feed/board";
-import { board, now } from "../state";
-import { causeWords, duration, regionWords, t, timeWords, typeWords } from "../words";
+import { board, linkState, now } from "../state";
+import { causeWords, duration, format, regionWords, roundDuration, t, timeWords, typeWords } from "../words";
+import { refusal } from "../words/refusal";
 
 /** Never colour alone: a mark tells a status too. */
 export const MARKS = { up: "✓", down: "✕", unknown: "?" } as const;
@@ -17,6 +18,13 @@ export function Elapsed({ since }: { since: number | null | undefined }) {
 export function Since({ time }: { time: number | null | undefined }) {
   // The day decides how a time is written, not the second.
   return <>{time == null ? t().sinceUnknown : t().since(timeWords(time, now.peek()))}</>;
+}
+
+/** How far what is known of a branch was observed. Without a connection only what was can be told, and not how long ago it is at most. */
+export function observedWords(branch: Branch | undefined): string {
+  if (branch?.contact !== "connected" || branch.silent_after_ms === undefined) return format.full(branch?.observed_through);
+  if (linkState.value === "live") return t().lessThanAgo(roundDuration(branch.silent_after_ms));
+  return format.full((now.peek() ?? 0) - branch.silent_after_ms);
 }
 
 export function StatusMark({ status }: { status: "up" | "down" | "unknown" }) {
@@ -73,4 +81,10 @@ export function CountBar({ counts }: { counts: Counts }) {
 
 export function Note({ children, role }: { children: ComponentChildren; role?: "status" | "alert" }) {
   return <p class="none" role={role}>{children}</p>;
+}
+
+/** What went wrong, in the page's language, and after it what the collector itself says of it, in English. */
+export function Problem({ what, error }: { what?: string; error: unknown }) {
+  const { words, detail } = refusal(error);
+  return <p class="problem" role="alert">{what && `${what} `}{words}{detail && <> <span lang="en">{detail}</span></>}</p>;
 }

@@ -1,6 +1,10 @@
 /** An answer of the collector as a view's state. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
-import { ask } from "../api/ask";
+import { Refused, ask } from "../api/ask";
+import { linkState } from "../state";
+
+/** Between two tries of a question that the collector couldn't answer. */
+const RETRY_MS = 10_000;
 
 export interface Answer<T> {
   value: T | null;
@@ -15,8 +19,6 @@ export function useAnswer<T>(path: string | null): Answer<T> {
     path: null, value: null, error: null, isLoading: path !== null,
   });
   const [turn, setTurn] = useState(0);
-  const wanted = useRef(path);
-  wanted.current = path;
   useEffect(() => {
     if (path === null) return;
     let isGone = false;
@@ -29,5 +31,21 @@ export function useAnswer<T>(path: string | null): Answer<T> {
     };
   }, [path, turn]);
   const again = useCallback(() => setTurn((before) => before + 1), []);
+  useRetry(state.error, again);
   return { value: state.value, error: state.error, isLoading: state.isLoading, again };
+}
+
+/** Asks again what failed: when the connection is back, and now and then while somebody looks. What was refused stays so until then. */
+export function useRetry(error: Error | null, again: () => void): void {
+  const isLive = linkState.value === "live";
+  const wasLive = useRef(isLive);
+  useEffect(() => {
+    const isBack = isLive && !wasLive.current;
+    wasLive.current = isLive;
+    if (error === null || !isLive) return undefined;
+    if (isBack) again();
+    if (error instanceof Refused && error.status < 500 && error.status !== 429) return undefined;
+    const timer = setInterval(() => document.hidden || again(), RETRY_MS);
+    return () => clearInterval(timer);
+  }, [error, isLive]);
 }

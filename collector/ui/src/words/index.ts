@@ -196,6 +196,16 @@ export function regionWords(name: string): string {
   return t().regions[name] ?? name;
 }
 
+/** A region and a type in each language: somebody may look for either. */
+export function searchWords(region: string | null | undefined, type: string): string {
+  return Object.values(LANGUAGES).map(({ regions, types }) => [regions[region ?? ""], types[type.replaceAll("-", "_")]].join(" ")).join(" ");
+}
+
+/** What is wrong with an agent, in each language. */
+export function agentSearchWords(region: string | null | undefined, contact: string, problems: readonly string[]): string {
+  return Object.values(LANGUAGES).map(({ regions, contacts, problemWords }) => [regions[region ?? ""], contacts[contact], ...problems.map((problem) => problemWords[problem])].join(" ")).join(" ");
+}
+
 export function causeWords(cause: string | null | undefined): string {
   return cause == null ? t().noCause : (t().causes[cause] ?? cause.replaceAll("_", " "));
 }
