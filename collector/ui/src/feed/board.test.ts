@@ -104,8 +104,20 @@ test("a device that goes from down to up glows for five seconds, also when a gap
   expect(board.endGlow(NOW + 5_000)).toBe(true);
   expect(board.recoveries.size).toBe(0);
   const other = boardOf(["a down"]);
-  other.apply(snapshot(9, ["a up"]));
+  other.apply(snapshot(9, [], { devices: [device("a", "up", { since: NOW - 20_000 })] }));
   expect(other.recoveries.has("a")).toBe(true);
+});
+
+test("a recovery is dated by the device, and what came back while the laptop slept is no news", () => {
+  const night = () => boardWith(device("a", "down", { down_since: NOW - 15 * HOUR }));
+  const back = device("a", "up", { since: NOW - 15 * HOUR + 360_000 });
+  const slept = night();
+  slept.apply(snapshot(9, [], { devices: [back] }));
+  expect(slept.recoveries.size).toBe(0);
+  const told = night();
+  told.apply(delta(2, [], { devices: [back] }));
+  const { downSince, upSince } = told.recoveries.get("a") ?? { downSince: null, upSince: 0 };
+  expect(upSince - (downSince ?? 0)).toBe(360_000);
 });
 
 test("a device that fails again stops glowing at once, and unknown to up is no recovery", () => {

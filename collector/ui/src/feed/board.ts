@@ -8,6 +8,9 @@ import type { Branch, BranchTold, Device, DeviceChange, Message, Status } from "
 
 export const GLOW_MS = 5_000;
 
+/** What came back longer ago than this while nobody could tell the page of it is no news. */
+const NEWS_MS = 60_000;
+
 const TYPE_ORDER = ["router", "switch", "access_point", "nvr", "paybox", "atm", "biostar"];
 const collator = new Intl.Collator("en", { numeric: true });
 
@@ -45,8 +48,11 @@ export interface About {
 }
 
 export interface Recovery {
+  /** When it began to glow. */
   at: number;
   downSince: number | null;
+  /** When it came back, which is before anybody heard of it. */
+  upSince: number;
 }
 
 /** What a message means: `gap` (reconnect for a snapshot), `closing`, `shown` (something to draw) or `alive`. */
@@ -61,7 +67,7 @@ export class Board {
   /** Devices that came back, for as long as they glow. */
   readonly recoveries = new Map<string, Recovery>();
   counts: Counts = none();
-  /** Grows when devices or branches come, go, move or are renamed: orders are then made anew. */
+  /** Grows when devices or branches come, go, move, or have another name or address: orders are then made anew. */
   structure = 0;
 
   #regions: { structure: number; list: Region[] } | null = null;
@@ -124,7 +130,8 @@ export class Board {
     for (const branch of message.branches) this.places.set(branch.id, emptyPlace({ ...branch, told_at: message.now }));
     for (const device of message.devices) {
       this.devices.set(device.id, device);
-      this.#noteRecovery(device, before.get(device.id), message.now);
+      const isNews = device.since === null || message.now - device.since < NEWS_MS;
+      this.#noteRecovery(device, isNews ? before.get(device.id) : undefined, message.now);
       this.#placeFor(device, message.now).devices.push(device);
     }
     for (const id of this.recoveries.keys()) if (!this.devices.has(id)) this.recoveries.delete(id);
@@ -198,7 +205,7 @@ export class Board {
     }
     if (at >= 0) place.devices[at] = device;
     else place.devices.push(device);
-    if (!before || before.name !== device.name || before.device_type !== device.device_type || before.branch !== device.branch) {
+    if (!before || before.name !== device.name || before.device_type !== device.device_type || before.ip !== device.ip || before.branch !== device.branch) {
       place.devices.sort(byTypeThenName);
       this.structure += 1;
     }
@@ -216,7 +223,9 @@ export class Board {
 
   #noteRecovery(device: Device, before: Device | undefined, now: number): void {
     if (statusOf(device) !== "up") this.recoveries.delete(device.id);
-    else if (before && statusOf(before) === "down") this.recoveries.set(device.id, { at: now, downSince: before.down_since });
+    else if (before && statusOf(before) === "down") {
+      this.recoveries.set(device.id, { at: now, downSince: before.down_since, upSince: device.since ?? now });
+    }
   }
 
   #forgetRecovery(id: string): void {

@@ -1,7 +1,7 @@
 /** The list of failures. Rows have fixed heights, so that a list of thousands can be scrolled at once. */
 import { signal } from "@preact/signals";
 import type { Device } from "../api/types";
-import { statusOf } from "../feed/board";
+import { type Recovery, statusOf } from "../feed/board";
 import { isUnfiltered } from "../feed/filters";
 import { type Trouble, devicesIn } from "../feed/troubles";
 import { branchPath, devicePath } from "../route";
@@ -112,7 +112,7 @@ function DeviceEntry({ entry }: { entry: Extract<Trouble, { kind: "down" | "reco
   const isBack = entry.kind === "recovered";
   const words = t();
   const where = [place.branch.name, regionWords(place.branch.region_name ?? device.region), typeWords(device.device_type)].join(" · ");
-  const why = isBack ? backWords(entry.recovery.at, entry.recovery.downSince) : reasonWords(entry);
+  const why = isBack ? backWords(entry.recovery) : reasonWords(entry);
   const flags = flagsOf(device);
   return (
     <a class={`entry ${entry.kind}`} href={devicePath(device.id)}>
@@ -136,8 +136,8 @@ function reasonWords({ device, place }: Extract<Trouble, { kind: "down" }>): str
   return parts.join(" · ");
 }
 
-function backWords(at: number, downSince: number | null): string {
-  return downSince == null ? t().upAgain : t().upAgainAfter(duration(at - downSince));
+function backWords({ downSince, upSince }: Recovery): string {
+  return downSince == null ? t().upAgain : t().upAgainAfter(duration(upSince - downSince));
 }
 
 function BranchEntry({ entry }: { entry: Extract<Trouble, { kind: "unseen" | "branch_down" }> }) {
