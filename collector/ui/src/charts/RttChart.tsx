@@ -5,7 +5,8 @@ import "uplot/dist/uPlot.min.css";
 import type { History } from "../api/types";
 import { columns, span } from "../feed/history";
 import { remInPixels } from "../parts/Virtual";
-import { format, language, t, theme, zone } from "../words";
+import { axisTicks } from "../parts/Timeline";
+import { language, t, theme, zone } from "../words";
 import { signal } from "@preact/signals";
 
 /** Grows when the system turns dark or light: a canvas doesn't see that by itself. */
@@ -47,7 +48,7 @@ function draw(node: HTMLElement, history: History, onMoment: (time: number | nul
   const font = `${Math.round(0.8 * remInPixels())}px system-ui, "DejaVu Sans", sans-serif`;
   const axis = { stroke: faint, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font };
   const ceiling = span(max);
-  const isLong = history.to_ms - history.from_ms > 2 * 86_400_000;
+  const marks = axisTicks(history.from_ms, history.to_ms, Math.max(2, Math.floor(node.clientWidth / (7 * remInPixels()))));
   const options: uPlot.Options = {
     width: node.clientWidth,
     height: heightPx(),
@@ -59,7 +60,8 @@ function draw(node: HTMLElement, history: History, onMoment: (time: number | nul
       loss: { range: [0, 100] },
     },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map((tick) => (isLong ? format.day(tick * 1000) : format.minute(tick * 1000))) },
+      // Its own round times: the chart's are those of the browser's zone.
+      { ...axis, splits: () => marks.map(({ time }) => time / 1000), values: () => marks.map(({ words }) => words) },
       { ...axis, size: 5.2 * remInPixels(), values: (_, ticks) => ticks.map((tick) => `${tick} ${t().rttAxis}`) },
       { ...axis, scale: "loss", side: 1, size: 4 * remInPixels(), grid: { show: false }, values: (_, ticks) => ticks.map((tick) => `${tick} %`) },
     ],

@@ -87,6 +87,8 @@ test("the search finds agents by name, version and what is wrong with them", () 
   expect(found({ q: "0.0.9" })).toBe("gldani");
   expect(found({ q: "VOLATILE tbilisi" })).toBe("gldani");
   expect(found({ q: "silent" })).toBe("lilo");
+  // As the screen says it, in whichever language.
+  expect([found({ q: "buffer in memory" }), found({ q: "დუმს" })]).toEqual(["gldani", "lilo"]);
   expect(found({ branch: "vake", status: "down" })).toBe("vake");
   expect(found({ region: "r2" })).toBe("");
 });

@@ -1,5 +1,6 @@
 /** The fleet of agents: what is wrong with each, and the order of their table. Pure. */
 import type { Branch } from "../api/types";
+import { agentSearchWords } from "../words";
 import type { Board } from "./board";
 import { byName } from "./board";
 import { type Filters, includesAll, searched } from "./filters";
@@ -144,7 +145,7 @@ export function agents(board: Board, filters: Filters, order: AgentOrder, now: n
     if (filters.region && branch.region !== filters.region) continue;
     if (filters.branch && branch.id !== filters.branch) continue;
     const problems = problemsOf(branch, now, newest);
-    const text = [branch.name, branch.id, branch.region_name, branch.agent_version, branch.contact, ...problems].join(" ").toLowerCase();
+    const text = [branch.name, branch.id, branch.region_name, branch.agent_version, branch.contact, ...problems, agentSearchWords(branch.region_name, branch.contact ?? "never", problems)].join(" ").toLowerCase();
     if (includesAll(text, words)) rows.push({ branch, problems });
   }
   const byBranch = (a: AgentRow, b: AgentRow) => byName(a.branch.name, b.branch.name);

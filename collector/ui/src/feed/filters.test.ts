@@ -8,7 +8,7 @@ test("each filter and each searched word must match", () => {
   const board = boardWith(device("x", "down", { name: "Vake Router 1", ip: "10.0.0.7", is_flapping: true, in_maintenance: true }));
   const router = board.devices.get("x");
   const pass = (query: string) => router && matcher(filtersFrom(new URLSearchParams(query)))(router, board.placeOf(router));
-  for (const query of ["", "q=vake+10.0.0", "q=TBILISI", "region=r1&branch=b1", "type=router&status=down", "status=flapping", "status=maintenance"]) {
+  for (const query of ["", "q=vake+10.0.0", "q=TBILISI", "q=თბილისი+როუტერი", "region=r1&branch=b1", "type=router&status=down", "status=flapping", "status=maintenance"]) {
     expect(pass(query), query).toBe(true);
   }
   for (const query of ["q=vake+gori", "region=r2", "branch=b2", "type=atm", "status=up", "status=unknown"]) {

@@ -1,5 +1,6 @@
 /** What an operator looks for, and how that stands in the address. Pure. */
 import type { Device } from "../api/types";
+import { searchWords } from "../words";
 import { type Board, type Place, byName, statusOf } from "./board";
 
 const FILTER_KEYS = ["q", "region", "branch", "type", "status"] as const;
@@ -99,7 +100,7 @@ function deviceText({ id, name, ip, device_type: type }: Device, place: Place | 
   const region = place?.branch.region_name;
   const known = texts.get(id);
   if (known && known.name === name && known.ip === ip && known.type === type && known.branch === branch && known.region === region) return known.text;
-  const text = [name, id, ip, branch, region, type.replaceAll("_", " ")].join(" ").toLowerCase();
+  const text = [name, id, ip, branch, region, type.replaceAll("_", " "), searchWords(region, type)].join(" ").toLowerCase();
   texts.set(id, { name, ip, type, branch, region, text });
   return text;
 }

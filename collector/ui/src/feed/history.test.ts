@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import type { Interval, Watched } from "../api/types";
-import { Clock, retryDelay } from "./clock";
+import { Clock, elapsed, retryDelay } from "./clock";
 import { NOW } from "./estate";
-import { clipped, columns, days, roundCeiling } from "./history";
+import { clipped, columns, days, roundCeiling, ticks } from "./history";
 import { LIVE_SPAN_MS, LIVE_STEP_MS, LiveQuality, runs } from "./live";
 import { offsets, visible } from "./window";
 
@@ -118,4 +118,22 @@ test("only rows that reach into the window exist", () => {
   expect(visible(offsets([]), 0, 100)).toEqual([0, 0]);
   const many = offsets(Array.from({ length: 10_000 }, () => 20));
   expect(visible(many, 100_000, 100_800)).toEqual([5_000, 5_041]);
+});
+
+test("after a laptop's sleep the age of what is shown counts the sleep, and a clock that is set back takes nothing off", () => {
+  expect(elapsed({ local: 100, wall: 1_000 }, { local: 5_100, wall: 8 * 3_600_000 + 6_000 })).toBe(8 * 3_600_000 + 5_000);
+  expect(elapsed({ local: 100, wall: 9_000 }, { local: 5_100, wall: 2_000 })).toBe(5_000);
+});
+
+test("an axis has the zone's own round times, and no date twice", () => {
+  const [hour, day] = [3_600_000, 86_400_000];
+  const midnight = Date.UTC(2026, 10, 23, 20);
+  const tbilisi = () => 4 * hour;
+  expect(ticks(midnight - hour, midnight + 23 * hour, 8, false, tbilisi)).toEqual([0, 3, 6, 9, 12, 15, 18, 21].map((at) => midnight + at * hour));
+  expect(ticks(midnight + hour, midnight + 7 * day + hour, 14, true, tbilisi)).toEqual([1, 2, 3, 4, 5, 6, 7].map((at) => midnight + at * day));
+  // Clocks go back by an hour on the third day: its successors begin an hour later by UTC.
+  const berlin = (time: number) => (time < midnight + 2 * day ? 2 : 1) * hour;
+  const days = ticks(Date.UTC(2026, 10, 22, 22), Date.UTC(2026, 10, 28, 23), 8, true, berlin);
+  expect(days.map((time) => (time + berlin(time)) % day)).toEqual(days.map(() => 0));
+  expect(new Set(days).size).toBe(days.length);
 });

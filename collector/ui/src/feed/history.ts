@@ -85,3 +85,24 @@ export function roundCeiling(value: number): number {
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((factor) => factor * power).find((ceiling) => ceiling >= value * 0.9999) ?? value;
 }
+
+const MINUTE_MS = 60_000;
+const DAY_MINUTES = 1_440;
+const STEPS_MS = [1, 5, 10, 15, 30, 60, 120, 180, 360, 720, ...[1, 2, 5, 10, 30, 61].map((days) => days * DAY_MINUTES)].map((minutes) => minutes * MINUTE_MS);
+
+/**
+ * Round times of a range, at most `most` of them. `offset` is by how much a zone's clocks are ahead of UTC: hours are round there, and a
+ * day begins at its midnight. With `byDay` no day has two.
+ */
+export function ticks(from: number, to: number, most: number, byDay: boolean, offset: (time: number) => number): number[] {
+  const fitting = STEPS_MS.filter((step) => !byDay || step >= DAY_MINUTES * MINUTE_MS);
+  const step = fitting.find((candidate) => (to - from) / candidate <= most) ?? (STEPS_MS.at(-1) as number);
+  const result: number[] = [];
+  for (let there = Math.ceil((from + offset(from)) / step) * step; ; there += step) {
+    // Where clocks are changed the offset after that counts.
+    const near = there - offset(there - offset(from));
+    const time = there - offset(near);
+    if (time >= to) return result;
+    if (time >= from) result.push(time);
+  }
+}

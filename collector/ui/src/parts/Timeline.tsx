@@ -1,7 +1,7 @@
 /** A bar of statuses over time, and the times under it. */
 import type { Interval } from "../api/types";
 import { statusOf } from "../feed/board";
-import { clipped } from "../feed/history";
+import { clipped, ticks } from "../feed/history";
 import { format, roundDuration, t, zoneOffset } from "../words";
 import { statusWords } from "./bits";
 
@@ -49,17 +49,16 @@ export function Lane({ bars, from, to, label }: LaneProps) {
   );
 }
 
-const MINUTE = 60_000;
-const STEPS = [1, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 7200, 14_400, 43_200].map((minutes) => minutes * MINUTE);
+/** Times of an axis, and their words: dates where a clock would say nothing. */
+export function axisTicks(from: number, to: number, most: number): { time: number; words: string }[] {
+  const isLong = to - from > DATES_FROM_MS;
+  return ticks(from, to, most, isLong, zoneOffset).map((time) => ({ time, words: isLong ? format.day(time) : format.minute(time) }));
+}
+
+/** A range longer than this has dates on its axis. */
+const DATES_FROM_MS = 2 * 86_400_000;
 
 export function TimeAxis({ from, to }: { from: number; to: number }) {
-  const step = STEPS.find((candidate) => (to - from) / candidate <= 8) ?? 43_200 * MINUTE;
-  const words = to - from > 2 * 86_400_000 ? format.day : format.minute;
-  const ticks = [];
-  // Round times of the quarter hours that zones differ by; days begin where the zone has them, an hour off at most.
-  for (let tick = Math.ceil((from + zoneOffset(from)) / step) * step - zoneOffset(from); tick < to; tick += step) {
-    const at = ((tick - from) / (to - from)) * 100;
-    if (at > 3 && at < 97) ticks.push(<span key={tick} style={{ left: `${at}%` }}>{words(tick)}</span>);
-  }
-  return <div class="axis" aria-hidden="true">{ticks}</div>;
+  const shown = axisTicks(from, to, 8).map(({ time, words }) => ({ words, at: ((time - from) / (to - from)) * 100 }));
+  return <div class="axis" aria-hidden="true">{shown.map(({ words, at }) => at > 3 && at < 97 && <span key={at} style={{ left: `${at}%` }}>{words}</span>)}</div>;
 }
