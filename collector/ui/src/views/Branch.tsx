@@ -1,16 +1,16 @@
 /** One branch: its devices, its agent, its providers, and what failed together. */
-import { useEffect, useState } from "preact/hooks";
+import { useComputed } from "@preact/signals";
+import { useCallback, useEffect, useState } from "preact/hooks";
 import type { Branch, Cut, Device, Gap, History } from "../api/types";
 import { ask, tell } from "../api/ask";
 import { type Place, statusOf } from "../feed/board";
 import { clipped } from "../feed/history";
 import { type AgentColumn, isConfigPending, newestVersion, problemsOf } from "../feed/agents";
-import { refusalWords } from "../words/refusal";
 import { Maintenance } from "../parts/Maintenance";
 import { Lane, TimeAxis, Timeline } from "../parts/Timeline";
-import { useAnswer } from "../parts/useAnswer";
+import { useAnswer, useRetry } from "../parts/useAnswer";
 import { agentCell, clockCell } from "../parts/agentCells";
-import { BackupLine, CountBar, Elapsed, Note, StatusMark, flagsOf, statusWords } from "../parts/bits";
+import { BackupLine, CountBar, Elapsed, Note, Problem, StatusMark, flagsOf, observedWords, statusWords } from "../parts/bits";
 import { devicePath } from "../route";
 import { board, drawn, may, monitorPath, now, route, setParam } from "../state";
 import { figure, format, regionWords, roundDuration, t, timeWords, typeWords } from "../words";
@@ -21,12 +21,13 @@ const DEFAULT_RANGE = "24h";
 const AT_ONCE = 4;
 
 export default function BranchView({ id }: { id: string }) {
-  void drawn.value;
+  // Drawn anew when this branch looks different, and not with each change of another.
+  void useComputed(() => (drawn.value > 0 ? board.places.get(id)?.revision : 0)).value;
   const place = board.places.get(id);
   if (!place) return <Note>{board.about === null ? t().waiting : t().noSuchBranch}</Note>;
   const { branch } = place;
   const { down, unknown, total } = place.counts;
-  const status = branch.contact !== "connected" ? "unknown" : down > 0 ? "down" : unknown > 0 ? "unknown" : "up";
+  const status = branch.contact !== "connected" || total === 0 ? "unknown" : down > 0 ? "down" : unknown > 0 ? "unknown" : "up";
   const words = t();
   return (
     <article>
@@ -66,6 +67,7 @@ function headWords({ branch, counts }: Place): string {
   const words = t();
   if (branch.contact === "silent") return words.silent;
   if (branch.contact !== "connected") return words.neverContact;
+  if (counts.total === 0) return words.noDevicesShort;
   const parts = [];
   if (counts.down > 0) parts.push(words.nDown(counts.down));
   if (counts.unknown > 0) parts.push(words.nUnknown(counts.unknown));
@@ -73,7 +75,6 @@ function headWords({ branch, counts }: Place): string {
 }
 
 function Devices({ place }: { place: Place }) {
-  void drawn.value;
   const words = t();
   return (
     <section class="panel" aria-label={words.tableLabel}>
@@ -107,18 +108,17 @@ function DeviceRow({ device }: { device: Device }) {
 
 /** Providers, the line to the centre and every device on one axis, exact from the ledger: what failed together is seen together. */
 function Together({ place }: { place: Place }) {
-  void drawn.value;
   const words = t();
   const named = route.value.params.get("range");
   const range = named && RANGES.includes(named) ? named : DEFAULT_RANGE;
   const [histories, setHistories] = useState<ReadonlyMap<string, History>>(new Map());
-  const [error, setError] = useState("");
+  const [error, setError] = useState<Error | null>(null);
+  const [turn, setTurn] = useState(0);
+  useRetry(error, useCallback(() => setTurn((before) => before + 1), []));
   const ids = place.devices.map(({ id }) => id).join("\n");
   const changed = place.devices.map(({ since }) => since ?? 0).join(" ");
   useEffect(() => {
-    if (document.hidden) return undefined;
     let isGone = false;
-    setError("");
     void (async () => {
       const read = new Map<string, History>();
       const wanted = ids.split("\n").filter(Boolean);
@@ -128,12 +128,13 @@ function Together({ place }: { place: Place }) {
         for (const history of await Promise.all(answers)) read.set(history.device_id, history);
         if (!isGone) setHistories(new Map(read));
       }
-    })().catch((failed: Error) => !isGone && setError(failed.message));
+      if (!isGone) setError(null);
+    })().catch((failed: Error) => !isGone && setError(failed));
     return () => {
       isGone = true;
     };
-  }, [ids, range, changed]);
-  const first = [...histories.values()][0];
+  }, [ids, range, changed, turn]);
+  const first = ids === "" ? undefined : [...histories.values()][0];
   const { branch, devices } = place;
   const providers = (branch.uplinks ?? []).map(({ device_id, name }) => ({ id: device_id, name: words.lineOf(name) }));
   const others = devices.filter(({ id }) => !providers.some((provider) => provider.id === id));
@@ -146,8 +147,8 @@ function Together({ place }: { place: Place }) {
         </div>
         <span class="faint">{words.togetherNote}</span>
       </div>
-      {error && <p class="problem" role="alert">{words.historyFailed(error)}</p>}
-      {!first && !error && <Note role="status">{words.readingHistory}</Note>}
+      {error && <Problem what={words.historyFailed} error={error} />}
+      {ids === "" ? <Note>{words.noDevicesShort}</Note> : !first && !error && <Note role="status">{words.readingHistory}</Note>}
       {first && (
         <div class="lanes">
           <span>{words.toTheCentre}</span>
@@ -197,11 +198,9 @@ function Agent({ branch }: { branch: Branch }) {
     return aside ? `${amount} (${aside})` : amount;
   };
   const problems = problemsOf(branch, at, newestVersion(board));
-  const isConnected = branch.contact === "connected";
-  const observed = isConnected && branch.silent_after_ms !== undefined ? words.lessThanAgo(roundDuration(branch.silent_after_ms)) : format.full(branch.observed_through);
   const facts: [string, string][] = [
     [words.contact, words.contacts[branch.contact ?? "never"] ?? ""],
-    [words.observedThrough, observed],
+    [words.observedThrough, observedWords(branch)],
     [words.version, cell("version")],
     [words.clock, branch.spent ? clockCell(branch).text : "–"],
     [words.buffer, cell("buffer")],
@@ -256,7 +255,7 @@ function Gaps({ id }: { id: string }) {
   return (
     <section class="panel" aria-label={words.gaps}>
       <h2>{words.gaps}</h2>
-      {error && <p class="problem" role="alert">{words.listFailed(error.message)}</p>}
+      {error && <Problem what={words.listFailed} error={error} />}
       {value?.gaps.length === 0 && <p class="faint">{words.noGaps}</p>}
       {value && value.gaps.length > 0 && (
         <div class="table-scroll" tabIndex={0} role="group" aria-label={words.gaps}>
@@ -287,19 +286,19 @@ function Discovery({ id }: { id: string }) {
   const words = t();
   const [busy, setBusy] = useState(false);
   const [found, setFound] = useState<Discovered | null>(null);
-  const [error, setError] = useState("");
+  const [error, setError] = useState<unknown>(null);
   const look = async () => {
     setBusy(true);
-    setError("");
+    setError(null);
     await tell<Discovered>("POST", `/api/v1/branches/${encodeURIComponent(id)}/discovery`)
       .then(setFound)
-      .catch((failed: unknown) => setError(refusalWords(failed)));
+      .catch(setError);
     setBusy(false);
   };
   return (
     <section class="panel">
       <div class="actions"><button type="button" class="choice" disabled={busy} onClick={() => void look()}>{words.discovery}</button><span role="status">{busy && words.asking}</span></div>
-      {error && <p class="problem" role="alert">{error}</p>}
+      {error !== null && <Problem error={error} />}
       {found && (
         <div role="status">
           <h3>{words.discoveryUnknown}</h3>
