@@ -9,6 +9,8 @@ export interface ReportForm {
   from: string;
   to: string;
   region: string;
+  branch: string;
+  type: string;
   target: string;
 }
 
@@ -21,13 +23,29 @@ export function reportForm(params: URLSearchParams, thisMonth: string): ReportFo
     from,
     to,
     region: params.get("region") ?? "",
+    branch: params.get("branch") ?? "",
+    type: params.get("type") ?? "",
     target: params.get("target") ?? "99.9",
   };
 }
 
+/** Rows of an answer: as many as the collector gives at once. */
+const PAGE = "10000";
+
+/** The address of a report on what a region or a type consists of, between two dates. */
+export function reportAddress(by: "region" | "type", key: string, from: string, to: string): string {
+  return `/reports?${new URLSearchParams({ by: by === "region" ? "branch" : "device", [by]: key, from, to }).toString()}`;
+}
+
+/** Worst first, with what isn't known last; and how many missed what was promised, in percent. */
+export function ranked(rows: readonly AvailabilityRow[], target: number): { rows: AvailabilityRow[]; missed: number } {
+  const sorted = [...rows].sort((a, b) => (a.availability ?? 101) - (b.availability ?? 101));
+  return { rows: sorted, missed: rows.filter(({ availability }) => availability !== null && availability < target).length };
+}
+
 /** The question to the collector; `bounds` are the moments of the dates, in ms. */
 export function reportPath(form: ReportForm, bounds: { from: number; to: number } | null, zone: string, cursor: string | null): string | null {
-  const params = new URLSearchParams({ by: form.by, limit: "1000" });
+  const params = new URLSearchParams({ by: form.by, limit: PAGE });
   if (zone) params.set("tz", zone);
   if (form.month) params.set("month", form.month);
   else if (bounds && bounds.to > bounds.from) {
@@ -35,6 +53,8 @@ export function reportPath(form: ReportForm, bounds: { from: number; to: number 
     params.set("to", String(bounds.to));
   } else return null;
   if (form.region) params.set("region", form.region);
+  if (form.branch) params.set("branch", form.branch);
+  if (form.type) params.set("device_type", form.type);
   if (cursor) params.set("cursor", cursor);
   return `/api/v1/availability?${params.toString()}`;
 }

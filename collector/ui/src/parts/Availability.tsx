@@ -9,7 +9,7 @@ const THIN = 95;
 export function AvailabilityCell({ row, isAlone = true }: { row: AvailabilityRow | undefined; isAlone?: boolean }) {
   const words = t();
   if (!row) return <>–</>;
-  if (row.availability === null) return <span class="faint">{reasonWords(row.reason)}</span>;
+  if (row.availability === null) return <span class="faint thin">{reasonWords(row.reason)}</span>;
   const bounds = row.at_least === null || row.at_most === null ? "" : words.boundsBetween(percent(row.at_least), percent(row.at_most));
   const coverage = row.coverage === null ? "" : words.coverageWords(percent(row.coverage));
   const isThin = isAlone && row.coverage !== null && row.coverage < THIN;

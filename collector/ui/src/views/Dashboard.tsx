@@ -1,11 +1,12 @@
 /** Regions and types, worst first, with their availability, and what is wrong now. */
 import { computed } from "@preact/signals";
 import type { Availability, AvailabilityRow } from "../api/types";
-import { type Counts, addCounts, none, tally } from "../feed/board";
+import { type Counts, type Place, addCounts, none, tally } from "../feed/board";
 import { NO_FILTERS } from "../feed/filters";
+import { reportAddress } from "../feed/report";
 import { type Trouble, troubles } from "../feed/troubles";
 import { AvailabilityCell } from "../parts/Availability";
-import { CountBar, Elapsed, MARKS, Note } from "../parts/bits";
+import { CountBar, Elapsed, MARKS, Note, Problem } from "../parts/bits";
 import { useAnswer } from "../parts/useAnswer";
 import { branchPath, devicePath } from "../route";
 import { board, drawn, monitorPath, now } from "../state";
@@ -31,9 +32,15 @@ export default function Dashboard() {
   );
 }
 
+interface Range {
+  path: string;
+  /** The dates of the report on it. */
+  from: string;
+  to: string;
+}
 interface Paths {
   turn: number;
-  of: [today: string, week: string, month: string];
+  of: [today: Range, week: Range, month: Range];
 }
 const kept = new Map<By, Paths>();
 
@@ -43,8 +50,8 @@ function pathsOf(by: By): Paths["of"] | null {
   const at = turn.value;
   if (at === null || (known && (known.turn === at || document.hidden))) return known?.of ?? null;
   const to = Math.floor((now.peek() ?? 0) / 60_000) * 60_000;
-  const path = (from: number) => `/api/v1/availability?by=${by}&from=${from}&to=${to}`;
-  const of: Paths["of"] = [path(Math.min(midnight(to), to - 60_000)), path(to - 7 * DAY_MS), path(to - 30 * DAY_MS)];
+  const range = (from: number): Range => ({ path: `/api/v1/availability?by=${by}&from=${from}&to=${to}`, from: format.dayKey(from), to: format.dayKey(to) });
+  const of: Paths["of"] = [range(Math.min(midnight(to), to - 60_000)), range(to - 7 * DAY_MS), range(to - 30 * DAY_MS)];
   kept.set(by, { turn: at, of });
   return of;
 }
@@ -59,7 +66,7 @@ function Division({ by }: { by: By }) {
   void drawn.value;
   const words = t();
   const paths = pathsOf(by);
-  const ranges = [useAnswer<Availability>(paths?.[0] ?? null), useAnswer<Availability>(paths?.[1] ?? null), useAnswer<Availability>(paths?.[2] ?? null)];
+  const ranges = [useAnswer<Availability>(paths?.[0].path ?? null), useAnswer<Availability>(paths?.[1].path ?? null), useAnswer<Availability>(paths?.[2].path ?? null)];
   const rows = (by === "region" ? byRegion() : byType()).sort((a, b) => b.counts.down - a.counts.down || b.counts.unknown - a.counts.unknown);
   const error = ranges.find((range) => range.error)?.error;
   const asOf = ranges[0]?.value?.counted_to_ms;
@@ -72,7 +79,7 @@ function Division({ by }: { by: By }) {
         {asOf !== undefined && <span class="faint">{words.figuresAsOf(format.minute(asOf))}</span>}
         {ranges.some(({ isLoading, value }) => isLoading && !value) && <span class="faint" role="status">{words.readingFigures}</span>}
       </div>
-      {error && <p class="problem" role="alert">{words.figuresFailed(error.message)}</p>}
+      {error && <Problem what={words.figuresFailed} error={error} />}
       <div class="table-scroll" tabIndex={0} role="group" aria-label={title}>
         <table class="named">
           <thead>
@@ -88,14 +95,14 @@ function Division({ by }: { by: By }) {
               <th scope="col" class="number">{words.thirtyDays}</th>
             </tr>
           </thead>
-          <tbody>{rows.map((row) => <DivisionRow key={row.key} by={by} row={row} ranges={keyed.map((map) => map.get(row.key))} />)}</tbody>
+          <tbody>{rows.map((row) => <DivisionRow key={row.key} by={by} row={row} ranges={keyed.map((map, at) => ({ figures: map.get(row.key), dates: paths?.[at] }))} />)}</tbody>
         </table>
       </div>
     </section>
   );
 }
 
-function DivisionRow({ by, row: { key, name, counts }, ranges }: { by: By; row: Row; ranges: (AvailabilityRow | undefined)[] }) {
+function DivisionRow({ by, row: { key, name, counts }, ranges }: { by: By; row: Row; ranges: { figures: AvailabilityRow | undefined; dates: Range | undefined }[] }) {
   const path = (status: string) => monitorPath({ [by]: key, status });
   const number = (name: "down" | "unknown" | "flapping", tone: string) => (
     <td class="number">{counts[name] > 0 ? <a class={tone} href={path(name)}>{format.number(counts[name])}</a> : "0"}</td>
@@ -104,11 +111,13 @@ function DivisionRow({ by, row: { key, name, counts }, ranges }: { by: By; row: 
     <tr>
       <th scope="row"><a href={path("")}>{name}</a></th>
       <td class="bar-column"><CountBar counts={counts} /></td>
-      <td class="number">{format.number(counts.total)}</td>
+      <td class="number"><a href={path("")}>{format.number(counts.total)}</a></td>
       {number("down", "n-down")}
       {number("unknown", "n-unknown")}
       {number("flapping", "warn")}
-      {ranges.map((row, at) => <td key={at} class="number"><AvailabilityCell row={row} /></td>)}
+      {ranges.map(({ figures, dates }, at) => (
+        <td key={at} class="number">{figures && dates ? <a href={reportAddress(by, key, dates.from, dates.to)}><AvailabilityCell row={figures} /></a> : "–"}</td>
+      ))}
     </tr>
   );
 }
@@ -124,13 +133,29 @@ function byRegion(): Row[] {
 function byType(): Row[] {
   const rows = new Map<string, Counts>();
   for (const place of board.places.values()) {
-    for (const device of place.devices) {
-      const counts = rows.get(device.device_type) ?? none();
-      rows.set(device.device_type, counts);
-      addCounts(counts, tally([device]), 1);
+    for (const [type, counts] of typesIn(place)) {
+      const sum = rows.get(type) ?? none();
+      rows.set(type, sum);
+      addCounts(sum, counts, 1);
     }
   }
   return [...rows].map(([key, counts]) => ({ key, name: typeWords(key), counts }));
+}
+
+const types = new WeakMap<Place, { revision: number; counts: Map<string, Counts> }>();
+
+/** A branch's devices by type, counted anew when the branch looks different. */
+function typesIn(place: Place): Map<string, Counts> {
+  const known = types.get(place);
+  if (known?.revision === place.revision) return known.counts;
+  const counts = new Map<string, Counts>();
+  for (const device of place.devices) {
+    const sum = counts.get(device.device_type) ?? none();
+    counts.set(device.device_type, sum);
+    addCounts(sum, tally([device]), 1);
+  }
+  types.set(place, { revision: place.revision, counts });
+  return counts;
 }
 
 function Incidents() {
@@ -140,10 +165,10 @@ function Incidents() {
   return (
     <section class="panel beside" aria-label={words.incidents}>
       <div class="section-head"><h2>{words.incidents}</h2><a href="/">{words.allIncidents}</a></div>
-      {recent.length === 0 && <Note>{words.noIncidents}</Note>}
+      {recent.length === 0 && <Note>{board.about === null ? words.waiting : old.length === 0 ? words.noIncidents : words.noNewIncidents}</Note>}
       <ul class="incidents">{recent.slice(0, INCIDENTS).map((entry) => <Incident key={entry.key} entry={entry} />)}</ul>
       {recent.length > INCIDENTS && <p><a href="/">{words.more(recent.length - INCIDENTS)}</a></p>}
-      {old.length > 0 && <p class="faint">{words.olderThan(old.length, roundDuration(foldMs.value))}</p>}
+      {old.length > 0 && <p><a href="/">{words.olderThan(old.length, roundDuration(foldMs.value))}</a></p>}
     </section>
   );
 }

@@ -1,25 +1,26 @@
 /** Availability of any time, with its bounds and its state; as a table, a CSV, and on paper. */
-import { useMemo, useState } from "preact/hooks";
+import { useCallback, useEffect, useMemo, useState } from "preact/hooks";
 import { ask } from "../api/ask";
 import type { Availability, AvailabilityRow } from "../api/types";
-import { csvOf, reportForm, reportPath } from "../feed/report";
+import { filterChoices } from "../feed/filters";
+import { type ReportForm, csvOf, ranked, reportForm, reportPath } from "../feed/report";
 import { AvailabilityCell } from "../parts/Availability";
-import { Note } from "../parts/bits";
+import { Note, Problem } from "../parts/bits";
 import { save } from "../parts/save";
-import { useAnswer } from "../parts/useAnswer";
+import { useAnswer, useRetry } from "../parts/useAnswer";
 import { branchPath, devicePath } from "../route";
-import { board, drawn, monitorPath, now, route, setParam } from "../state";
+import { board, monitorPath, now, route, setParam, structure } from "../state";
 import { duration, format, midnight, percent, regionWords, t, typeWords, zone } from "../words";
 
 const BYS = ["branch", "region", "type", "device", "all"];
 /** Months that can be chosen; an address may name an older one. */
 const MONTHS = 36;
-/** Pages of a CSV: a hundred thousand rows. */
-const PAGES_LIMIT = 100;
+/** Rows that are on the screen unless somebody asks for all; paper has all of them. */
+const ROWS_SHOWN = 500;
 
 export default function Reports() {
   const words = t();
-  void drawn.value;
+  void structure.value;
   const at = now.peek();
   if (at === null) return <Note>{words.waiting}</Note>;
   return <Report today={format.dayKey(at)} />;
@@ -31,15 +32,21 @@ function Report({ today }: { today: string }) {
   const form = reportForm(route.value.params, today.slice(0, 7));
   // Taken when it is asked for: the end of today's part must not move while somebody reads.
   const bounds = useMemo(() => (form.month ? null : boundsOf(form.from, form.to)), [form.month, form.from, form.to, zone.value]);
-  const { value, error, isLoading } = useAnswer<Availability>(reportPath(form, bounds, zone.value, null));
-  const [csvError, setCsvError] = useState("");
-  const rows = [...(value?.rows ?? [])].sort((a, b) => (a.availability ?? 101) - (b.availability ?? 101));
+  const { value, error, isLoading } = useWhole((cursor) => reportPath(form, bounds, zone.value, cursor));
   const target = Number(form.target.replace(",", "."));
-  const missed = rows.filter((row) => row.availability !== null && row.availability < target).length;
-  const saveCsv = () =>
-    void allRows((cursor) => reportPath(form, bounds, zone.value, cursor))
-      .then((all) => save(csvOf(all), `ward-${form.by}-${form.month || `${form.from}-${form.to}`}.csv`))
-      .catch((failed: Error) => setCsvError(failed.message));
+  const { rows, missed } = useMemo(() => ranked(value?.rows ?? [], target), [value, target]);
+  const [isWhole, setWhole] = useState(false);
+  const [isPrinting, setPrinting] = useState(false);
+  useEffect(() => {
+    if (!isPrinting) return;
+    print();
+    setPrinting(false);
+  }, [isPrinting]);
+  const shown = isWhole || isPrinting ? rows.length : Math.min(rows.length, ROWS_SHOWN);
+  // Thousands of rows are not made anew with each letter of a target.
+  const table = useMemo(() => <Table rows={rows.slice(0, shown)} by={form.by} target={target} />, [rows, shown, form.by, target, words, zone.value]);
+  const saveCsv = () => save(csvOf(value?.rows ?? []), `ward-${form.by}-${form.month || `${form.from}-${form.to}`}.csv`);
+  const choices = filterChoices(board, form);
   return (
     <article class="report">
       <h1>{words.reportTitle}</h1>
@@ -48,12 +55,14 @@ function Report({ today }: { today: string }) {
         <label><span>{words.month}</span><select value={form.month} onChange={(event) => pickMonth(event.currentTarget.value)}>{form.month === "" && <option value="">–</option>}{months(today, form.month).map((month) => <option key={month} value={month}>{format.month(month)}</option>)}</select></label>
         <label><span>{words.from}</span><input type="date" value={form.from} max={today} onChange={(event) => pickDate("from", event.currentTarget.value)} /></label>
         <label><span>{words.to}</span><input type="date" value={form.to} max={today} onChange={(event) => pickDate("to", event.currentTarget.value)} /></label>
-        <label><span>{words.region}</span><select value={form.region} onChange={(event) => setParam("region", event.currentTarget.value)}><option value="">{words.allRegions}</option>{board.regions().map(({ id, name }) => <option key={id} value={id}>{regionWords(name)}</option>)}</select></label>
+        <label><span>{words.region}</span><select value={form.region} onChange={(event) => pickRegion(event.currentTarget.value)}><option value="">{words.allRegions}</option>{choices.region.map(([id, name]) => <option key={id} value={id}>{regionWords(name)}</option>)}</select></label>
+        <label><span>{words.branch}</span><select value={form.branch} onChange={(event) => setParam("branch", event.currentTarget.value)}><option value="">{words.allBranches}</option>{choices.branch.map(([id, name]) => <option key={id} value={id}>{name}</option>)}</select></label>
+        <label><span>{words.type}</span><select value={form.type} onChange={(event) => setParam("type", event.currentTarget.value)}><option value="">{words.allTypes}</option>{choices.type.map((type) => <option key={type} value={type}>{typeWords(type)}</option>)}</select></label>
         <label><span>{words.targetPercent}</span><input type="text" inputMode="decimal" size={7} value={form.target} onChange={(event) => setParam("target", event.currentTarget.value)} /></label>
         <button type="button" class="choice" disabled={!value} onClick={saveCsv}>{words.csv}</button>
-        <button type="button" class="choice" disabled={!value} onClick={() => print()}>{words.print}</button>
+        <button type="button" class="choice" disabled={!value} onClick={() => setPrinting(true)}>{words.print}</button>
       </form>
-      {(error || csvError) && <p class="problem" role="alert">{words.figuresFailed(error?.message ?? csvError)}</p>}
+      {error && <Problem what={words.figuresFailed} error={error} />}
       {isLoading && !value && <Note role="status">{words.readingFigures}</Note>}
       {value && (
         <>
@@ -62,8 +71,9 @@ function Report({ today }: { today: string }) {
             {value.counted_to_ms < value.to_ms && ` · ${words.countedTo(format.full(value.counted_to_ms))}`}
             {Number.isFinite(target) && ` · ${words.missed(missed, form.target)}`}
           </p>
-          {rows.length === 0 ? <Note>{words.nothingToShow}</Note> : <Table rows={rows} by={form.by} target={target} />}
-          {value.total > rows.length && <p class="faint">{format.number(rows.length)} / {format.number(value.total)}; {words.csv}: {format.number(value.total)}</p>}
+          <p>{narrowed(form)}</p>
+          {rows.length === 0 ? <Note>{words.nothingToShow}</Note> : table}
+          {rows.length > shown && <p>{words.worstOf(shown, rows.length)} <button type="button" class="choice" onClick={() => setWhole(true)}>{words.showAll}</button></p>}
         </>
       )}
     </article>
@@ -135,6 +145,18 @@ function months(today: string, named: string): string[] {
   return named === "" || known.includes(named) ? known : [...known, named];
 }
 
+/** What the report is about where that isn't everything: the form doesn't stand on paper. */
+function narrowed({ region, branch, type }: ReportForm): string {
+  const place = board.places.get(branch);
+  const name = board.regions().find(({ id }) => id === region)?.name ?? region;
+  return [region && regionWords(name), branch && t().branchName(place?.branch.name ?? branch), type && typeWords(type)].filter(Boolean).join(" · ");
+}
+
+function pickRegion(region: string): void {
+  setParam("branch", "");
+  setParam("region", region);
+}
+
 function pickMonth(month: string): void {
   setParam("from", "");
   setParam("to", "");
@@ -156,16 +178,34 @@ function boundsOf(from: string, to: string): { from: number; to: number } | null
   return { from: midnight(first), to: Math.min(end, Math.floor((now.peek() ?? end) / 60_000) * 60_000) };
 }
 
-async function allRows(page: (cursor: string | null) => string | null): Promise<AvailabilityRow[]> {
-  const rows: AvailabilityRow[] = [];
-  let cursor: string | null = null;
-  for (let pages = 0; pages < PAGES_LIMIT; pages += 1) {
-    const path = page(cursor);
-    if (path === null) break;
-    const answer: Availability = await ask<Availability>(path);
-    rows.push(...answer.rows);
-    cursor = answer.next_cursor;
-    if (cursor === null) break;
-  }
-  return rows;
+/** An answer with the rows of all its pages: what is said of them all is counted over them all. */
+function useWhole(page: (cursor: string | null) => string | null): { value: Availability | null; error: Error | null; isLoading: boolean } {
+  const first = useAnswer<Availability>(page(null));
+  const [rest, setRest] = useState<{ of: Availability; rows: AvailabilityRow[] } | null>(null);
+  const [error, setError] = useState<Error | null>(null);
+  const [turn, setTurn] = useState(0);
+  useRetry(error, useCallback(() => setTurn((before) => before + 1), []));
+  const begun = first.value;
+  useEffect(() => {
+    setError(null);
+    if (begun === null || begun.next_cursor === null) return undefined;
+    let isGone = false;
+    void (async () => {
+      const rows = [...begun.rows];
+      for (let cursor: string | null = begun.next_cursor; cursor !== null && !isGone; ) {
+        const answer: Availability = await ask<Availability>(page(cursor) ?? "");
+        rows.push(...answer.rows);
+        cursor = answer.next_cursor;
+      }
+      if (!isGone) setRest({ of: begun, rows });
+    })().catch((failed: Error) => !isGone && setError(failed));
+    return () => {
+      isGone = true;
+    };
+  }, [begun, turn]);
+  const value = useMemo(() => {
+    if (begun === null || begun.next_cursor === null) return begun;
+    return rest?.of === begun ? { ...begun, rows: rest.rows } : null;
+  }, [begun, rest]);
+  return { value, error: first.error ?? error, isLoading: first.isLoading || (value === null && begun !== null && error === null) };
 }
