@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { MAP_HEIGHT, MAP_WIDTH, REGIONS, centre, isInside, regionKey, spread } from "./georgia";
+import { MAP_HEIGHT, MAP_WIDTH, REGIONS, centre, isInside, radii, regionKey, spread } from "./georgia";
 
 test("every region of the estate is on the map, and the map holds it", () => {
   const ids = ["tbilisi", "imereti", "samegrelo", "kakheti", "achara", "kvemo-kartli", "samtskhe-javakheti", "shida-kartli", "mtskheta-mtianeti", "guria"];
@@ -31,4 +31,10 @@ test("regions don't overlap", () => {
 
 test("a region is found however the inventory writes it", () => {
   expect(["Kvemo Kartli", "kvemo_kartli", "kvemo-kartli"].map(regionKey)).toEqual(Array(3).fill("kvemo-kartli"));
+});
+
+test("branches of as many devices are as large wherever they stand, and none reaches into another", () => {
+  const sizes = radii([{ devices: 8, widest: 20 }, { devices: 8, widest: 6 }, { devices: 32, widest: 14 }, { devices: 1, widest: 20 }, { devices: 0, widest: 1 }]);
+  expect(sizes.map((size) => Number(size.toFixed(2)))).toEqual([5.5, 5.5, 11, 2.2, 1]);
+  expect(radii([{ devices: 8, widest: 20 }, { devices: 8, widest: 3 }])).toEqual([3, 3]);
 });

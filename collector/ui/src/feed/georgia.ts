@@ -128,7 +128,7 @@ function gridIn(shape: readonly Point[], spacing: number): Point[] {
 const [WIDEST, NARROWEST] = [40, 1];
 
 /** Half the width and height of a label, which no branch may cover. */
-const LABEL = [46, 9] as const;
+const LABEL = [45, 12] as const;
 
 function isUnder(label: Point | null, [x, y]: Point): boolean {
   return label !== null && Math.abs(x - label[0]) < LABEL[0] && Math.abs(y + 4 - label[1]) < LABEL[1];
@@ -142,4 +142,16 @@ export function spread(shape: readonly Point[], number: number, label: Point | n
   }
   const points = gridIn(shape, NARROWEST);
   return { points: Array.from({ length: number }, (_, at) => points[at % points.length] ?? [0, 0]), spacing: NARROWEST };
+}
+
+const [SMALLEST, LARGEST] = [2.2, 11];
+
+/**
+ * Radii of branches whose areas are as their numbers of devices, on one scale for the whole country: as large as they may be where it is
+ * closest. While there is room, nothing is too small to be seen.
+ */
+export function radii(branches: readonly { devices: number; widest: number }[]): number[] {
+  const most = branches.reduce((sofar, { devices }) => Math.max(sofar, devices), 1);
+  const scale = branches.reduce((sofar, { devices, widest }) => (devices > 0 ? Math.min(sofar, widest / Math.sqrt(devices)) : sofar), LARGEST / Math.sqrt(most));
+  return branches.map(({ devices, widest }) => Math.max(Math.min(SMALLEST, widest), scale * Math.sqrt(devices)));
 }

@@ -3,31 +3,35 @@ import { useState } from "preact/hooks";
 import { tell } from "../api/ask";
 import type { Imported } from "../api/types";
 import { t } from "../words";
-import { refusalWords } from "../words/refusal";
+import { Problem } from "./bits";
 
 /** What is listed of a file: whoever has more mistakes has the wrong one. */
 const LISTED = 200;
 
-export function Import() {
+/** `after` a change that the feed doesn't tell of: a region that has no branch yet. */
+export function Import({ after }: { after: () => void }) {
   const words = t();
   const [text, setText] = useState<string | null>(null);
   const [removes, setRemoves] = useState(false);
   const [result, setResult] = useState<Imported | null>(null);
-  const [error, setError] = useState("");
+  const [error, setError] = useState<unknown>(null);
   const [busy, setBusy] = useState(false);
   const forget = () => {
     setResult(null);
-    setError("");
+    setError(null);
   };
   const send = async (isDry: boolean) => {
     if (text === null) return;
     setBusy(true);
-    setError("");
+    setError(null);
     await tell<Imported>("POST", `/api/v1/inventory/import?dry_run=${isDry}&remove=${removes}`, text)
-      .then(setResult)
+      .then((told) => {
+        setResult(told);
+        if (told.applied) after();
+      })
       .catch((failed: unknown) => {
         setResult(null);
-        setError(refusalWords(failed));
+        setError(failed);
       });
     setBusy(false);
   };
@@ -51,7 +55,7 @@ export function Import() {
         </span>
       </div>
       <p class="faint">{words.importColumns}</p>
-      {error && <p class="problem" role="alert">{error}</p>}
+      {error !== null && <Problem error={error} />}
       {result && <Outcome result={result} />}
     </details>
   );

@@ -19,7 +19,7 @@ interface Row {
 export function Regions() {
   void drawn.value;
   const rows = rowsOf();
-  if (rows.length === 0) return <p class="none">{board.counts.total === 0 ? t().noDevices : t().noDeviceMatches}</p>;
+  if (rows.length === 0) return <p class="none">{board.about === null ? t().waiting : board.counts.total === 0 ? t().noDevices : t().noDeviceMatches}</p>;
   return (
     <div class="scroll" tabIndex={0} role="group" aria-labelledby="estate-title">
       <div class="regions">{rows.map((row) => <RegionCard key={row.region.id} row={row} />)}</div>

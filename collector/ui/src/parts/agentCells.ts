@@ -11,7 +11,8 @@ export interface CellWords {
 
 const NOT_KNOWN: CellWords = { text: "–", tone: "quiet" };
 
-export function agentCell(column: AgentColumn, branch: Branch, now: number): CellWords {
+/** `lostMs` is for how long the page has had no connection. */
+export function agentCell(column: AgentColumn, branch: Branch, now: number, lostMs = 0): CellWords {
   const words = t();
   const { spent } = branch;
   switch (column) {
@@ -22,7 +23,7 @@ export function agentCell(column: AgentColumn, branch: Branch, now: number): Cel
     case "contact":
       return { text: words.contacts[branch.contact ?? "never"] ?? "", ...(branch.contact === "silent" ? { tone: "warn" as const } : {}) };
     case "age":
-      return ageCell(branch, now);
+      return ageCell(branch, now, lostMs);
     case "version":
       return branch.agent_version ? { text: branch.agent_version } : NOT_KNOWN;
     case "behind": {
@@ -54,11 +55,12 @@ export function agentCell(column: AgentColumn, branch: Branch, now: number): Cel
 }
 
 /** The feed doesn't speak of a branch that is well: its age is then known only to be less than what makes it silent. */
-function ageCell(branch: Branch, now: number): CellWords {
+function ageCell(branch: Branch, now: number, lostMs: number): CellWords {
   if (branch.contact === "connected") {
-    return { text: branch.silent_after_ms === undefined ? t().now : `< ${roundDuration(branch.silent_after_ms)}`, tone: "quiet" };
+    const most = (branch.silent_after_ms ?? 0) + lostMs;
+    return { text: most === 0 ? t().now : `< ${roundDuration(most)}`, tone: "quiet" };
   }
-  return branch.observed_through == null ? NOT_KNOWN : { text: duration(now - branch.observed_through), tone: "warn" };
+  return branch.observed_through == null ? NOT_KNOWN : { text: duration(now + lostMs - branch.observed_through), tone: "warn" };
 }
 
 function numberCell(number: number | null | undefined): CellWords {

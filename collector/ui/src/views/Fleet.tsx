@@ -1,21 +1,19 @@
 /** All agents: silent, behind, badly dated, without a card, old; those with problems first. */
 import { computed } from "@preact/signals";
-import { AGENT_COLUMNS, type AgentColumn, type AgentOrder, agents, newestVersion, pressed, problemsOf } from "../feed/agents";
+import { AGENT_COLUMNS, type AgentColumn, type AgentOrder, type AgentRow, agents, newestVersion, pressed, problemsOf } from "../feed/agents";
 import { FilterForm } from "../parts/FilterForm";
+import { Virtual } from "../parts/Virtual";
 import { agentCell } from "../parts/agentCells";
 import { branchPath } from "../route";
-import { board, drawn, filters, now, route, setParam } from "../state";
+import { board, filters, now, route, setParam, shownAge } from "../state";
 import { t } from "../words";
 
-/** Rows: more than anyone reads, and few enough to draw at once. Filters reach the rest. */
-const ROWS_LIMIT = 500;
 const NUMBERS: readonly AgentColumn[] = ["age", "waiting", "behind", "buffer", "line", "card", "flushes", "missed", "errors", "drops"];
 
 /** The table is made anew each few seconds at most: nothing of it is a matter of frames. */
-const tick = computed(() => Math.floor((now.value ?? 0) / 2_000));
+const tick = computed(() => Math.floor(((now.value ?? 0) + shownAge.value) / 2_000));
 
 export default function Fleet() {
-  void drawn.value;
   void tick.value;
   const at = now.peek() ?? 0;
   const order = orderFrom(route.value.params.get("sort"));
@@ -35,35 +33,45 @@ export default function Fleet() {
       <FilterForm of="agents" />
       {rows.length === 0 && <p class="none">{board.about === null ? words.waiting : words.noAgentMatches}</p>}
       <div class="table-scroll" tabIndex={0} role="group" aria-label={words.agents}>
-        <table class="fleet">
-          <thead>
-            <tr>
-              {AGENT_COLUMNS.map((column) => (
-                <th key={column} scope="col" class={NUMBERS.includes(column) ? "number" : ""} aria-sort={order.by === column ? (order.isDescending ? "descending" : "ascending") : "none"}>
-                  <button type="button" title={words.agentHints[column]} onClick={() => press(column)}>{words.agentColumns[column]}{order.by === column && <span aria-hidden="true"> {order.isDescending ? "▾" : "▴"}</span>}</button>
-                </th>
-              ))}
-              <th scope="col">{words.problems}</th>
-            </tr>
-          </thead>
-          <tbody>
-            {rows.slice(0, ROWS_LIMIT).map(({ branch, problems }) => (
-              <tr key={branch.id}>
-                {AGENT_COLUMNS.map((column) => {
-                  const cell = agentCell(column, branch, at);
-                  return (
-                    <td key={column} class={`${cell.tone ?? ""} ${NUMBERS.includes(column) ? "number" : ""}`}>
-                      {column === "branch" ? <a href={branchPath(branch.id)}>{cell.text}</a> : cell.text} {cell.aside && <span class="faint">{cell.aside}</span>}
-                    </td>
-                  );
-                })}
-                <td class={problems.length > 0 ? "warn" : ""}>{problems.map((problem) => words.problemWords[problem]).join(", ")}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
+        <div class="fleet" role="table" aria-label={words.agents} aria-rowcount={rows.length + 1}>
+          <div class="table-head" role="row">
+            {AGENT_COLUMNS.flatMap((column) => [
+              <span key={column} class={NUMBERS.includes(column) ? "number" : ""} role="columnheader" aria-sort={order.by === column ? (order.isDescending ? "descending" : "ascending") : "none"}>
+                <button type="button" title={words.agentHints[column]} onClick={() => press(column)}>{words.agentColumns[column]}{order.by === column && <span aria-hidden="true"> {order.isDescending ? "▾" : "▴"}</span>}</button>
+              </span>,
+              column === "branch" && <span key="problems" role="columnheader">{words.problems}</span>,
+            ])}
+          </div>
+          <Virtual rows={rows} keyOf={keyOf} heightOf={rowHeight} render={renderRow} role="rowgroup" />
+        </div>
       </div>
     </>
+  );
+}
+
+function keyOf({ branch }: AgentRow): string {
+  return branch.id;
+}
+
+function rowHeight(): number {
+  return 2;
+}
+
+function renderRow({ branch, problems }: AgentRow, at: number) {
+  const wrong = problems.map((problem) => t().problemWords[problem]).join(", ");
+  return (
+    <div class="table-row" role="row" aria-rowindex={at + 2}>
+      {AGENT_COLUMNS.flatMap((column) => {
+        const { text, tone, aside } = agentCell(column, branch, now.peek() ?? 0, shownAge.peek());
+        return [
+          <span key={column} class={`${tone ?? ""} ${NUMBERS.includes(column) ? "number" : ""}`} role="cell" title={text}>
+            {column === "branch" ? <a href={branchPath(branch.id)}>{text}</a> : text} {aside && <span class="faint">{aside}</span>}
+          </span>,
+          // What is wrong stands beside the name: a screen seldom has room for all columns.
+          column === "branch" && <span key="problems" class={wrong && "warn"} role="cell" title={wrong}>{wrong}</span>,
+        ];
+      })}
+    </div>
   );
 }
 

@@ -1,9 +1,10 @@
 /** What there is: added, changed, taken away, imported with a dry run, exported. Who may not change it sees it. */
-import { useState } from "preact/hooks";
+import { useComputed } from "@preact/signals";
+import { useCallback, useMemo, useState } from "preact/hooks";
 import { tell } from "../api/ask";
 import type { Device } from "../api/types";
 import { isConfigPending } from "../feed/agents";
-import { type Filters, includesAll, searched } from "../feed/filters";
+import { type Filters, filterChoices, includesAll, searched } from "../feed/filters";
 import { ordered } from "../feed/order";
 import { FilterForm } from "../parts/FilterForm";
 import { Import } from "../parts/Import";
@@ -12,14 +13,14 @@ import { Virtual, useNarrow } from "../parts/Virtual";
 import { useAnswer } from "../parts/useAnswer";
 import { Note } from "../parts/bits";
 import { branchPath, devicePath } from "../route";
-import { board, drawn, filters, may, monitorPath, route, setParam } from "../state";
+import { board, drawn, filters, may, monitorPath, now, route, setParam, structure } from "../state";
 import { regionWords, t, typeWords } from "../words";
 
 type Kind = "devices" | "branches" | "regions";
 const KINDS: Kind[] = ["devices", "branches", "regions"];
 
 export default function Inventory() {
-  void drawn.value;
+  void structure.value;
   const words = t();
   const named = route.value.params.get("kind");
   const kind = KINDS.find((one) => one === named) ?? "devices";
@@ -35,7 +36,7 @@ export default function Inventory() {
         {may("devices") && <a class="choice" href="/api/v1/inventory.csv" download="inventory.csv" data-outside="">{words.exportCsv}</a>}
       </div>
       <Pending />
-      {may("import") && <Import />}
+      {may("import") && <Import after={regions.again} />}
       <div class="shows" role="group" aria-label={words.views.inventory}>
         {KINDS.map((one) => <button key={one} type="button" class="choice" aria-pressed={one === kind} onClick={() => setParam("kind", one === "devices" ? "" : one)}>{words.kinds[one]}</button>)}
       </div>
@@ -48,14 +49,14 @@ export default function Inventory() {
 
 /** Agents that don't have the config that they were sent. */
 function Pending() {
-  void drawn.value;
   const words = t();
-  const pending = [...board.places.values()].filter(({ branch }) => isConfigPending(branch));
-  if (pending.length === 0) return null;
+  const ids = useComputed(() => (drawn.value > 0 ? [...board.places.values()].filter(({ branch }) => isConfigPending(branch)).map(({ id }) => id).join("\n") : "")).value;
+  if (ids === "") return null;
+  const pending = ids.split("\n");
   return (
     <details class="pending">
       <summary class="warn">{words.pendingConfigs(pending.length)}</summary>
-      <ul class="chips">{pending.slice(0, 200).map(({ id, branch }) => <li key={id}><a class="chip" href={branchPath(id)}>{branch.name}</a></li>)}</ul>
+      <ul class="chips">{pending.slice(0, 200).map((id) => <li key={id}><a class="chip" href={branchPath(id)}>{board.places.get(id)?.branch.name ?? id}</a></li>)}</ul>
     </details>
   );
 }
@@ -86,6 +87,7 @@ function List({ kind, mayEdit, fields, records, addWords, after }: ListProps) {
   const [open, setOpen] = useState<Entry | "new" | null>(null);
   const [turn, setTurn] = useState(0);
   const isNarrow = useNarrow();
+  const height = useCallback(() => (isNarrow ? 4.4 : 2.4), [isNarrow]);
   const path = `/api/v1/${kind}`;
   const onePath = (id: string) => `${path}/${encodeURIComponent(id)}`;
   // The form stays for the next one, emptied.
@@ -103,7 +105,7 @@ function List({ kind, mayEdit, fields, records, addWords, after }: ListProps) {
       <Virtual
         rows={records}
         keyOf={({ id }) => id}
-        heightOf={() => (isNarrow ? 4.4 : 2.4)}
+        heightOf={height}
         label={words.kinds[kind]}
         render={(record) => (
           <div class={`record of-${kind}`}>
@@ -118,18 +120,21 @@ function List({ kind, mayEdit, fields, records, addWords, after }: ListProps) {
 }
 
 function Devices() {
-  void drawn.value;
+  void structure.value;
   const words = t();
-  const branches = board.regions().flatMap(({ places }) => places).map(({ id, branch }) => [id, branch.name] as const);
-  const types = [...new Set([...board.devices.values()].map(({ device_type }) => device_type))].map((type) => [type, typeWords(type)] as const);
+  const { branch: branches, type } = filterChoices(board, { region: "" });
+  const types = type.map((one) => [one, typeWords(one)] as const);
   const fields: Field[] = [
     { name: "id", label: words.id, fixed: true },
     { name: "name", label: words.name },
-    { name: "branch", label: words.branch, choices: branches.sort((a, b) => a[1].localeCompare(b[1], "en", { numeric: true })) },
+    { name: "branch", label: words.branch, choices: branches },
     { name: "device_type", label: words.type, suggestions: types },
     { name: "ip", label: words.address },
   ];
-  const records = ordered(board, filters.value, { by: "name", isDescending: false }).map(deviceRecord);
+  const chosen = filters.value;
+  // Which devices there are is a matter of seconds only where somebody looks for those of a status.
+  const second = chosen.status === "" ? 0 : now.value;
+  const records = useMemo(() => ordered(board, chosen, { by: "name", isDescending: false }).map(deviceRecord), [structure.value, chosen, second, words]);
   return <List kind="devices" mayEdit={may("devices")} fields={fields} records={records} addWords={words.addDevice} />;
 }
 
@@ -147,7 +152,7 @@ interface RegionRow {
 }
 
 function Branches({ regions }: { regions: RegionRow[] }) {
-  void drawn.value;
+  void structure.value;
   const words = t();
   const fields: Field[] = [
     { name: "id", label: words.id, fixed: true },
