@@ -111,13 +111,16 @@ test("an import is tried first, each mistake is named by its line, and then it i
   expect(await apply.isDisabled()).toBe(true);
   expect(await has("/api/v1/devices/utsera-router-1")).toBe(false);
 
-  await admin.locator("input[type=file]").setInputFiles(file([good]));
+  await admin.locator("input[type=file]").setInputFiles(file([good, "mestia-router-1,Mestia Router 1,mestia,Mestia,svaneti,Svaneti,router,127.30.0.6"]));
   await admin.getByRole("button", { name: "Try it" }).click();
   await admin.getByText("Nothing is changed yet.").waitFor();
   expect(await has("/api/v1/devices/utsera-router-1")).toBe(false);
   await apply.click();
   await admin.getByText("Imported.").waitFor();
   expect(await has("/api/v1/devices/utsera-router-1")).toBe(true);
+  // The feed tells of no regions, and the list of them has the new one all the same.
+  await admin.getByRole("button", { name: "Regions", exact: true }).click();
+  await record(admin, "Svaneti").waitFor();
   // What the file doesn't name goes only where that was asked for, and the dry run says what.
   expect(await has("/api/v1/devices/utsera-atm-1")).toBe(true);
   await admin.getByLabel("Remove devices that the file does not name").check();
@@ -205,6 +208,21 @@ test("somebody changes their own password, and comes in by that one", async () =
   await again.page.context().close();
 });
 
+test("who signs in anew in another tab goes on in the first", async () => {
+  const { page } = await signIn(browser, collector.port, "gela", PASSWORD);
+  await visit(page, "/devices/ozurgeti-router-1");
+  await page.getByRole("button", { name: "Plan maintenance" }).click();
+  const other = await page.context().newPage();
+  await other.goto(`http://127.0.0.1:${collector.port}/login`);
+  await other.locator("#name").fill("gela");
+  await other.locator("#password").fill(PASSWORD);
+  await other.locator("#password").press("Enter");
+  await other.waitForSelector('html[data-link="live"]');
+  await page.locator(".editor").getByRole("button", { name: "Add" }).click();
+  await page.locator(".good-news").waitFor();
+  await page.context().close();
+});
+
 test("a token is told once, is taken, and is taken no longer", async () => {
   await visit(admin, "/tokens");
   await admin.getByRole("button", { name: "Make a token" }).click();
@@ -235,8 +253,10 @@ test("the audit tells in words who did what, newest first", async () => {
 });
 
 test("what was added is taken away again", async () => {
-  for (const [kind, id, name] of [["devices", "utsera-router-1", "Utsera Router 1"], ["devices", "utsera-atm-1", "Utsera ATM 2"], ["branches", "utsera", "Utsera"], ["regions", "racha", "Racha"]] as const) {
-    await visit(admin, `/inventory?kind=${kind}${kind === "regions" ? "" : "&q=utsera"}`);
+  const devices = [["devices", "utsera-router-1", "Utsera Router 1"], ["devices", "utsera-atm-1", "Utsera ATM 2"], ["devices", "mestia-router-1", "Mestia Router 1"]] as const;
+  const places = [["branches", "utsera", "Utsera"], ["branches", "mestia", "Mestia"], ["regions", "racha", "Racha"], ["regions", "svaneti", "Svaneti"]] as const;
+  for (const [kind, id, name] of [...devices, ...places]) {
+    await visit(admin, `/inventory?kind=${kind}${kind === "regions" ? "" : `&q=${name.split(" ")[0]?.toLowerCase()}`}`);
     await record(admin, name).getByRole("button", { name: "Remove" }).click();
     await record(admin, name).getByRole("button", { name: "Remove for good?" }).click();
     await eventually(`${name} is gone`, async () => (await record(admin, name).count()) === 0);
