@@ -267,9 +267,11 @@ function subject(): string {
     case "monitor":
       return "";
     case "device":
-      return board.devices.get(at.id)?.name ?? at.id;
-    case "branch":
-      return t().branchName(board.places.get(at.id)?.branch.name ?? at.id);
+      return board.devices.get(at.id)?.name ?? "";
+    case "branch": {
+      const place = board.places.get(at.id);
+      return place ? t().branchName(place.branch.name) : "";
+    }
     default:
       return t().views[at.view];
   }

@@ -7,6 +7,8 @@ import { linkState } from "../state";
 const RETRY_MS = 10_000;
 
 export interface Answer<T> {
+  /** What the value, or the error, is an answer to. */
+  path: string | null;
   value: T | null;
   error: Error | null;
   isLoading: boolean;
@@ -32,7 +34,7 @@ export function useAnswer<T>(path: string | null): Answer<T> {
   }, [path, turn]);
   const again = useCallback(() => setTurn((before) => before + 1), []);
   useRetry(state.error, again);
-  return { value: state.value, error: state.error, isLoading: state.isLoading, again };
+  return { path: state.path, value: state.value, error: state.error, isLoading: state.isLoading, again };
 }
 
 /** Asks again what failed: when the connection is back, and now and then while somebody looks. What was refused stays so until then. */

@@ -185,7 +185,8 @@ function useWhole(page: (cursor: string | null) => string | null): { value: Avai
   const [error, setError] = useState<Error | null>(null);
   const [turn, setTurn] = useState(0);
   useRetry(error, useCallback(() => setTurn((before) => before + 1), []));
-  const begun = first.value;
+  // The form already says what is asked for now: another report under it would be a wrong one.
+  const begun = first.path === page(null) ? first.value : null;
   useEffect(() => {
     setError(null);
     if (begun === null || begun.next_cursor === null) return undefined;
