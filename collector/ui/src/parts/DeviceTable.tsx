@@ -22,7 +22,7 @@ export function DeviceTable() {
   const press = (by: DeviceColumn) => setParam("sort", orderText({ by, isDescending: order.by === by ? !order.isDescending : by === "since" || by === "rtt" || by === "loss" }));
   return (
     <>
-      <p class="faint grid-head" role="status">{isUnfiltered(chosen) ? words.devices(rows.length) : words.shownOf(rows.length, board.counts.total)}</p>
+      <p class="faint grid-head" role="status">{board.about === null ? words.waiting : isUnfiltered(chosen) ? words.devices(rows.length) : words.shownOf(rows.length, board.counts.total)}</p>
       <div class="scroll wide-table" tabIndex={0} role="group" aria-labelledby="estate-title">
         <div class="device-table" role="table" aria-label={words.tableLabel} aria-rowcount={rows.length + 1}>
           <div class="table-head" role="row">
