@@ -23,10 +23,10 @@ use crate::keeper::{Command, Standing};
 use crate::line::{Carried, Line};
 use crate::outbox::Word;
 use crate::plan::Plan;
+use crate::proof::Questions;
 use crate::settings::Settings;
 use crate::trial::Wanted;
 use crate::watch::Tally;
-use crate::proof::Questions;
 use crate::{clock, enrol, tls};
 
 /// Most publishes that wait in rumqttc: what it holds, it may lose.

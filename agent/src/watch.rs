@@ -1275,8 +1275,9 @@ mod tests {
     async fn a_round_has_as_many_probes_as_the_rule_says_and_one_miss_ends_it() {
         let (mut watch, _others) = watch(1);
         watch.slots[0].planned.rule = ProbeRule { packets: 3, ..ProbeRule::default() };
+        let mut sent = clock::uptime();
         let mut after = |outcome| {
-            let sent = clock::uptime();
+            sent = sent.plus(1_000);
             watch.schedule = Schedule::default();
             hear(&mut watch, Purpose::Target(0), sent, outcome);
             (watch.slots[0].left_in_round, watch.schedule.next().expect("it has a turn").since(sent))

@@ -77,7 +77,7 @@ fn a_dead_switch_takes_no_agent_for_isolated_whose_broker_answers() {
         for i in 0..MANY {
             let history = world.api().history(&device_id(1, i), began_ms, now_ms()).await.expect("a history");
             let intervals = history["intervals"].as_array().expect("a history has intervals");
-            assert!(intervals.iter().all(|interval| interval["status"] != "unknown"), "{history}");
+            assert!(intervals.iter().all(|interval| interval["cause"] != "agent_isolated"), "{history}");
         }
     });
 }
