@@ -161,14 +161,18 @@ impl Clerk {
 
     /// What a box that has a certificate may know.
     fn serve(&self, request: &Request) -> Result<Reply, StoreError> {
-        let store = self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let db = store.connection();
-        let branch = match desk::branch_of_box(db, request)? {
-            Ok(branch) => branch,
+        let mut store = self.store.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let row = match desk::box_of(store.connection(), request)? {
+            Ok(row) => row,
             Err(why) => return Ok(Reply::Refused(why.to_owned())),
         };
+        // Looked for first: a box fetches a build in hundreds of parts, and a change waits for the ledger's.
+        if store::has_superseded(store.connection(), &row)? {
+            store.transaction(|db| store::supersede(db, &row, clock::now()))?;
+        }
+        let db = store.connection();
         Ok(match request.wish {
-            Wish::Heard => Reply::Heard(store::newest_stream(db, &branch)?),
+            Wish::Heard => Reply::Heard(store::newest_stream(db, &row.branch)?),
             Wish::Part { build, from } => match store::build_part(db, &build, from, PART_BYTES)? {
                 Some(bytes) => Reply::Part(bytes),
                 None => Reply::Refused("no such build is staged any more".to_owned()),

@@ -26,7 +26,7 @@ pub use backup::backup;
 pub use edit::{Change, Edit, EditError};
 pub use enrolment::{
     CertificateRow, CodeRow, add_branch, add_certificate, add_code, certificate_of, certificates, code, drop_codes, forget_ended,
-    has_branch, revoke, revoked_branches, use_code,
+    has_branch, has_superseded, revoke, revoked_branches, supersede, use_code,
 };
 pub use events::{EventRow, Whose, events};
 pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
