@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
-use shared::Millis;
 use shared::enrolment::Decision;
 use shared::update::{Reply, Wish};
+use shared::{Millis, StreamId};
 use tokio::sync::watch;
 
 use crate::keeper::Standing;
@@ -59,7 +59,8 @@ pub async fn run(enrolment: Enrolment, state_dir: PathBuf, standing: watch::Rece
             }
         }
         if !is_shown {
-            is_shown = show(&enrolment, &state_dir, known).await.inspect_err(|error| tracing::debug!(%error)).is_ok();
+            let stream = standing.borrow().stream;
+            is_shown = show(&enrolment, &state_dir, known, stream).await.inspect_err(|error| tracing::debug!(%error)).is_ok();
         }
         tokio::time::sleep(if known.is_some() { LOOK_EVERY } else { LOOK_SOON }).await;
     }
@@ -93,8 +94,8 @@ async fn renew(enrolment: &Enrolment, state_dir: &Path, known: Option<Millis>) -
 }
 
 /// Shows the collector that this box holds the key of its certificate.
-async fn show(enrolment: &Enrolment, state_dir: &Path, known: Option<Millis>) -> anyhow::Result<()> {
-    match enrol::request(enrolment, state_dir, tls::Time { known, past: None }, Wish::Heard).await? {
+async fn show(enrolment: &Enrolment, state_dir: &Path, known: Option<Millis>, stream: StreamId) -> anyhow::Result<()> {
+    match enrol::request(enrolment, state_dir, tls::Time { known, past: None }, Wish::Heard { stream }).await? {
         Reply::Heard(_) => Ok(()),
         Reply::Part(_) | Reply::Refused(_) => bail!("the collector doesn't know the new certificate"),
     }

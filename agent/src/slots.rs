@@ -10,7 +10,6 @@ use anyhow::{Context, ensure};
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-use shared::StreamId;
 use shared::update::{Build, Offer};
 
 use crate::enrol;
@@ -43,8 +42,6 @@ pub struct Trial {
     pub held: Held,
     /// How often it was started since it last got on.
     pub starts: u32,
-    /// The stream of the program before it: the collector must hear of another.
-    pub before: StreamId,
 }
 
 /// What a box remembers of its programs.
@@ -129,8 +126,8 @@ impl Slots {
     }
 
     /// The build in the free slot is to be tried.
-    pub fn propose(&mut self, offer: Offer, before: StreamId) {
-        self.trial = Some(Trial { held: Held { slot: self.free(), offer }, starts: 0, before });
+    pub fn propose(&mut self, offer: Offer) {
+        self.trial = Some(Trial { held: Held { slot: self.free(), offer }, starts: 0 });
     }
 
     /// The build that is tried is about to be started; where it lies. None where it has had its chances, or nothing is tried.
@@ -266,7 +263,7 @@ mod tests {
     #[test]
     fn a_build_that_ends_again_and_again_gives_way_to_the_package() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         assert_eq!(slots.try_it(), Some(Slot::A));
         slots.confirm();
         for _ in 0..STARTS_LIMIT {
@@ -280,13 +277,13 @@ mod tests {
     #[test]
     fn what_got_on_may_be_started_for_ever() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         slots.confirm();
         for _ in 0..10 {
             assert_eq!(slots.begin(FLOOR), Some(Slot::A));
             slots.got_on();
         }
-        slots.propose(offer(2), StreamId(1));
+        slots.propose(offer(2));
         for _ in 0..10 {
             assert_eq!(slots.try_it(), Some(Slot::B), "never the slot of the build in force");
             slots.trial_got_on();
@@ -296,9 +293,9 @@ mod tests {
     #[test]
     fn a_build_in_force_that_watches_another_for_long_is_not_lost_for_it() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         slots.confirm();
-        slots.propose(offer(2), StreamId(2));
+        slots.propose(offer(2));
         // Power cuts while nothing can be decided, as the line is cut; each time both get on.
         for _ in 0..10 {
             assert_eq!(slots.begin(FLOOR), Some(Slot::A));
@@ -312,7 +309,7 @@ mod tests {
     #[test]
     fn another_package_has_the_first_word() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         slots.confirm();
         assert_eq!(slots.begin([8; 32]), None);
         assert_eq!(slots, Slots::of([8; 32]));
@@ -321,7 +318,7 @@ mod tests {
     #[test]
     fn nothing_goes_back_behind_the_build_in_force() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(5), StreamId(1));
+        slots.propose(offer(5));
         slots.confirm();
         assert!(slots.objection(&offer(4)).is_some_and(|why| why.contains("before the build in force")));
         assert_eq!(slots.objection(&offer(6)), None);
@@ -351,7 +348,7 @@ mod tests {
         let place = Place::new(folder.path(), [0; 32]);
         assert_eq!(place.read(), None);
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         place.keep(&slots).expect("kept");
         assert_eq!(place.read(), Some(slots));
         let path = folder.path().join("slots/state");
@@ -446,7 +443,7 @@ mod tests {
             let mut machine = Machine { card: Slots::of(FLOOR), memory: Slots::of(FLOOR), natures };
             for n in offered {
                 if machine.card.objection(&offer(n)).is_none() {
-                    machine.memory.propose(offer(n), StreamId(1));
+                    machine.memory.propose(offer(n));
                     machine.keep(cuts.next().unwrap_or(0));
                 }
                 machine.start(&mut cuts);
@@ -461,7 +458,7 @@ mod tests {
         #[test]
         fn a_build_that_no_longer_works_is_left_after_three_starts(natures in Just(vec![Nature::Ends; 8]), n in 0u8..8) {
             let mut machine = Machine { card: Slots::of(FLOOR), memory: Slots::of(FLOOR), natures };
-            machine.memory.propose(offer(n), StreamId(1));
+            machine.memory.propose(offer(n));
             // It had worked, and the card has changed since.
             machine.memory.confirm();
             machine.keep(0);

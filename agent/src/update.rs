@@ -202,8 +202,7 @@ impl Updater {
         if fitting(&self.ends.offers.borrow()).as_ref() != Some(offer) {
             return Err(Failure::Unclear("it is no longer offered".to_owned()));
         }
-        let before = self.ends.standing.borrow().stream;
-        self.remember(|slots| slots.propose(offer.clone(), before)).await?;
+        self.remember(|slots| slots.propose(offer.clone())).await?;
         tracing::info!(build = shared::update::short(&offer.build), "another build takes this one's place, and is watched");
         self.present.restart.cancel();
         self.ends.shutdown.cancel();

@@ -79,6 +79,8 @@ impl Collector {
         let certificate = certificate.map(Arc::new);
         let listener = TcpListener::bind(settings.api.listen).await;
         let listener = listener.with_context(|| format!("listening on {} for the API", settings.api.listen))?;
+        let live = Arc::new(Live::new(Fleet::new(settings.silence()), notes));
+        let metrics = Arc::new(Metrics::default());
         let mut settings = settings;
         let mut enrolment = None;
         match (&mut settings.broker, settings.enrolment.clone()) {
@@ -88,12 +90,11 @@ impl Collector {
                 let authority = Arc::new(Authority::open(&settings.data_dir, clock::now())?);
                 let terms = wanted.terms(broker.port);
                 enrolment::furnish(&authority, &settings.data_dir, &terms, broker, clock::now())?;
-                let office = Office::bind(wanted.listen, Arc::clone(&authority), terms, &settings.data_dir).await?;
+                let ear = enrolment::Ear { live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
+                let office = Office::bind(wanted.listen, Arc::clone(&authority), terms, &settings.data_dir, ear).await?;
                 enrolment = Some((office, authority));
             }
         }
-        let live = Arc::new(Live::new(Fleet::new(settings.silence()), notes));
-        let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
         let queue = settings.victoria_metrics.as_ref().map(VictoriaMetrics::queue);
         let (asks, asked) = mpsc::channel(bus::ASKS_LIMIT);
@@ -240,9 +241,9 @@ impl Collector {
         }
         let mut parts = JoinSet::new();
         parts.spawn(api::serve(listener, api, certificate, shutdown.clone()));
-        let (to_bus, stop) = (commands.clone(), shutdown.clone());
+        let (to_bus, heard, stop) = (commands.clone(), Arc::clone(&metrics), shutdown.clone());
         parts.spawn(async move {
-            bus::run(broker, to_bus, outgoing, asked, seal, stop).await;
+            bus::run(broker, to_bus, outgoing, asked, seal, heard, stop).await;
             Ok(())
         });
         while let Some(ended) = parts.join_next().await {

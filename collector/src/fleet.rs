@@ -206,6 +206,8 @@ pub struct BranchState {
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
     began: Option<Millis>,
+    /// When the present run itself last spoke.
+    spoke: Option<Millis>,
     gone_at: Option<Millis>,
     /// Its agent said goodbye.
     has_stopped: bool,
@@ -450,6 +452,7 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.stream = Some(stream);
         state.began = Some(began);
+        state.spoke = None;
         state.origin = None;
         version.clone_into(&mut state.version);
         for device in &state.devices {
@@ -508,7 +511,7 @@ impl Fleet {
     pub fn resume(&mut self, branch: usize, stream: StreamId, began: Millis, now: Millis) {
         self.forget_live(branch);
         let state = &mut self.branches[branch];
-        (state.stream, state.began) = (Some(stream), Some(began));
+        (state.stream, state.began, state.spoke) = (Some(stream), Some(began), None);
         self.doubt(branch, now);
     }
 
@@ -600,6 +603,7 @@ impl Fleet {
         self.changed.insert(branch);
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
+        state.hears(stream, now);
         state.gone_at = None;
         // A word that vouches for nothing leaves what is known as old as it is.
         state.has_to_speak &= observed.is_none();
@@ -620,6 +624,7 @@ impl Fleet {
         self.changed.insert(branch);
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
+        state.hears(heartbeat.stream, now);
         state.gone_at = None;
         if let Some(health) = &heartbeat.health {
             state.health = Some(health.clone());
@@ -780,6 +785,7 @@ impl BranchState {
             live_until: None,
             stream: None,
             began: None,
+            spoke: None,
             gone_at: None,
             has_stopped: false,
             origin: None,
@@ -793,6 +799,18 @@ impl BranchState {
     /// The stream of the present run of its agent, as far as it is known.
     pub fn stream(&self) -> Option<StreamId> {
         self.stream
+    }
+
+    /// How long ago a run of its agent spoke, in ms; none where another speaks for the branch, or nothing was heard.
+    pub fn spoke_ago_ms(&self, stream: StreamId, now: Millis) -> Option<u64> {
+        let spoke = self.spoke.filter(|_| self.stream == Some(stream))?;
+        u64::try_from(now.since(spoke)).ok()
+    }
+
+    fn hears(&mut self, stream: StreamId, now: Millis) {
+        if self.stream == Some(stream) {
+            self.spoke = Some(now);
+        }
     }
 
     /// The newest moment of which the devices' states are known.
@@ -1092,6 +1110,22 @@ mod tests {
         fleet.change(1, shared::delta::UNOBSERVED, &change(Status::Down, 11));
         fleet.refresh(at(12));
         assert_eq!((fleet.devices[1].view.status, fleet.devices[1].view.down_since), (Status::Down, Some(at(0))));
+    }
+
+    #[test]
+    fn each_run_is_heard_for_itself() {
+        let mut fleet = heard();
+        let ago = |fleet: &Fleet, stream, now| fleet.branches[0].spoke_ago_ms(StreamId(stream), at(now));
+        let spoke = |fleet: &mut Fleet, stream, now| fleet.observed(0, StreamId(stream), 1, Some(at(now)), at(now));
+        spoke(&mut fleet, 1, 40);
+        assert_eq!((ago(&fleet, 1, 43), ago(&fleet, 2, 43)), (Some(3_000), None));
+        // Another build begins, and sends what the one before has left.
+        fleet.begin(0, StreamId(2), "0", at(50));
+        spoke(&mut fleet, 1, 51);
+        assert_eq!((ago(&fleet, 1, 52), ago(&fleet, 2, 52)), (None, None), "the new one has not said a word itself");
+        spoke(&mut fleet, 2, 53);
+        assert_eq!(ago(&fleet, 2, 60), Some(7_000));
+        assert_eq!(ago(&fleet, 2, 50), None, "our clock was set back");
     }
 
     #[test]

@@ -294,7 +294,7 @@ mod tests {
         let renewal = |fresh: &Key, before: &Key| application(fresh, Err(before)).expect("signed");
         office.decide(&renewal(&lost, &first), NOW.plus(60 * DAY)).expect("granted");
         office.decide(&renewal(&second, &first), NOW.plus(61 * DAY)).expect("the answer before was lost on the way");
-        let request = second.request(shared::update::Wish::Heard).expect("signed");
+        let request = second.request(shared::update::Wish::Heard { stream: shared::StreamId(1) }).expect("signed");
         let shown = box_of(office.store.connection(), &request).expect("read").expect("a certificate that counts");
         assert!(store::has_superseded(office.store.connection(), &shown).expect("read"));
         let superseded = office.store.transaction(|db| store::supersede(db, &shown, NOW.plus(61 * DAY)));

@@ -13,9 +13,9 @@ use std::time::Duration;
 use anyhow::Context;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet};
 use shared::enrolment::{Application, Decision};
-use shared::update::{PART_BYTES, Reply, Request, Wish};
+use shared::update::{Hearing, PART_BYTES, Reply, Request, Wish};
 use shared::wire::{Payload, decode, encode};
-use shared::{BranchId, Millis};
+use shared::{BranchId, Millis, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -26,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 use ward_agent::settings::{Broker, TlsFiles};
 use ward_agent::tls;
 
-use crate::clock;
+use crate::feed::Live;
 use crate::inbox::Sender;
 use crate::ingest::Command;
 use crate::metrics::Metrics;
 use crate::store::{self, CertificateRow, Readers, Store, StoreError};
+use crate::{bus, clock};
 use authority::{Authority, write_secret};
 use desk::Terms;
 
@@ -78,6 +79,32 @@ struct Clerk {
     authority: Arc<Authority>,
     terms: Terms,
     store: Mutex<Store>,
+    ear: Ear,
+}
+
+/// What the collector hears of the branches, for boxes that ask.
+pub struct Ear {
+    /// Who has spoken.
+    pub live: Arc<Live>,
+    /// Whether anybody could be heard.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Ear {
+    /// What is known of a run of a branch's agent.
+    fn hears(&self, branch: &BranchId, stream: StreamId, now: Millis) -> Hearing {
+        let is = |name| self.metrics.value(name, "") > 0.0;
+        // What is not written down doesn't count as heard: a fault of the centre must not look like one of all boxes.
+        if is("ward_ledger_failing") || is("ward_clock_behind") || !is(bus::CONNECTED) {
+            return Hearing::CannotSay;
+        }
+        let fleet = self.live.fleet();
+        let known = fleet.branch(branch).map(|at| &fleet.branches[at]);
+        match known.and_then(|branch| Some((branch.spoke_ago_ms(stream, now)?, branch.silent_after_ms))) {
+            Some((ago_ms, within_ms)) => Hearing::Speaks { ago_ms, within_ms: within_ms.unsigned_abs() },
+            None => Hearing::Nothing,
+        }
+    }
 }
 
 impl Office {
@@ -90,6 +117,7 @@ impl Office {
         authority: Arc<Authority>,
         terms: Terms,
         data_dir: &Path,
+        ear: Ear,
     ) -> anyhow::Result<Self> {
         let identity = authority.server(&terms.host, clock::now())?;
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -100,7 +128,11 @@ impl Office {
             .context("the enrolment's certificate")?;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen} for enrolment"))?;
         let store = Mutex::new(Store::open(data_dir)?);
-        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), clerk: Arc::new(Clerk { authority, terms, store }) })
+        Ok(Self {
+            listener,
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            clerk: Arc::new(Clerk { authority, terms, store, ear }),
+        })
     }
 
     /// Takes applications until `shutdown`.
@@ -172,7 +204,7 @@ impl Clerk {
         }
         let db = store.connection();
         Ok(match request.wish {
-            Wish::Heard => Reply::Heard(store::newest_stream(db, &row.branch)?),
+            Wish::Heard { stream } => Reply::Heard(self.ear.hears(&row.branch, stream, clock::now())),
             Wish::Part { build, from } => match store::build_part(db, &build, from, PART_BYTES)? {
                 Some(bytes) => Reply::Part(bytes),
                 None => Reply::Refused("no such build is staged any more".to_owned()),
@@ -181,7 +213,7 @@ impl Clerk {
     }
 
     fn decide(&self, application: &Application) -> Result<Decision, StoreError> {
-        let Self { authority, terms, store } = self;
+        let Self { authority, terms, store, .. } = self;
         let mut store = store.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         store.transaction(|db| desk::decide(db, authority, terms, application, clock::now()))
     }
@@ -271,4 +303,39 @@ async fn take_place(authority: &Authority, broker: &Broker, data_dir: &Path, bra
     client.try_disconnect()?;
     while events.poll().await.is_ok() {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::Notes;
+    use crate::fleet::Fleet;
+
+    const NOW: Millis = Millis(1_795_442_400_000);
+
+    #[test]
+    fn a_box_learns_whether_its_own_run_is_heard_and_nothing_where_the_centre_is_deaf() {
+        let csv = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
+                   v-1,V,vake,Vake,t,T,atm,127.0.0.2\n";
+        let inventory = crate::inventory::parse_csv("estate.csv", csv).expect("good");
+        let mut fleet = Fleet::new(30_000);
+        fleet.set_inventory(&inventory, &[1]);
+        let live = Live::new(fleet, Notes::default());
+        let ear = Ear { live: Arc::new(live), metrics: Arc::new(Metrics::default()) };
+        let vake: BranchId = "vake".parse().expect("a valid id");
+        let hears = |stream, now| ear.hears(&vake, StreamId(stream), now);
+        assert_eq!(hears(1, NOW), Hearing::CannotSay, "the broker is not there yet");
+        ear.metrics.set(bus::CONNECTED, "", 1.0);
+        assert_eq!(hears(1, NOW), Hearing::Nothing);
+        ear.live.change(NOW, |fleet| {
+            fleet.begin(0, StreamId(1), "0", NOW);
+            fleet.observed(0, StreamId(1), 1, Some(NOW), NOW);
+        });
+        let speaks = Hearing::Speaks { ago_ms: 4_000, within_ms: 30_000 };
+        assert_eq!(hears(1, NOW.plus(4_000)), speaks);
+        assert_eq!((speaks.is_heard(), hears(1, NOW.plus(31_000)).is_heard()), (Some(true), Some(false)));
+        assert_eq!(hears(2, NOW.plus(4_000)), Hearing::Nothing, "another run speaks for the branch");
+        ear.metrics.set("ward_ledger_failing", "", 1.0);
+        assert_eq!(hears(1, NOW.plus(300_000)).is_heard(), None, "nobody is heard while nothing can be written");
+    }
 }

@@ -34,9 +34,7 @@ pub use inventory::{Changed, InventoryEdit};
 pub use ledger::{Alive, GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
 pub use outbox::{Outbox, OutboxReader, Queue, Waiting};
-pub use updates::{
-    ProgramRow, Reach, build_part, builds, newest_stream, programs, put_program, reach, set_reach, stage_build, stage_words,
-};
+pub use updates::{ProgramRow, Reach, build_part, builds, programs, put_program, reach, set_reach, stage_build, stage_words};
 
 /// What can go wrong with the file.
 #[derive(Debug, thiserror::Error)]
