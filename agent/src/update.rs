@@ -16,7 +16,7 @@ use crate::keeper::Standing;
 use crate::plan::Plan;
 use crate::settings::{Enrolment, Settings};
 use crate::shadow::{self, Finding};
-use crate::slots::{PROBATION_MS, Place, Slots, is_signed};
+use crate::slots::{Held, PROBATION_MS, Place, Slots, is_signed};
 use crate::watch::Tally;
 use crate::{clock, enrol, tls};
 
@@ -280,13 +280,19 @@ impl Updater {
             return Err(Failure::Bad(why));
         }
         let free = known.free();
-        let bytes = self.fetch(offer).await?;
-        self.memory.change(Slots::clear).await?;
-        let (place, signed) = (self.memory.place.clone(), offer.clone());
-        spawn_blocking(move || place.put(free, &signed, &bytes)).await.context("keeping the build")??;
+        let (place, held) = (self.memory.place.clone(), Held { slot: free, offer: offer.clone() });
+        let is_there = spawn_blocking(move || place.inspect(&held).is_ok()).await.context("looking for the build")?;
+        if !is_there {
+            let bytes = self.fetch(offer).await?;
+            self.memory.change(Slots::clear).await?;
+            let (place, signed) = (self.memory.place.clone(), offer.clone());
+            spawn_blocking(move || place.put(free, &signed, &bytes)).await.context("keeping the build")??;
+        }
         if let Err(failure) = self.watch_shadow(offer, self.memory.place.program(free)).await {
             if let Failure::Bad(why) = &failure {
-                self.memory.change(|slots| slots.refused = Some((offer.clone(), why.clone()))).await?;
+                // It is refused all the same: whoever looks at it again and again gets no further.
+                let refused = self.memory.change(|slots| slots.refused = Some((offer.clone(), why.clone()))).await;
+                let _ = refused.inspect_err(|error| tracing::warn!(%error, "it can't be remembered that a build is refused"));
             }
             return Err(failure);
         }
@@ -357,8 +363,8 @@ impl Updater {
                 return Err(Failure::Unclear("it is no longer offered".to_owned()));
             }
             let plan = Arc::clone(&self.ends.plan.borrow());
-            let scratch = self.state_dir.join("slots/shadow");
-            match shadow::of(&program, &self.present.config, &scratch, self.time, &plan, &self.ends.tally).await {
+            let (scratch, time) = (self.state_dir.join("slots/shadow"), shadow::time_for(&plan, self.time));
+            match shadow::of(&program, &self.present.config, &scratch, time, &plan, &self.ends.tally).await {
                 Finding::Same => return Ok(()),
                 Finding::Unclear(why) => return Err(Failure::Unclear(why)),
                 Finding::Bad(said) => why = said,
