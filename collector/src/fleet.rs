@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use shared::message::{Health, Heartbeat, PresenceState};
+use shared::message::{Health, Heartbeat, PresenceState, Tried};
 use shared::{BranchId, Cause, DeviceId, Flags, Millis, Status, StreamId, Verdict as Fault};
 
 use crate::availability::spans::Span;
@@ -179,6 +179,8 @@ impl Contact {
     }
 }
 
+type Told = (Option<Health>, String, Option<u64>, Option<Arc<Tried>>, Option<Cut>);
+
 /// A branch and how its agent is.
 #[derive(Debug, Clone)]
 pub struct BranchState {
@@ -200,8 +202,10 @@ pub struct BranchState {
     pub version: String,
     /// Version of the config that its agent is to have, once there is one.
     pub config_wanted: Option<u64>,
-    /// Health, version, wanted config and the newest cut as they were told last.
-    told: (Option<Health>, String, Option<u64>, Option<Cut>),
+    /// What came of the config that its agent has tried last, by its own word.
+    pub config_trial: Option<Arc<Tried>>,
+    /// Health, version, wanted config, its trial and the newest cut as they were told last.
+    told: Told,
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
@@ -657,6 +661,13 @@ impl Fleet {
         }
     }
 
+    /// An agent says what came of a config. It may name devices of its own branch alone.
+    pub fn tried(&mut self, branch: usize, mut tried: Tried) {
+        tried.silent.retain(|device| self.device_of(device, branch).is_some());
+        self.changed.insert(branch);
+        self.branches[branch].config_trial = Some(Arc::new(tried));
+    }
+
     /// The broker, or the agent itself, says what became of its connection.
     pub fn presence(&mut self, branch: usize, stream: StreamId, state: PresenceState, now: Millis) {
         self.changed.insert(branch);
@@ -730,9 +741,16 @@ impl Fleet {
         let is_as_told = branch.health == branch.told.0
             && branch.version == branch.told.1
             && branch.config_wanted == branch.told.2
-            && branch.cut == branch.told.3;
+            && branch.config_trial == branch.told.3
+            && branch.cut == branch.told.4;
         if has_turned || !is_as_told {
-            branch.told = (branch.health.clone(), branch.version.clone(), branch.config_wanted, branch.cut.clone());
+            branch.told = (
+                branch.health.clone(),
+                branch.version.clone(),
+                branch.config_wanted,
+                branch.config_trial.clone(),
+                branch.cut.clone(),
+            );
             touched.branches.push(at);
         }
         let branch = &self.branches[at];
@@ -779,8 +797,9 @@ impl BranchState {
             silent_after_ms: 0,
             health: None,
             version: String::new(),
-            told: (None, String::new(), None, None),
+            told: Told::default(),
             config_wanted: None,
+            config_trial: None,
             live_observed: None,
             live_until: None,
             stream: None,
@@ -1113,14 +1132,29 @@ mod tests {
     }
 
     #[test]
+    fn what_came_of_a_config_is_told_once_and_names_no_other_branchs_devices() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        let silent = ["b", "c", "nobody"].map(|id| id.parse().expect("a valid id")).to_vec();
+        let tried = Tried { version: 2, is_held: false, answered: 1, silent_total: 3, silent };
+        fleet.tried(vake, tried.clone());
+        assert_eq!(fleet.refresh(at(2)).branches, [vake]);
+        let named = |fleet: &Fleet| fleet.branches[vake].config_trial.as_ref().map(|tried| tried.silent.len());
+        assert_eq!(named(&fleet), Some(1), "c stands in another branch");
+        fleet.tried(vake, tried);
+        assert!(fleet.refresh(at(3)).branches.is_empty(), "nothing is new");
+    }
+
+    #[test]
     fn each_run_is_heard_for_itself() {
         let mut fleet = heard();
-        let ago = |fleet: &Fleet, stream, now| fleet.branches[0].spoke_ago_ms(StreamId(stream), at(now));
-        let spoke = |fleet: &mut Fleet, stream, now| fleet.observed(0, StreamId(stream), 1, Some(at(now)), at(now));
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        let ago = |fleet: &Fleet, stream, now| fleet.branches[vake].spoke_ago_ms(StreamId(stream), at(now));
+        let spoke = |fleet: &mut Fleet, stream, now| fleet.observed(vake, StreamId(stream), 1, Some(at(now)), at(now));
         spoke(&mut fleet, 1, 40);
         assert_eq!((ago(&fleet, 1, 43), ago(&fleet, 2, 43)), (Some(3_000), None));
         // Another build begins, and sends what the one before has left.
-        fleet.begin(0, StreamId(2), "0", at(50));
+        fleet.begin(vake, StreamId(2), "0", at(50));
         spoke(&mut fleet, 1, 51);
         assert_eq!((ago(&fleet, 1, 52), ago(&fleet, 2, 52)), (None, None), "the new one has not said a word itself");
         spoke(&mut fleet, 2, 53);

@@ -185,7 +185,7 @@ mod tests {
     use crate::delta::{Boot, Flagged, Identity, Previous, Rtt};
     use crate::enrolment::{Claim, Grant};
     use crate::evidence::{Neighbours, Seen, Trace};
-    use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Via, Watched};
+    use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Tried, Via, Watched};
     use crate::update::{Hearing, Offer, Running, Stage, Wish};
     use crate::*;
 
@@ -345,6 +345,13 @@ mod tests {
                 version: "0.1.0".into(),
                 offered: Some([8; 32]),
                 stage: Stage::Refused { why: "it ended".into() },
+            }),
+            Answer::Tried(Tried {
+                version: 2,
+                is_held: true,
+                answered: 0,
+                silent_total: 300,
+                silent: vec!["d".parse().expect("a valid id")],
             }),
         ];
         let (asked, answered) = (include_str!("../golden/v1-asks.hex"), include_str!("../golden/v1-answers.hex"));
