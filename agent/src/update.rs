@@ -85,14 +85,22 @@ struct Memory {
 }
 
 impl Memory {
-    async fn change(&self, change: impl FnOnce(&mut Slots)) -> anyhow::Result<()> {
+    // A card may hang, and the probes don't wait for it.
+    async fn change(&self, change: impl FnOnce(&mut Slots) + Send + 'static) -> anyhow::Result<()> {
         let _turn = self.turn.lock().await;
-        // Only the packaged program runs without a memory.
-        let mut slots = self.place.read().unwrap_or_else(|| Slots::of(self.build));
-        change(&mut slots);
+        let (place, build) = (self.place.clone(), self.build);
+        let changed = spawn_blocking(move || {
+            // Only the packaged program runs without a memory.
+            let mut slots = place.read().unwrap_or_else(|| Slots::of(build));
+            change(&mut slots);
+            place.keep(&slots)
+        });
+        changed.await.context("remembering the build")?
+    }
+
+    async fn read(&self) -> Option<Slots> {
         let place = self.place.clone();
-        // A card may hang.
-        spawn_blocking(move || place.keep(&slots)).await.context("remembering the build")?
+        spawn_blocking(move || place.read()).await.ok().flatten()
     }
 }
 
@@ -159,12 +167,12 @@ impl Probation {
         let trial_ms = u64::from(self.settings.update.trial_ms);
         let mut unheard = Unheard::default();
         let (mut noted, mut asked) = (clock::uptime(), clock::uptime());
-        while let Some(probation) = self.memory.place.read().and_then(|slots| slots.probation) {
+        while let Some(probation) = self.memory.read().await.and_then(|slots| slots.probation) {
             tokio::time::sleep(Duration::from_millis(trial_ms / 4)).await;
             let now = clock::uptime();
             let ran_ms = now.since(noted);
             if ran_ms >= NOTE_EVERY_MS || probation.ran_ms.saturating_add(ran_ms) >= PROBATION_MS {
-                if let Err(error) = self.memory.change(|slots| slots.ran(ran_ms)).await {
+                if let Err(error) = self.memory.change(move |slots| slots.ran(ran_ms)).await {
                     tracing::warn!(error = format!("{error:#}"), "it can't be remembered for how long this build has run");
                 }
                 noted = now;
@@ -182,7 +190,7 @@ impl Probation {
             unheard.learn(word, clock::uptime());
             if unheard.is_over(trial_ms, clock::uptime()) {
                 let why = "the collector can be reached and hears nothing of it any more";
-                match self.memory.change(|slots| slots.lose(why.to_owned())).await {
+                match self.memory.change(move |slots| slots.lose(why.to_owned())).await {
                     Ok(()) => {
                         tracing::error!(why, "this build gives way to what was there before it");
                         self.present.restart.cancel();
@@ -275,7 +283,7 @@ impl Updater {
         if !is_signed(offer, &self.enrolment.config_key) {
             return Err(Failure::Bad("it isn't signed by the collector".to_owned()));
         }
-        let known = self.memory.place.read().unwrap_or_default();
+        let known = self.memory.read().await.unwrap_or_default();
         if let Some(why) = known.objection(offer) {
             return Err(Failure::Bad(why));
         }
@@ -291,7 +299,8 @@ impl Updater {
         if let Err(failure) = self.watch_shadow(offer, self.memory.place.program(free)).await {
             if let Failure::Bad(why) = &failure {
                 // It is refused all the same: whoever looks at it again and again gets no further.
-                let refused = self.memory.change(|slots| slots.refused = Some((offer.clone(), why.clone()))).await;
+                let refused = (offer.clone(), why.clone());
+                let refused = self.memory.change(|slots| slots.refused = Some(refused)).await;
                 let _ = refused.inspect_err(|error| tracing::warn!(%error, "it can't be remembered that a build is refused"));
             }
             return Err(failure);
@@ -299,7 +308,8 @@ impl Updater {
         if fitting(&self.ends.offers.borrow()).as_ref() != Some(offer) {
             return Err(Failure::Unclear("it is no longer offered".to_owned()));
         }
-        self.memory.change(|slots| slots.propose(offer.clone())).await?;
+        let proposed = offer.clone();
+        self.memory.change(|slots| slots.propose(proposed)).await?;
         tracing::info!(build = shared::update::short(&offer.build), "another build takes this one's place, and is watched");
         self.present.restart.cancel();
         self.ends.shutdown.cancel();
