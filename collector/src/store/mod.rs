@@ -18,7 +18,7 @@ mod updates;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use shared::Millis;
 
 pub use accounts::{AccountEdit, AuditRow, accounts, audit};
@@ -177,7 +177,8 @@ impl Store {
         &mut self,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let begun = self.db.transaction()?;
+        // One that reads first could not write any more once another process has: it takes its turn from its beginning.
+        let begun = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let answer = work(&begun)?;
         begun.commit()?;
         Ok(answer)
@@ -188,7 +189,7 @@ impl Store {
     /// # Errors
     /// Why it can't be made.
     pub fn edit(&mut self, change: &Change, now: Millis) -> Result<i64, EditError> {
-        let begun = self.db.transaction().map_err(StoreError::from)?;
+        let begun = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
         // What is refused half-way is undone.
         let done = edit::edit(&begun, change, now)??;
         begun.commit().map_err(StoreError::from)?;
