@@ -75,7 +75,14 @@ pub async fn run<P: Prober>(
         heard: heard_seen,
         pulse: pulses.watch,
     };
-    let trial_ends = trial::Ends { wanted: wanted_seen, plan, tally: tally_seen.clone(), again_every: trial::AGAIN_EVERY };
+    let trial_ends = trial::Ends {
+        wanted: wanted_seen,
+        plan,
+        tally: tally_seen.clone(),
+        answers: answers.clone(),
+        verdicts_within: trial::VERDICTS_WITHIN,
+        again_every: trial::AGAIN_EVERY,
+    };
     let link_ends = link::Ends {
         keeper: keeper.commands.clone(),
         standing: keeper.standing.clone(),

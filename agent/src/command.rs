@@ -309,13 +309,16 @@ fn run(config: &Path) -> anyhow::Result<()> {
     if let (Some(enrolment), true) = (&settings.enrolment, role.is_guardian) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")?;
         match runtime.block_on(guardian::run(&settings, enrolment, config)) {
-            Ok(guardian::Ending::Stopped) => return Ok(()),
-            Ok(guardian::Ending::Decided) => return Err(role.again()),
+            Ok(ending) => {
+                role.ends(&settings);
+                return if ending == guardian::Ending::Stopped { Ok(()) } else { Err(role.again()) };
+            }
             // A card that takes nothing is no reason for a branch without an agent.
             Err(error) => tracing::error!(error = format!("{error:#}"), "a trial can't go on: this program probes"),
         }
     }
-    probe_and_report(settings, role.present.clone())?;
+    probe_and_report(settings.clone(), role.present.clone())?;
+    role.ends(&settings);
     // A build that is tried has a guardian, which goes on.
     if restart.is_cancelled() && !role.present.is_tried { Err(role.again()) } else { Ok(()) }
 }

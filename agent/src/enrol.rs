@@ -86,6 +86,16 @@ impl Key {
         self.pair.public_key().as_ref().to_vec()
     }
 
+    /// A wish that this key signs.
+    ///
+    /// # Errors
+    /// When the key can't sign.
+    pub fn request(&self, wish: Wish) -> anyhow::Result<Request> {
+        let public_key = self.public();
+        let signature = self.sign(&Request::signed(&public_key, &wish))?;
+        Ok(Request { public_key, wish, signature })
+    }
+
     fn sign(&self, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
         let signature = self.pair.sign(&SystemRandom::new(), bytes).map_err(|_| anyhow!("the key can't sign"))?;
         Ok(signature.as_ref().to_vec())
@@ -145,9 +155,7 @@ pub async fn apply(host: &str, port: u16, config: ClientConfig, application: &Ap
 pub async fn request(enrolment: &Enrolment, state_dir: &Path, time: tls::Time, wish: Wish) -> anyhow::Result<Reply> {
     let key = Key::from_file(&identity_path(state_dir))?;
     let config = tls::toward_authority(&authority_path(state_dir), time)?;
-    let public_key = key.public();
-    let signature = key.sign(&Request::signed(&public_key, &wish))?;
-    exchange(&enrolment.host, enrolment.port, config, &Request { public_key, wish, signature }).await
+    exchange(&enrolment.host, enrolment.port, config, &key.request(wish)?).await
 }
 
 /// One payload there and one back.

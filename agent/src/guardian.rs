@@ -38,15 +38,36 @@ const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Time for a connection to the broker.
 const REACH_LIMIT: Duration = Duration::from_secs(5);
 
-/// What the collector knows of the branch.
+/// What the collector knows of a run of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// It hears the program that is tried.
+    /// It hears that run.
     Hears,
     /// It can be reached, and so can the broker, and it doesn't.
     HearsNothing,
-    /// Nobody can be reached.
-    Unreachable,
+    /// Nobody can be reached, or the collector can't hear anybody.
+    NobodySays,
+}
+
+/// For how long the collector could be asked and heard nothing of a run. Pure.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unheard {
+    since: Option<Uptime>,
+}
+
+impl Unheard {
+    /// What the collector knows now. A time in which nobody says anything begins anew.
+    pub fn learn(&mut self, word: Word, now: Uptime) {
+        match word {
+            Word::Hears | Word::NobodySays => self.since = None,
+            Word::HearsNothing => _ = self.since.get_or_insert(now),
+        }
+    }
+
+    /// Whether that has gone on for so long.
+    pub fn is_over(&self, limit_ms: u64, now: Uptime) -> bool {
+        self.since.is_some_and(|since| now.since(since) >= limit_ms)
+    }
 }
 
 /// What to do.
@@ -68,7 +89,7 @@ pub struct Judgement {
     began: Uptime,
     answered: Uptime,
     saw_devices: Uptime,
-    unheard_since: Option<Uptime>,
+    unheard: Unheard,
     is_heard: bool,
     shadow_ms: u64,
     trial_ms: u64,
@@ -77,7 +98,7 @@ pub struct Judgement {
 impl Judgement {
     /// Of one that starts now. `shadow_ms` is how long it has to get on, `trial_ms` how long the collector may hear nothing.
     pub fn new(now: Uptime, shadow_ms: u64, trial_ms: u64) -> Self {
-        Self { began: now, answered: now, saw_devices: now, unheard_since: None, is_heard: false, shadow_ms, trial_ms }
+        Self { began: now, answered: now, saw_devices: now, unheard: Unheard::default(), is_heard: false, shadow_ms, trial_ms }
     }
 
     /// What it says of itself: whether it answers at all, and whether it has looked at a device.
@@ -92,11 +113,9 @@ impl Judgement {
 
     /// What the collector knows.
     pub fn heard(&mut self, word: Word, now: Uptime) {
-        match word {
-            Word::Hears => (self.is_heard, self.unheard_since) = (true, None),
-            Word::HearsNothing => _ = self.unheard_since.get_or_insert(now),
-            Word::Unreachable => self.unheard_since = None,
-        }
+        self.unheard.learn(word, now);
+        // What was heard at first and is mute since is not a program that works.
+        self.is_heard = word == Word::Hears;
     }
 
     /// Whether it has got on for long enough that a power cut is none of its faults.
@@ -112,7 +131,7 @@ impl Judgement {
         if now.since(self.saw_devices) >= BLIND_LIMIT_MS {
             return Decision::RollBack("it has no verdict on any device".to_owned());
         }
-        if self.unheard_since.is_some_and(|since| !self.is_heard && now.since(since) >= self.trial_ms) {
+        if self.unheard.is_over(self.trial_ms, now) {
             return Decision::RollBack("the collector can be reached and hears nothing of it".to_owned());
         }
         if self.is_heard && self.has_got_on(now) { Decision::Confirm } else { Decision::Wait }
@@ -190,13 +209,15 @@ pub async fn run(settings: &Settings, enrolment: &Enrolment, config: &Path) -> a
             };
             judgement.answers(report.as_ref().map(has_looked), clock::uptime());
             if let Some(answered) = asking.take_if(|asking| asking.is_finished()) {
-                judgement.heard(answered.await.unwrap_or(Word::Unreachable), clock::uptime());
+                judgement.heard(answered.await.unwrap_or(Word::NobodySays), clock::uptime());
             }
-            if asking.is_none() && asked.is_none_or(|at| clock::uptime().since(at) >= ASK_EVERY_MS.min(times.1 / 2)) {
-                let known = report.and_then(|report| report.now_ms).map(shared::Millis);
+            if let Some(report) = report.filter(|_| asking.is_none())
+                && asked.is_none_or(|at| clock::uptime().since(at) >= ASK_EVERY_MS.min(times.1 / 4))
+            {
+                let (known, stream) = (report.now_ms.map(shared::Millis), report.stream);
                 let time = tls::Time { known, past: Some(trial.held.offer.staged) };
                 let (enrolment, state_dir, broker) = (enrolment.clone(), settings.state_dir.clone(), settings.broker.clone());
-                asking = Some(tokio::spawn(async move { ask(&enrolment, &state_dir, &broker, time, trial.before).await }));
+                asking = Some(tokio::spawn(async move { ask(&enrolment, &state_dir, &broker, time, stream).await }));
                 asked = Some(clock::uptime());
             }
             let now = clock::uptime();
@@ -244,15 +265,20 @@ pub async fn run(settings: &Settings, enrolment: &Enrolment, config: &Path) -> a
     }
 }
 
-async fn ask(enrolment: &Enrolment, state_dir: &Path, broker: &Broker, time: tls::Time, before: StreamId) -> Word {
-    match enrol::request(enrolment, state_dir, time, Wish::Heard).await {
-        Ok(Reply::Heard(Some(stream))) if stream != before => Word::Hears,
+/// What the collector knows of a run of this box's agent.
+pub async fn ask(enrolment: &Enrolment, state_dir: &Path, broker: &Broker, time: tls::Time, stream: StreamId) -> Word {
+    let is_heard = match enrol::request(enrolment, state_dir, time, Wish::Heard { stream }).await {
+        Ok(Reply::Heard(hearing)) => hearing.is_heard(),
+        Ok(Reply::Part(_) | Reply::Refused(_)) | Err(_) => None,
+    };
+    match is_heard {
+        None => Word::NobodySays,
+        Some(true) => Word::Hears,
         // A broker that is away leaves everybody unheard.
-        Ok(Reply::Heard(_)) => match tokio::time::timeout(REACH_LIMIT, TcpStream::connect((&*broker.host, broker.port))).await {
+        Some(false) => match tokio::time::timeout(REACH_LIMIT, TcpStream::connect((&*broker.host, broker.port))).await {
             Ok(Ok(_)) => Word::HearsNothing,
-            Ok(Err(_)) | Err(_) => Word::Unreachable,
+            Ok(Err(_)) | Err(_) => Word::NobodySays,
         },
-        Ok(Reply::Part(_) | Reply::Refused(_)) | Err(_) => Word::Unreachable,
     }
 }
 
@@ -329,17 +355,20 @@ mod tests {
     fn one_that_is_heard_and_gets_on_is_in_force() {
         assert_eq!(decided(WEEK, |_| Some(true), |_| Word::Hears), (60, Decision::Confirm));
         assert_eq!(
-            decided(WEEK, |_| Some(true), |s| if s < 200 { Word::Unreachable } else { Word::Hears }),
+            decided(WEEK, |_| Some(true), |s| if s < 200 { Word::NobodySays } else { Word::Hears }),
             (200, Decision::Confirm)
         );
     }
 
     #[test]
     fn a_line_that_is_cut_for_a_week_decides_nothing() {
-        assert_eq!(decided(WEEK, |_| Some(true), |_| Word::Unreachable), (WEEK, Decision::Wait));
+        assert_eq!(decided(WEEK, |_| Some(true), |_| Word::NobodySays), (WEEK, Decision::Wait));
         // Nor do moments in which it is back.
-        let moments = |s: u64| if s % 600 < 100 { Word::HearsNothing } else { Word::Unreachable };
+        let moments = |s: u64| if s % 600 < 100 { Word::HearsNothing } else { Word::NobodySays };
         assert_eq!(decided(WEEK, |_| Some(true), moments), (WEEK, Decision::Wait));
+        // Nor one that is cut just when the build would have been confirmed.
+        let cut = |s: u64| if s < 59 { Word::Hears } else { Word::NobodySays };
+        assert_eq!(decided(WEEK, |_| Some(true), cut), (WEEK, Decision::Wait));
     }
 
     #[test]
@@ -350,15 +379,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_heard_and_then_cut_off_is_not_refused_for_it() {
+    fn one_that_is_heard_at_first_and_then_mute_is_refused() {
         let word = |s: u64| if s < 30 { Word::Hears } else { Word::HearsNothing };
-        assert_eq!(decided(WEEK, |_| Some(true), word), (60, Decision::Confirm));
+        let (second, decision) = decided(WEEK, |_| Some(true), word);
+        assert!(matches!(decision, Decision::RollBack(why) if why.contains("hears nothing")));
+        assert_eq!(second, 330);
+        let back = |s: u64| if (30..200).contains(&s) { Word::HearsNothing } else { Word::Hears };
+        assert_eq!(decided(WEEK, |_| Some(true), back), (200, Decision::Confirm));
     }
 
     #[test]
     fn one_that_hangs_is_started_again_and_one_that_looks_at_nothing_is_refused() {
-        assert_eq!(decided(WEEK, |s| (s < 10).then_some(true), |_| Word::Unreachable), (39, Decision::Restart));
-        let (second, decision) = decided(WEEK, |_| Some(false), |_| Word::Unreachable);
+        assert_eq!(decided(WEEK, |s| (s < 10).then_some(true), |_| Word::NobodySays), (39, Decision::Restart));
+        let (second, decision) = decided(WEEK, |_| Some(false), |_| Word::NobodySays);
         assert_eq!((second, decision), (120, Decision::RollBack("it has no verdict on any device".to_owned())));
     }
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use shared::BootId;
 use shared::update::Build;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::guardian::TRIED;
 use crate::settings::Settings;
 use crate::slots::{Place, Slots, build_of};
@@ -67,31 +69,36 @@ pub fn begin(settings: &Settings, config: &Path) -> anyhow::Result<Role> {
     let build = build_of(&std::fs::read("/proc/self/exe").context("reading this program")?);
     let mut is_guardian = false;
     if let (Some(place), Some(slots)) = (place, known) {
-        is_guardian = give_way(&place, slots, build, &own, config).trial.is_some();
+        is_guardian = give_way(&place, slots, (build, clock::boot_id()?), &own, config).trial.is_some();
     }
     Ok(Role { present: Present { is_floor: true, ..present(build, false) }, is_guardian, floor: own })
 }
 
 /// Becomes the build in force. Where there is none, or it can't be, this returns what is remembered then.
-fn give_way(place: &Place, mut slots: Slots, build: Build, own: &Path, config: &Path) -> Slots {
-    let before = slots.clone();
-    let begun = slots.begin(build);
-    // What can't be counted is not started: it might end again and again.
-    let is_kept = slots == before || place.keep(&slots).inspect_err(unkept).is_ok();
-    if !is_kept {
-        // Nor is anything tried that can't be counted.
-        slots.trial = None;
+fn give_way(place: &Place, mut slots: Slots, (build, boot): (Build, BootId), own: &Path, config: &Path) -> Slots {
+    loop {
+        let before = slots.clone();
+        let begun = slots.begin(build, boot);
+        if let Some((_, why)) = slots.refused.as_ref().filter(|_| slots.good != before.good) {
+            tracing::error!(why, "the build in force gives way to what was there before it");
+        }
+        // What can't be counted is not started: it might end again and again.
+        let is_kept = slots == before || place.keep(&slots).inspect_err(unkept).is_ok();
+        if !is_kept {
+            // Nor is anything tried that can't be counted.
+            slots.trial = None;
+        }
+        let (Some(_), Some(held)) = (begun.filter(|_| is_kept), slots.good.clone()) else { return slots };
+        let error = match place.inspect(&held) {
+            Ok(program) => anyhow::Error::from(run(&program, config).env(FLOOR, own).exec()),
+            Err(error) => error,
+        };
+        let why = format!("the build in force can't be started: {error:#}");
+        tracing::error!(why, "what was there before it goes on");
+        // Each turn loses a build, and there are two slots.
+        slots.lose(why);
+        let _ = place.keep(&slots).inspect_err(unkept);
     }
-    let (Some(_), Some(held)) = (begun.filter(|_| is_kept), slots.good.clone()) else { return slots };
-    let error = match place.inspect(&held) {
-        Ok(program) => anyhow::Error::from(run(&program, config).env(FLOOR, own).exec()),
-        Err(error) => error,
-    };
-    let why = format!("the build in force can't be started: {error:#}");
-    tracing::error!(why, "the packaged program goes on");
-    slots.lose(why);
-    let _ = place.keep(&slots).inspect_err(unkept);
-    slots
 }
 
 fn unkept(error: &anyhow::Error) {
@@ -99,6 +106,17 @@ fn unkept(error: &anyhow::Error) {
 }
 
 impl Role {
+    /// This program is about to end as it was asked to: no fault of it.
+    pub fn ends(&self, settings: &Settings) {
+        let Some(enrolment) = settings.enrolment.as_ref().filter(|_| !self.present.is_floor && !self.present.is_tried) else {
+            return;
+        };
+        let place = Place::new(&settings.state_dir, enrolment.config_key);
+        let Some(mut slots) = place.read().filter(|slots| slots.probation.is_some()) else { return };
+        slots.ends();
+        let _ = place.keep(&slots).inspect_err(unkept);
+    }
+
     /// Begins anew from the packaged program, in this process: systemd sees no end. Returns only an error.
     pub fn again(&self) -> anyhow::Error {
         let error = run(&self.floor, &self.present.config).env_remove(FLOOR).env_remove(TRIED).exec();

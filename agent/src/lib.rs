@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod clock;
 pub mod command;
 pub mod contents;
+pub mod counts;
 pub mod dating;
 pub mod degraded;
 pub mod dial;

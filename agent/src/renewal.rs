@@ -2,13 +2,17 @@
 //!
 //! A box that lay in a drawer has a certificate that is over: the broker refuses it. The collector still takes its key for an
 //! application, unless the branch was revoked, so such a box comes back by itself.
+//!
+//! The former key counts until the new one is shown at the collector: an answer that is lost on the way shuts no box out, and a
+//! copy of an old card is worth nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
-use shared::Millis;
 use shared::enrolment::Decision;
+use shared::update::{Reply, Wish};
+use shared::{Millis, StreamId};
 use tokio::sync::watch;
 
 use crate::keeper::Standing;
@@ -29,6 +33,7 @@ pub async fn run(enrolment: Enrolment, state_dir: PathBuf, standing: watch::Rece
     let began = clock::uptime();
     let (mut wait_ms, mut not_before) = (WAIT_MS.0, began);
     let mut due = enrol::renew_after(&state_dir);
+    let mut is_shown = true;
     loop {
         let uptime = clock::uptime();
         let known =
@@ -39,6 +44,7 @@ pub async fn run(enrolment: Enrolment, state_dir: PathBuf, standing: watch::Rece
                     tracing::info!(due_ms = next.0, "this box has a new certificate");
                     (due, wait_ms) = (Some(next), WAIT_MS.0);
                     not_before = clock::uptime().plus(WAIT_MS.1);
+                    is_shown = false;
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
@@ -51,6 +57,10 @@ pub async fn run(enrolment: Enrolment, state_dir: PathBuf, standing: watch::Rece
                     wait_ms = (wait_ms * 2).min(WAIT_MS.1);
                 }
             }
+        }
+        if !is_shown {
+            let stream = standing.borrow().stream;
+            is_shown = show(&enrolment, &state_dir, known, stream).await.inspect_err(|error| tracing::debug!(%error)).is_ok();
         }
         tokio::time::sleep(if known.is_some() { LOOK_EVERY } else { LOOK_SOON }).await;
     }
@@ -80,6 +90,14 @@ async fn renew(enrolment: &Enrolment, state_dir: &Path, known: Option<Millis>) -
             Ok(due)
         }
         Decision::Refused(why) => bail!("the collector says no: {why}"),
+    }
+}
+
+/// Shows the collector that this box holds the key of its certificate.
+async fn show(enrolment: &Enrolment, state_dir: &Path, known: Option<Millis>, stream: StreamId) -> anyhow::Result<()> {
+    match enrol::request(enrolment, state_dir, tls::Time { known, past: None }, Wish::Heard { stream }).await? {
+        Reply::Heard(_) => Ok(()),
+        Reply::Part(_) | Reply::Refused(_) => bail!("the collector doesn't know the new certificate"),
     }
 }
 

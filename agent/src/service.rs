@@ -39,14 +39,15 @@ pub async fn report(parts: Vec<(&'static str, Pulse)>) {
     while !seen.got_on().is_empty() {
         tokio::time::sleep(BEGIN_EVERY).await;
     }
-    tell(NotifyState::Ready);
+    // A program that has taken another's place in the same process is ready already for systemd, whose watch goes on.
+    tell(&[NotifyState::Ready, NotifyState::Watchdog]);
     // Three looks in the time that systemd allows: one that comes late does no harm.
     let every = sd_notify::watchdog_enabled().map_or(UNASKED_EVERY, |limit| limit / 3);
     loop {
         tokio::time::sleep(every).await;
         let stuck = seen.got_on();
         if stuck.is_empty() {
-            tell(NotifyState::Watchdog);
+            tell(&[NotifyState::Watchdog]);
         } else {
             tracing::warn!(parts = stuck.join(" "), "a part of the program does not get on: systemd is told nothing");
         }
@@ -55,7 +56,7 @@ pub async fn report(parts: Vec<(&'static str, Pulse)>) {
 
 /// Tells systemd that the program is about to end as it was asked to.
 pub fn ends() {
-    tell(NotifyState::Stopping);
+    tell(&[NotifyState::Stopping]);
 }
 
 /// A program that is started by this one has nothing to tell systemd.
@@ -65,8 +66,8 @@ pub fn alone(command: &mut std::process::Command) {
     }
 }
 
-fn tell(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd can't be told");
     }
 }

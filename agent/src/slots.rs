@@ -2,7 +2,7 @@
 //!
 //! What is decided here is on the card before it is done, so that a power cut at any moment leaves a program that works:
 //! a build is counted before it is started, is in force only once the program before it has seen it work, and gives way to
-//! the packaged program when it ends again and again. Pure but for [`Place`].
+//! the program before it when it ends again and again in its first day. Pure but for [`Place`].
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,18 @@ use anyhow::{Context, ensure};
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-use shared::StreamId;
+use shared::BootId;
 use shared::update::{Build, Offer};
 
 use crate::enrol;
 
 /// A build that was started so often and never got on is not started again.
 pub const STARTS_LIMIT: u32 = 3;
+
+/// For how long a build in force is on probation, in ms of its running.
+pub const PROBATION_MS: u64 = 86_400_000;
+/// A build that ends so often in that time, and was not asked to, gives way.
+pub const ENDS_LIMIT: u32 = 3;
 
 /// Where a build lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +48,19 @@ pub struct Trial {
     pub held: Held,
     /// How often it was started since it last got on.
     pub starts: u32,
-    /// The stream of the program before it: the collector must hear of another.
-    pub before: StreamId,
+}
+
+/// The first day of a build in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Probation {
+    /// The build before it, while that is still in its slot.
+    pub before: Option<Held>,
+    /// For how long it has run, in ms.
+    pub ran_ms: u64,
+    /// The boot in which it was started; none once it has ended as it was asked to.
+    pub runs_in: Option<BootId>,
+    /// How often it has ended otherwise. A power cut is none of its faults.
+    pub ends: u32,
 }
 
 /// What a box remembers of its programs.
@@ -56,6 +72,8 @@ pub struct Slots {
     pub good: Option<Held>,
     /// How often that was started since it last got on.
     pub starts: u32,
+    /// Its first day, while it is in that.
+    pub probation: Option<Probation>,
     /// The build that is tried.
     pub trial: Option<Trial>,
     /// The offer that was refused last, and why.
@@ -85,19 +103,44 @@ impl Slots {
         is_whole.then(|| postcard::from_bytes(body).ok()).flatten()
     }
 
-    /// The packaged program begins. The slot that is to run in its place, counted as started.
-    pub fn begin(&mut self, floor: Build) -> Option<Slot> {
+    /// The packaged program begins in this boot. The slot that is to run in its place, counted as started.
+    pub fn begin(&mut self, floor: Build, boot: BootId) -> Option<Slot> {
         if self.floor != floor {
             // Whoever installs a package means that program.
             *self = Self::of(floor);
         }
-        let slot = self.good.as_ref()?.slot;
+        if let Some(probation) = &mut self.probation {
+            // Another boot begins where the power was cut, or somebody has restarted the machine.
+            probation.ends = probation.ends.saturating_add(u32::from(probation.runs_in.take() == Some(boot)));
+        }
         if self.starts >= STARTS_LIMIT {
             self.lose(format!("it was started {STARTS_LIMIT} times and never got on"));
-            return None;
+        } else if self.probation.as_ref().is_some_and(|probation| probation.ends >= ENDS_LIMIT) {
+            self.lose(format!("it ended {ENDS_LIMIT} times in its first day in force"));
         }
+        let slot = self.good.as_ref()?.slot;
         self.starts += 1;
+        if let Some(probation) = &mut self.probation {
+            probation.runs_in = Some(boot);
+        }
         Some(slot)
+    }
+
+    /// The build in force ends as it was asked to.
+    pub fn ends(&mut self) {
+        if let Some(probation) = &mut self.probation {
+            probation.runs_in = None;
+        }
+    }
+
+    /// The build in force has run for so much longer.
+    pub fn ran(&mut self, ms: u64) {
+        if let Some(probation) = &mut self.probation {
+            probation.ran_ms = probation.ran_ms.saturating_add(ms);
+            if probation.ran_ms >= PROBATION_MS {
+                self.probation = None;
+            }
+        }
     }
 
     /// The build in force has got on for a while.
@@ -105,10 +148,20 @@ impl Slots {
         self.starts = 0;
     }
 
-    /// The build in force can't be it any more: the packaged program is, and has no trial of its own.
+    /// The build in force can't be it any more: the one before it is, or the packaged program, and has no trial of its own.
     pub fn lose(&mut self, why: String) {
-        self.refused = self.good.take().map(|held| (held.offer, why));
+        let before = self.probation.take().and_then(|probation| probation.before);
+        if let Some(lost) = std::mem::replace(&mut self.good, before) {
+            self.refused = Some((lost.offer, why));
+        }
         (self.starts, self.trial) = (0, None);
+    }
+
+    /// The free slot is about to be written: what lay there is gone.
+    pub fn clear(&mut self) {
+        if let Some(probation) = &mut self.probation {
+            probation.before = None;
+        }
     }
 
     /// The slot that a new build may lie in.
@@ -129,8 +182,9 @@ impl Slots {
     }
 
     /// The build in the free slot is to be tried.
-    pub fn propose(&mut self, offer: Offer, before: StreamId) {
-        self.trial = Some(Trial { held: Held { slot: self.free(), offer }, starts: 0, before });
+    pub fn propose(&mut self, offer: Offer) {
+        self.clear();
+        self.trial = Some(Trial { held: Held { slot: self.free(), offer }, starts: 0 });
     }
 
     /// The build that is tried is about to be started; where it lies. None where it has had its chances, or nothing is tried.
@@ -161,7 +215,9 @@ impl Slots {
     /// The build that is tried works: it is in force from now on.
     pub fn confirm(&mut self) {
         if let Some(trial) = self.trial.take() {
-            (self.good, self.starts, self.refused) = (Some(trial.held), 0, None);
+            let before = self.good.replace(trial.held);
+            self.probation = Some(Probation { before, ..Probation::default() });
+            (self.starts, self.refused) = (0, None);
         }
     }
 }
@@ -252,6 +308,7 @@ mod tests {
     use super::*;
 
     const FLOOR: Build = [9; 32];
+    const BOOT: BootId = BootId(1);
 
     fn offer(n: u8) -> Offer {
         Offer {
@@ -266,13 +323,13 @@ mod tests {
     #[test]
     fn a_build_that_ends_again_and_again_gives_way_to_the_package() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         assert_eq!(slots.try_it(), Some(Slot::A));
         slots.confirm();
         for _ in 0..STARTS_LIMIT {
-            assert_eq!(slots.begin(FLOOR), Some(Slot::A));
+            assert_eq!(slots.begin(FLOOR, BOOT), Some(Slot::A));
         }
-        assert_eq!(slots.begin(FLOOR), None, "the packaged program");
+        assert_eq!(slots.begin(FLOOR, BOOT), None, "the packaged program");
         assert_eq!(slots.objection(&offer(1)).as_deref(), Some("it was started 3 times and never got on"));
         assert_eq!(slots.objection(&offer(2)), None);
     }
@@ -280,13 +337,26 @@ mod tests {
     #[test]
     fn what_got_on_may_be_started_for_ever() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         slots.confirm();
-        for _ in 0..10 {
-            assert_eq!(slots.begin(FLOOR), Some(Slot::A));
+        for boot in 0..10 {
+            // Power cuts, and then restarts that somebody asks for.
+            assert_eq!(slots.begin(FLOOR, BootId(boot)), Some(Slot::A));
             slots.got_on();
         }
-        slots.propose(offer(2), StreamId(1));
+        for _ in 0..10 {
+            slots.ends();
+            assert_eq!(slots.begin(FLOOR, BOOT), Some(Slot::A));
+            slots.got_on();
+        }
+        slots.ran(PROBATION_MS - 1);
+        assert!(slots.probation.is_some());
+        slots.ran(1);
+        for _ in 0..10 {
+            assert_eq!(slots.begin(FLOOR, BOOT), Some(Slot::A), "it ends after its first day");
+            slots.got_on();
+        }
+        slots.propose(offer(2));
         for _ in 0..10 {
             assert_eq!(slots.try_it(), Some(Slot::B), "never the slot of the build in force");
             slots.trial_got_on();
@@ -296,12 +366,12 @@ mod tests {
     #[test]
     fn a_build_in_force_that_watches_another_for_long_is_not_lost_for_it() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         slots.confirm();
-        slots.propose(offer(2), StreamId(2));
+        slots.propose(offer(2));
         // Power cuts while nothing can be decided, as the line is cut; each time both get on.
-        for _ in 0..10 {
-            assert_eq!(slots.begin(FLOOR), Some(Slot::A));
+        for boot in 0..10 {
+            assert_eq!(slots.begin(FLOOR, BootId(boot)), Some(Slot::A));
             assert_eq!(slots.try_it(), Some(Slot::B));
             slots.trial_got_on();
             slots.got_on();
@@ -310,18 +380,45 @@ mod tests {
     }
 
     #[test]
+    fn a_build_that_ends_late_again_and_again_in_its_first_day_gives_way_to_the_one_before() {
+        let mut slots = Slots::of(FLOOR);
+        slots.propose(offer(1));
+        slots.confirm();
+        slots.ran(PROBATION_MS);
+        slots.propose(offer(2));
+        slots.confirm();
+        for hours in [0, 7, 14] {
+            assert_eq!(slots.begin(FLOOR, BOOT), Some(Slot::B), "after {hours} h");
+            slots.got_on();
+            slots.ran(7 * 3_600_000);
+        }
+        assert_eq!(slots.begin(FLOOR, BOOT), Some(Slot::A), "the build before");
+        assert_eq!(slots.objection(&offer(2)).as_deref(), Some("it ended 3 times in its first day in force"));
+        assert!(slots.probation.is_none() && slots.trial.is_none());
+        // Where another lies in its slot since, the package is what is left.
+        slots.propose(offer(3));
+        slots.confirm();
+        slots.clear();
+        for _ in 0..ENDS_LIMIT {
+            assert_eq!(slots.begin(FLOOR, BOOT), Some(Slot::B));
+            slots.got_on();
+        }
+        assert_eq!(slots.begin(FLOOR, BOOT), None);
+    }
+
+    #[test]
     fn another_package_has_the_first_word() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         slots.confirm();
-        assert_eq!(slots.begin([8; 32]), None);
+        assert_eq!(slots.begin([8; 32], BOOT), None);
         assert_eq!(slots, Slots::of([8; 32]));
     }
 
     #[test]
     fn nothing_goes_back_behind_the_build_in_force() {
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(5), StreamId(1));
+        slots.propose(offer(5));
         slots.confirm();
         assert!(slots.objection(&offer(4)).is_some_and(|why| why.contains("before the build in force")));
         assert_eq!(slots.objection(&offer(6)), None);
@@ -351,7 +448,7 @@ mod tests {
         let place = Place::new(folder.path(), [0; 32]);
         assert_eq!(place.read(), None);
         let mut slots = Slots::of(FLOOR);
-        slots.propose(offer(1), StreamId(1));
+        slots.propose(offer(1));
         place.keep(&slots).expect("kept");
         assert_eq!(place.read(), Some(slots));
         let path = folder.path().join("slots/state");
@@ -380,6 +477,7 @@ mod tests {
         card: Slots,
         memory: Slots,
         natures: Vec<Nature>,
+        boots: u128,
     }
 
     impl Machine {
@@ -403,7 +501,9 @@ mod tests {
         fn start(&mut self, cuts: &mut impl Iterator<Item = u8>) -> bool {
             let mut cut = || cuts.next().unwrap_or(0);
             self.memory = self.card.clone();
-            let started = self.memory.begin(FLOOR);
+            // Each start follows a power cut.
+            self.boots += 1;
+            let started = self.memory.begin(FLOOR, BootId(self.boots));
             if self.keep(cut()) {
                 return false;
             }
@@ -443,10 +543,10 @@ mod tests {
             offered in prop::collection::vec(0u8..8, 1..12),
         ) {
             let mut cuts = cuts.into_iter();
-            let mut machine = Machine { card: Slots::of(FLOOR), memory: Slots::of(FLOOR), natures };
+            let mut machine = Machine { card: Slots::of(FLOOR), memory: Slots::of(FLOOR), natures, boots: 0 };
             for n in offered {
                 if machine.card.objection(&offer(n)).is_none() {
-                    machine.memory.propose(offer(n), StreamId(1));
+                    machine.memory.propose(offer(n));
                     machine.keep(cuts.next().unwrap_or(0));
                 }
                 machine.start(&mut cuts);
@@ -460,8 +560,8 @@ mod tests {
 
         #[test]
         fn a_build_that_no_longer_works_is_left_after_three_starts(natures in Just(vec![Nature::Ends; 8]), n in 0u8..8) {
-            let mut machine = Machine { card: Slots::of(FLOOR), memory: Slots::of(FLOOR), natures };
-            machine.memory.propose(offer(n), StreamId(1));
+            let mut machine = Machine { card: Slots::of(FLOOR), memory: Slots::of(FLOOR), natures, boots: 0 };
+            machine.memory.propose(offer(n));
             // It had worked, and the card has changed since.
             machine.memory.confirm();
             machine.keep(0);

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use shared::Millis;
 use shared::message::{Health, Spent};
+use shared::{Millis, StreamId};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,6 +39,8 @@ pub struct Report {
     pub version: String,
     /// The branch.
     pub branch: String,
+    /// The present run.
+    pub stream: StreamId,
     /// Version of the config in force; 0 for the agent's own file.
     pub config: u64,
     /// Whether there is a link to the broker.
@@ -160,6 +162,7 @@ impl Ends {
         Report {
             version: crate::VERSION.to_owned(),
             branch: self.branch.clone(),
+            stream: standing.stream,
             config: plan.version,
             connected: standing.is_connected,
             waiting: standing.level.waiting,
@@ -283,7 +286,7 @@ fn duration(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shared::{Dating, Live, Status, StreamId, Uptime};
+    use shared::{Dating, Live, Status, Uptime};
 
     use super::*;
     use crate::buffer::Level;

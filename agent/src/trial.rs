@@ -1,7 +1,8 @@
 //! A config is tried before it is in force: one under which nothing that answers would be left is held.
 //!
 //! A wrong subnet in the inventory would turn a whole branch down, and page for it. The last good config stays, its devices stay
-//! watched, and the held one is tried again until it is good or another one comes.
+//! watched, and the held one is tried again until it is good or another one comes. What is new in a config is asked at once, and the
+//! collector is told what answers: a slip in an address shows while whoever made it still looks.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use shared::Status;
-use shared::message::{Host, Live};
-use tokio::sync::watch;
+use shared::message::{Answer, Host, Live, SILENT_LIMIT, Tried};
+use shared::{Cause, DeviceId, Status};
+use tokio::sync::{mpsc, watch};
 
 use crate::link;
 use crate::monitor::Outcome;
@@ -23,6 +24,8 @@ use crate::watch::Tally;
 const TRIES: u32 = 3;
 /// Most devices that are asked at once: more would only flood the branch.
 const AT_ONCE: usize = 50;
+/// How long a config waits for verdicts on the devices of the one in force: right after a start nobody knows yet what answers.
+pub const VERDICTS_WITHIN: Duration = Duration::from_secs(30);
 /// How often a held config is tried again.
 pub const AGAIN_EVERY: Duration = Duration::from_secs(60);
 
@@ -43,6 +46,10 @@ pub struct Ends {
     pub plan: watch::Sender<Arc<Plan>>,
     /// What devices are now.
     pub tally: watch::Receiver<Tally>,
+    /// Where it is told what came of it.
+    pub answers: mpsc::Sender<Answer>,
+    /// How long a config waits for verdicts on the devices of the one in force.
+    pub verdicts_within: Duration,
     /// How often a held config is tried again.
     pub again_every: Duration,
 }
@@ -53,12 +60,23 @@ pub async fn run<P: Prober>(prober: Arc<P>, mut ends: Ends, state_dir: PathBuf) 
         let mut said = false;
         loop {
             let Some(wanted) = ends.wanted.borrow_and_update().clone() else { break };
+            let in_force = Arc::clone(&ends.plan.borrow());
+            // What is up must not be lost because nobody has asked it yet. A device that takes longer is not waited for.
+            let judged = async { _ = ends.tally.wait_for(|tally| is_judged(&in_force, &tally.states)).await };
+            let _ = tokio::time::timeout(ends.verdicts_within, judged).await;
             let (present, states) = (Arc::clone(&ends.plan.borrow()), Arc::clone(&ends.tally.borrow().states));
+            let version = wanted.plan.version;
+            let fresh = fresh(&present, &wanted.plan);
+            let told = |is_held, answering: &HashSet<DeviceId>| {
+                // One that finds no room is told with the next trial.
+                let _ = ends.answers.try_send(Answer::Tried(tried(version, is_held, &fresh, answering)));
+            };
             if let Some(strangers) = strangers(&present, &states, &wanted.plan)
-                && !anyone_answers(&*prober, &strangers).await
+                && answering(&*prober, &strangers, 1).await.is_empty()
             {
+                told(true, &HashSet::new());
                 if !said {
-                    let (version, devices) = (wanted.plan.version, strangers.len());
+                    let devices = strangers.len();
                     tracing::error!(
                         version,
                         devices,
@@ -75,7 +93,7 @@ pub async fn run<P: Prober>(prober: Arc<P>, mut ends: Ends, state_dir: PathBuf) 
                 }
                 continue;
             }
-            tracing::info!(version = wanted.plan.version, devices = wanted.plan.targets.len(), "a config is in force");
+            tracing::info!(version, devices = wanted.plan.targets.len(), "a config is in force");
             let (state_dir, payload) = (state_dir.clone(), Arc::clone(&wanted.payload));
             // A card may hang: neither probing nor the link waits for it.
             tokio::task::spawn_blocking(move || {
@@ -85,6 +103,7 @@ pub async fn run<P: Prober>(prober: Arc<P>, mut ends: Ends, state_dir: PathBuf) 
                 }
             });
             ends.plan.send_replace(wanted.plan);
+            told(false, &answering(&*prober, &fresh, fresh.len()).await);
             break;
         }
     }
@@ -104,19 +123,50 @@ fn strangers(present: &Plan, states: &[Live], next: &Plan) -> Option<Vec<Planned
     (!is_safe).then(|| next.targets.clone())
 }
 
-/// Whether any of these devices answers.
-async fn anyone_answers<P: Prober>(prober: &P, devices: &[Planned]) -> bool {
+/// Whether there is a verdict on every device of a config.
+fn is_judged(plan: &Plan, states: &[Live]) -> bool {
+    let judged: HashSet<_> =
+        states.iter().filter(|live| live.status != Status::Unknown(Cause::NeverObserved)).map(|live| &live.device).collect();
+    plan.targets.iter().all(|target| judged.contains(&target.device))
+}
+
+/// The devices of a config that the one before doesn't have at that place. What is behind a name is asked for by the watch alone.
+fn fresh(present: &Plan, next: &Plan) -> Vec<Planned> {
+    let known: HashMap<_, _> = present.targets.iter().map(|known| (&known.device, known)).collect();
+    let is_fresh = |target: &&Planned| !known.get(&target.device).is_some_and(|known| known.is_same_place(target));
+    next.targets.iter().filter(is_fresh).filter(|target| matches!(target.host, Host::Address(_))).cloned().collect()
+}
+
+fn tried(version: u64, is_held: bool, fresh: &[Planned], answering: &HashSet<DeviceId>) -> Tried {
+    let silent = || fresh.iter().map(|target| &target.device).filter(|device| !answering.contains(*device));
+    let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    let total = silent().count();
+    Tried {
+        version,
+        is_held,
+        answered: count(fresh.len() - total),
+        silent_total: count(total),
+        silent: silent().take(SILENT_LIMIT).cloned().collect(),
+    }
+}
+
+/// Which of these devices answer. It is enough that so many do.
+async fn answering<P: Prober>(prober: &P, devices: &[Planned], enough: usize) -> HashSet<DeviceId> {
+    let mut answering = HashSet::new();
     for _ in 0..TRIES {
-        for some in devices.chunks(AT_ONCE) {
+        let silent: Vec<&Planned> = devices.iter().filter(|target| !answering.contains(&target.device)).collect();
+        for some in silent.chunks(AT_ONCE) {
+            if answering.len() >= enough {
+                return answering;
+            }
             let timeout = |target: &Planned| Duration::from_millis(target.rule.timeout_ms.into());
             let asked: Vec<_> = some.iter().map(|target| (target.asked(), timeout(target))).collect();
             let outcomes = join_all(asked.iter().map(|(asked, timeout)| prober.probe(asked, *timeout))).await;
-            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Reply { .. })) {
-                return true;
-            }
+            let heard = some.iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, Outcome::Reply { .. }));
+            answering.extend(heard.map(|(target, _)| target.device.clone()));
         }
     }
-    false
+    answering
 }
 
 #[cfg(test)]
@@ -124,8 +174,8 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+    use shared::Uptime;
     use shared::message::ProbeRule;
-    use shared::{Cause, Uptime};
 
     use super::*;
     use crate::probe::Asked;
@@ -178,20 +228,25 @@ mod tests {
         prober: Arc<Odd>,
         want: watch::Sender<Option<Wanted>>,
         in_force: watch::Receiver<Arc<Plan>>,
-        _tally: watch::Sender<Tally>,
+        tally: watch::Sender<Tally>,
+        told: mpsc::Receiver<Answer>,
         _folder: tempfile::TempDir,
     }
 
     impl Branch {
-        fn new() -> Self {
+        /// The one device of the config in force has this status.
+        fn new(status: Status) -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let (want, wanted) = watch::channel(None);
             let (plan, in_force) = watch::channel(Arc::new(plan(1, &[("a", 1)])));
-            let (_tally, tally) = watch::channel(Tally { states: Arc::new(vec![live("a", Status::Up)]), ..Tally::default() });
+            let seen = |status| Tally { states: Arc::new(vec![live("a", status)]), ..Tally::default() };
+            let (tally, tally_seen) = watch::channel(seen(status));
             let prober = Arc::new(Odd::default());
-            let ends = Ends { wanted, plan, tally, again_every: Duration::from_millis(5) };
+            let (answers, told) = mpsc::channel(64);
+            let (verdicts_within, again_every) = (Duration::from_secs(20), Duration::from_millis(5));
+            let ends = Ends { wanted, plan, tally: tally_seen, answers, verdicts_within, again_every };
             tokio::spawn(run(Arc::clone(&prober), ends, folder.path().to_owned()));
-            Self { prober, want, in_force, _tally, _folder: folder }
+            Self { prober, want, in_force, tally, told, _folder: folder }
         }
 
         fn send(&self, plan: Plan) {
@@ -207,6 +262,14 @@ mod tests {
             assert_eq!(self.in_force.borrow().version, 1);
         }
 
+        /// The next word of a trial: version, held, how many answered, who didn't.
+        async fn says(&mut self) -> (u64, bool, u16, Vec<String>) {
+            let said = tokio::time::timeout(Duration::from_secs(30), self.told.recv()).await;
+            let Ok(Some(Answer::Tried(tried))) = said else { panic!("a word of a trial, not {said:?}") };
+            let silent = tried.silent.iter().map(ToString::to_string).collect();
+            (tried.version, tried.is_held, tried.answered, silent)
+        }
+
         async fn becomes(&mut self, version: u64) {
             let reached = self.in_force.wait_for(|plan| plan.version == version);
             assert!(tokio::time::timeout(Duration::from_secs(30), reached).await.is_ok(), "version {version}");
@@ -215,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_subnet_is_held_until_a_good_config_comes() {
-        let mut branch = Branch::new();
+        let mut branch = Branch::new(Status::Up);
         branch.send(plan(2, &[("a", 2)]));
         branch.is_held().await;
         branch.send(plan(3, &[("a", 2), ("b", 5)]));
@@ -224,10 +287,41 @@ mod tests {
 
     #[tokio::test]
     async fn a_held_config_is_in_force_once_a_device_of_it_answers() {
-        let mut branch = Branch::new();
+        let mut branch = Branch::new(Status::Up);
         branch.send(plan(2, &[("a", 2)]));
         branch.is_held().await;
         branch.prober.is_plugged_in.store(true, Ordering::Relaxed);
         branch.becomes(2).await;
+    }
+
+    #[tokio::test]
+    async fn after_a_start_a_wrong_subnet_waits_until_it_is_known_what_answers() {
+        let mut branch = Branch::new(Status::Unknown(Cause::NeverObserved));
+        branch.send(plan(2, &[("a", 2)]));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(branch.in_force.borrow().version, 1, "nobody knows yet whether something is at stake");
+        branch.tally.send_replace(Tally { states: Arc::new(vec![live("a", Status::Up)]), ..Tally::default() });
+        branch.is_held().await;
+        assert_eq!(branch.says().await, (2, true, 0, vec!["a".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn the_collector_is_told_which_new_devices_answer() {
+        let mut branch = Branch::new(Status::Up);
+        branch.send(plan(2, &[("a", 1), ("b", 3), ("c", 4), ("d", 5)]));
+        branch.becomes(2).await;
+        assert_eq!(branch.says().await, (2, false, 2, vec!["c".to_owned()]), "the one that stays is not asked");
+        let states = ["a", "b", "c", "d"].map(|id| live(id, Status::Up)).to_vec();
+        branch.tally.send_replace(Tally { states: Arc::new(states), ..Tally::default() });
+        branch.send(plan(3, &[("a", 1), ("b", 7)]));
+        assert_eq!(branch.says().await, (3, false, 1, Vec::new()), "one that has moved is");
+    }
+
+    #[test]
+    fn no_more_silent_devices_are_named_than_a_message_holds() {
+        let ids: Vec<String> = (0..SILENT_LIMIT + 5).map(|n| format!("d-{n}")).collect();
+        let many: Vec<(&str, u8)> = ids.iter().map(|id| (id.as_str(), 2)).collect();
+        let told = tried(1, false, &plan(1, &many).targets, &HashSet::new());
+        assert_eq!((told.silent.len(), told.silent_total, told.answered), (SILENT_LIMIT, 105, 0));
     }
 }

@@ -7,15 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use shared::message::Answer;
 use shared::update::{BUILD_LIMIT_BYTES, Build, Offer, PART_BYTES, Reply, Running, Stage, Wish, cut};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use crate::guardian::{self, Unheard};
 use crate::keeper::Standing;
 use crate::plan::Plan;
 use crate::settings::{Enrolment, Settings};
 use crate::shadow::{self, Finding};
-use crate::slots::{Place, is_signed};
+use crate::slots::{Held, PROBATION_MS, Place, Slots, is_signed};
 use crate::watch::Tally;
 use crate::{clock, enrol, tls};
 
@@ -23,6 +24,10 @@ use crate::{clock, enrol, tls};
 pub const MACHINE: &str = std::env::consts::ARCH;
 /// How often a build is looked at that doesn't see what the program in force sees. Once may be chance.
 const SHADOWS: u32 = 2;
+/// How often it is noted for how long a build has run that is on probation, in ms.
+const NOTE_EVERY_MS: u64 = 3_600_000;
+/// How often the collector is asked whether it hears a build on probation that has no reason to doubt it, in ms.
+const ASK_EVERY_MS: u64 = 1_800_000;
 /// Longest pause between two parts of a build: a line is there for more than that.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -71,8 +76,36 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-struct Updater {
+/// What the box remembers of its programs. Changes take turns: each reads what the one before has written.
+#[derive(Clone)]
+struct Memory {
     place: Place,
+    build: Build,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Memory {
+    // A card may hang, and the probes don't wait for it.
+    async fn change(&self, change: impl FnOnce(&mut Slots) + Send + 'static) -> anyhow::Result<()> {
+        let _turn = self.turn.lock().await;
+        let (place, build) = (self.place.clone(), self.build);
+        let changed = spawn_blocking(move || {
+            // Only the packaged program runs without a memory.
+            let mut slots = place.read().unwrap_or_else(|| Slots::of(build));
+            change(&mut slots);
+            place.keep(&slots)
+        });
+        changed.await.context("remembering the build")?
+    }
+
+    async fn read(&self) -> Option<Slots> {
+        let place = self.place.clone();
+        spawn_blocking(move || place.read()).await.ok().flatten()
+    }
+}
+
+struct Updater {
+    memory: Memory,
     enrolment: Enrolment,
     state_dir: PathBuf,
     time: Duration,
@@ -90,8 +123,18 @@ pub async fn run(settings: &Settings, enrolment: Enrolment, present: Present, en
     if present.is_tried {
         return teller.await;
     }
+    let place = Place::new(&settings.state_dir, enrolment.config_key);
+    let memory = Memory { place, build: present.build, turn: Arc::default() };
+    let probation = Probation {
+        memory: memory.clone(),
+        enrolment: enrolment.clone(),
+        settings: settings.clone(),
+        present: present.clone(),
+        standing: ends.standing.clone(),
+        shutdown: ends.shutdown.clone(),
+    };
     let mut updater = Updater {
-        place: Place::new(&settings.state_dir, enrolment.config_key),
+        memory,
         enrolment,
         state_dir: settings.state_dir.clone(),
         time: Duration::from_millis(settings.update.shadow_ms.into()),
@@ -100,10 +143,65 @@ pub async fn run(settings: &Settings, enrolment: Enrolment, present: Present, en
         stage,
         part: None,
     };
-    tokio::join!(teller, async {
+    tokio::join!(teller, probation.run(), async {
         updater.get_on().await;
         updater.follow().await;
     });
+}
+
+/// A build in force that nobody watches any more watches itself in its first day: one that has become mute gives way.
+struct Probation {
+    memory: Memory,
+    enrolment: Enrolment,
+    settings: Settings,
+    present: Present,
+    standing: watch::Receiver<Standing>,
+    shutdown: CancellationToken,
+}
+
+impl Probation {
+    async fn run(self) {
+        if self.present.is_floor {
+            return;
+        }
+        let trial_ms = u64::from(self.settings.update.trial_ms);
+        let mut unheard = Unheard::default();
+        let (mut noted, mut asked) = (clock::uptime(), clock::uptime());
+        while let Some(probation) = self.memory.read().await.and_then(|slots| slots.probation) {
+            tokio::time::sleep(Duration::from_millis(trial_ms / 4)).await;
+            let now = clock::uptime();
+            let ran_ms = now.since(noted);
+            if ran_ms >= NOTE_EVERY_MS || probation.ran_ms.saturating_add(ran_ms) >= PROBATION_MS {
+                if let Err(error) = self.memory.change(move |slots| slots.ran(ran_ms)).await {
+                    tracing::warn!(error = format!("{error:#}"), "it can't be remembered for how long this build has run");
+                }
+                noted = now;
+            }
+            let standing = *self.standing.borrow();
+            // A line may cost money by the kilobyte: who is heard has no reason to ask.
+            let is_in_doubt = !standing.is_connected || standing.level.waiting > 0 || unheard.is_over(0, now);
+            if !is_in_doubt && now.since(asked) < ASK_EVERY_MS {
+                continue;
+            }
+            asked = now;
+            let time = tls::Time { known: standing.dating.map(|dating| dating.date(now).0), past: None };
+            let Settings { state_dir, broker, .. } = &self.settings;
+            let word = guardian::ask(&self.enrolment, state_dir, broker, time, standing.stream).await;
+            unheard.learn(word, clock::uptime());
+            if unheard.is_over(trial_ms, clock::uptime()) {
+                let why = "the collector can be reached and hears nothing of it any more";
+                match self.memory.change(move |slots| slots.lose(why.to_owned())).await {
+                    Ok(()) => {
+                        tracing::error!(why, "this build gives way to what was there before it");
+                        self.present.restart.cancel();
+                        self.shutdown.cancel();
+                        return;
+                    }
+                    Err(error) => tracing::error!(error = format!("{error:#}"), "this build can't give way"),
+                }
+            }
+        }
+    }
 }
 
 /// Says what runs here, whenever that changes and whenever it is asked.
@@ -142,7 +240,7 @@ impl Updater {
             return;
         }
         tokio::time::sleep(self.time).await;
-        if let Err(error) = self.remember(crate::slots::Slots::got_on).await {
+        if let Err(error) = self.memory.change(Slots::got_on).await {
             tracing::warn!(error = format!("{error:#}"), "it can't be remembered that this build gets on");
         }
     }
@@ -185,42 +283,37 @@ impl Updater {
         if !is_signed(offer, &self.enrolment.config_key) {
             return Err(Failure::Bad("it isn't signed by the collector".to_owned()));
         }
-        let known = self.place.read().unwrap_or_default();
+        let known = self.memory.read().await.unwrap_or_default();
         if let Some(why) = known.objection(offer) {
             return Err(Failure::Bad(why));
         }
         let free = known.free();
-        let bytes = self.fetch(offer).await?;
-        let (place, signed) = (self.place.clone(), offer.clone());
-        spawn_blocking(move || place.put(free, &signed, &bytes)).await.context("keeping the build")??;
-        if let Err(failure) = self.watch_shadow(offer, self.place.program(free)).await {
+        let (place, held) = (self.memory.place.clone(), Held { slot: free, offer: offer.clone() });
+        let is_there = spawn_blocking(move || place.inspect(&held).is_ok()).await.context("looking for the build")?;
+        if !is_there {
+            let bytes = self.fetch(offer).await?;
+            self.memory.change(Slots::clear).await?;
+            let (place, signed) = (self.memory.place.clone(), offer.clone());
+            spawn_blocking(move || place.put(free, &signed, &bytes)).await.context("keeping the build")??;
+        }
+        if let Err(failure) = self.watch_shadow(offer, self.memory.place.program(free)).await {
             if let Failure::Bad(why) = &failure {
-                self.remember(|slots| slots.refused = Some((offer.clone(), why.clone()))).await?;
+                // It is refused all the same: whoever looks at it again and again gets no further.
+                let refused = (offer.clone(), why.clone());
+                let refused = self.memory.change(|slots| slots.refused = Some(refused)).await;
+                let _ = refused.inspect_err(|error| tracing::warn!(%error, "it can't be remembered that a build is refused"));
             }
             return Err(failure);
         }
         if fitting(&self.ends.offers.borrow()).as_ref() != Some(offer) {
             return Err(Failure::Unclear("it is no longer offered".to_owned()));
         }
-        let before = self.ends.standing.borrow().stream;
-        self.remember(|slots| slots.propose(offer.clone(), before)).await?;
+        let proposed = offer.clone();
+        self.memory.change(|slots| slots.propose(proposed)).await?;
         tracing::info!(build = shared::update::short(&offer.build), "another build takes this one's place, and is watched");
         self.present.restart.cancel();
         self.ends.shutdown.cancel();
         Ok(())
-    }
-
-    /// Changes what the box remembers of its programs.
-    async fn remember(&self, change: impl FnOnce(&mut crate::slots::Slots)) -> anyhow::Result<()> {
-        let mut slots = match self.place.read() {
-            Some(slots) => slots,
-            // Only the packaged program runs without a memory.
-            None => crate::slots::Slots::of(self.present.build),
-        };
-        change(&mut slots);
-        let place = self.place.clone();
-        // A card may hang.
-        spawn_blocking(move || place.keep(&slots)).await.context("remembering the build")?
     }
 
     /// All of a build. What came before a line broke is not fetched again.
@@ -280,8 +373,8 @@ impl Updater {
                 return Err(Failure::Unclear("it is no longer offered".to_owned()));
             }
             let plan = Arc::clone(&self.ends.plan.borrow());
-            let scratch = self.state_dir.join("slots/shadow");
-            match shadow::of(&program, &self.present.config, &scratch, self.time, &plan, &self.ends.tally).await {
+            let (scratch, time) = (self.state_dir.join("slots/shadow"), shadow::time_for(&plan, self.time));
+            match shadow::of(&program, &self.present.config, &scratch, time, &plan, &self.ends.tally).await {
                 Finding::Same => return Ok(()),
                 Finding::Unclear(why) => return Err(Failure::Unclear(why)),
                 Finding::Bad(said) => why = said,

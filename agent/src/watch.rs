@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arp::Arp;
 use crate::buffer::{CONFIRMATION_LIMIT_MS, gap_of};
 use crate::clock;
+use crate::counts::Counts;
 use crate::degraded::Degraded;
 use crate::isolation::{Finding, Other, blame, judge};
 use crate::keeper::{Command, Standing};
@@ -109,6 +110,8 @@ pub struct Tally {
     pub probe_age_ms: u64,
     /// Every target's newest state.
     pub states: Arc<Vec<Live>>,
+    /// How often each was asked, and how it answered: always as they are now.
+    pub counts: Arc<Counts>,
 }
 
 /// What the watch listens to and speaks to.
@@ -751,6 +754,7 @@ impl<P: Prober> Watch<P> {
             slot.slow_ms = 0;
         }
         slot.summary.add(outcome);
+        self.tally.counts.add(&slot.planned.device, outcome);
         slot.watched.iter_mut().for_each(|watching| watching.summary.add(outcome));
         self.tally.probes += 1;
         match outcome {
@@ -847,6 +851,7 @@ impl<P: Prober> Watch<P> {
         self.schedule = Schedule::default();
         self.witnesses.forget();
         self.routes = Routes::read();
+        self.tally.counts.keep(plan.targets.iter().map(|planned| &planned.device));
         for planned in &plan.targets {
             let kept = before.remove(&planned.device).filter(|slot| slot.planned.is_same_place(planned));
             let due = phase(&planned.device, planned.rule.interval_ms, now);

@@ -15,6 +15,7 @@ use ward_agent::tls;
 use crate::enrolment::authority::Authority;
 use crate::inbox::Sender;
 use crate::ingest::{Command, Outgoing};
+use crate::metrics::Metrics;
 
 /// Most questions that wait to be sent.
 pub const ASKS_LIMIT: usize = 64;
@@ -29,6 +30,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 /// Wait before the next try to connect.
 const BACKOFF: Duration = Duration::from_secs(1);
 
+/// The figure that says whether there is a connection.
+pub const CONNECTED: &str = "ward_broker_connected";
+
 /// Keeps a connection until `shutdown`.
 pub async fn run(
     broker: Broker,
@@ -36,14 +40,16 @@ pub async fn run(
     mut outgoing: mpsc::Receiver<Outgoing>,
     mut asks: mpsc::Receiver<Outgoing>,
     seal: Option<Arc<Authority>>,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
     let mut said = false;
     loop {
         let outcome = tokio::select! {
             () = shutdown.cancelled() => return,
-            outcome = connect_once(&broker, &commands, &mut outgoing, &mut asks, seal.as_deref(), &mut said) => outcome,
+            outcome = connect_once(&broker, &commands, &mut outgoing, &mut asks, seal.as_deref(), &metrics, &mut said) => outcome,
         };
+        metrics.set(CONNECTED, "", 0.0);
         let Err(error) = outcome else { return };
         if !said {
             tracing::error!(error = format!("{error:#}"), "no broker: agents keep what they see until it is back");
@@ -63,6 +69,7 @@ async fn connect_once(
     outgoing: &mut mpsc::Receiver<Outgoing>,
     asks: &mut mpsc::Receiver<Outgoing>,
     seal: Option<&Authority>,
+    metrics: &Metrics,
     said: &mut bool,
 ) -> anyhow::Result<()> {
     let mut options = MqttOptions::new("ward-collector", &broker.host, broker.port);
@@ -78,6 +85,7 @@ async fn connect_once(
     }
     tracing::info!(host = %broker.host, port = broker.port, "connected to the broker");
     *said = false;
+    metrics.set(CONNECTED, "", 1.0);
     commands.send(Command::Republish).await.context("the ledger has gone")?;
     let reader = tokio::spawn(receive(events, commands.clone()));
     // Reading must not stop when this side returns early, nor go on after it.

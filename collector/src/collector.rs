@@ -1,6 +1,7 @@
 //! The whole life of a collector: its parts in the order in which they start, and in which they end.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::api::gate::Gate;
 use crate::api::{self, Api, FEEDS_LIMIT};
 use crate::clock::Moment;
 use crate::enrolment::Office;
-use crate::enrolment::authority::Authority;
+use crate::enrolment::authority::{Authority, write_secret};
 use crate::feed::{Live, Notes};
 use crate::fleet::Fleet;
 use crate::inbox::{Sender, inbox};
@@ -37,6 +38,9 @@ const INVENTORY_EVERY: Duration = Duration::from_secs(1);
 
 /// Most changes that wait for the ledger's thread.
 const EDITS_LIMIT: usize = 16;
+
+/// The file of the code for the first admin, in the collector's folder.
+const FIRST_CODE: &str = "first-admin-code";
 
 /// A collector that listens but does not yet serve.
 pub struct Collector {
@@ -79,6 +83,8 @@ impl Collector {
         let certificate = certificate.map(Arc::new);
         let listener = TcpListener::bind(settings.api.listen).await;
         let listener = listener.with_context(|| format!("listening on {} for the API", settings.api.listen))?;
+        let live = Arc::new(Live::new(Fleet::new(settings.silence()), notes));
+        let metrics = Arc::new(Metrics::default());
         let mut settings = settings;
         let mut enrolment = None;
         match (&mut settings.broker, settings.enrolment.clone()) {
@@ -88,12 +94,11 @@ impl Collector {
                 let authority = Arc::new(Authority::open(&settings.data_dir, clock::now())?);
                 let terms = wanted.terms(broker.port);
                 enrolment::furnish(&authority, &settings.data_dir, &terms, broker, clock::now())?;
-                let office = Office::bind(wanted.listen, Arc::clone(&authority), terms, &settings.data_dir).await?;
+                let ear = enrolment::Ear { live: Arc::clone(&live), metrics: Arc::clone(&metrics) };
+                let office = Office::bind(wanted.listen, Arc::clone(&authority), terms, &settings.data_dir, ear).await?;
                 enrolment = Some((office, authority));
             }
         }
-        let live = Arc::new(Live::new(Fleet::new(settings.silence()), notes));
-        let metrics = Arc::new(Metrics::default());
         let (sender, outgoing) = mpsc::channel(bus::OUTGOING_LIMIT);
         let queue = settings.victoria_metrics.as_ref().map(VictoriaMetrics::queue);
         let (asks, asked) = mpsc::channel(bus::ASKS_LIMIT);
@@ -175,9 +180,7 @@ impl Collector {
         let (edits, requests) = mpsc::channel(EDITS_LIMIT);
         let accounts = readers.read(crate::store::accounts)?;
         let code = (accounts.users().len() == 0 && !live.notes.demo).then(secrets::random_code);
-        if let Some(code) = &code {
-            tracing::warn!(code, "there is no user yet: who shows this code at /login becomes the first admin");
-        }
+        write_first_code(&settings.data_dir.join(FIRST_CODE), code.as_deref())?;
         let gate = Gate::new(&token, accounts, code.as_deref(), Arc::clone(&metrics));
         let zone = (settings.api.time_zone.clone(), crate::schedule::zone(&settings.api.time_zone).context("the time zone")?);
         let (past, file) = (Arc::clone(&live), Arc::clone(&readers));
@@ -240,9 +243,9 @@ impl Collector {
         }
         let mut parts = JoinSet::new();
         parts.spawn(api::serve(listener, api, certificate, shutdown.clone()));
-        let (to_bus, stop) = (commands.clone(), shutdown.clone());
+        let (to_bus, heard, stop) = (commands.clone(), Arc::clone(&metrics), shutdown.clone());
         parts.spawn(async move {
-            bus::run(broker, to_bus, outgoing, asked, seal, stop).await;
+            bus::run(broker, to_bus, outgoing, asked, seal, heard, stop).await;
             Ok(())
         });
         while let Some(ended) = parts.join_next().await {
@@ -261,6 +264,25 @@ impl Collector {
     }
 }
 
+/// Writes the first admin's code where only its owner reads it: a log may be shipped, and many read it. Without a code the file
+/// goes.
+fn write_first_code(path: &Path, code: Option<&str>) -> anyhow::Result<()> {
+    let Some(code) = code else {
+        return match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", path.display()))
+            }
+            _ => Ok(()),
+        };
+    };
+    write_secret(path, format!("{code}\n").as_bytes())?;
+    tracing::warn!(
+        file = %path.display(),
+        "there is no user yet: who shows the code in this file at /login becomes the first admin"
+    );
+    Ok(())
+}
+
 /// Tells the ledger's thread when `ward-collector import` has changed the inventory beside it.
 async fn watch_inventory(readers: Arc<Readers>, commands: Sender, metrics: Arc<Metrics>) {
     let mut known = None;
@@ -275,5 +297,24 @@ async fn watch_inventory(readers: Arc<Readers>, commands: Sender, metrics: Arc<M
             metrics.has_run("inventory", clock::now());
         }
         tokio::time::sleep(INVENTORY_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_first_admins_code_is_in_a_file_of_its_own_until_there_is_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(FIRST_CODE);
+        write_first_code(&path, Some("abcd")).expect("written");
+        assert_eq!(std::fs::read_to_string(&path).expect("there"), "abcd\n");
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        write_first_code(&path, None).expect("removed");
+        assert!(!path.exists());
+        write_first_code(&path, None).expect("it was not there");
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use shared::message::{Health, Heartbeat, PresenceState};
+use shared::message::{Health, Heartbeat, PresenceState, Tried};
 use shared::{BranchId, Cause, DeviceId, Flags, Millis, Status, StreamId, Verdict as Fault};
 
 use crate::availability::spans::Span;
@@ -181,6 +181,8 @@ impl Contact {
     }
 }
 
+type Told = (Option<Health>, String, Option<u64>, Option<Arc<Tried>>, Option<Cut>);
+
 /// A branch and how its agent is.
 #[derive(Debug, Clone)]
 pub struct BranchState {
@@ -202,12 +204,16 @@ pub struct BranchState {
     pub version: String,
     /// Version of the config that its agent is to have, once there is one.
     pub config_wanted: Option<u64>,
-    /// Health, version, wanted config and the newest cut as they were told last.
-    told: (Option<Health>, String, Option<u64>, Option<Cut>),
+    /// What came of the config that its agent has tried last, by its own word.
+    pub config_trial: Option<Arc<Tried>>,
+    /// Health, version, wanted config, its trial and the newest cut as they were told last.
+    told: Told,
     live_observed: Option<Millis>,
     live_until: Option<(StreamId, u64)>,
     stream: Option<StreamId>,
     began: Option<Millis>,
+    /// When the present run itself last spoke.
+    spoke: Option<Millis>,
     gone_at: Option<Millis>,
     /// Its agent said goodbye.
     has_stopped: bool,
@@ -453,6 +459,7 @@ impl Fleet {
         let state = &mut self.branches[branch];
         state.stream = Some(stream);
         state.began = Some(began);
+        state.spoke = None;
         state.origin = None;
         version.clone_into(&mut state.version);
         for device in &state.devices {
@@ -511,7 +518,7 @@ impl Fleet {
     pub fn resume(&mut self, branch: usize, stream: StreamId, began: Millis, now: Millis) {
         self.forget_live(branch);
         let state = &mut self.branches[branch];
-        (state.stream, state.began) = (Some(stream), Some(began));
+        (state.stream, state.began, state.spoke) = (Some(stream), Some(began), None);
         self.doubt(branch, now);
     }
 
@@ -603,6 +610,7 @@ impl Fleet {
         self.changed.insert(branch);
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
+        state.hears(stream, now);
         state.gone_at = None;
         // A word that vouches for nothing leaves what is known as old as it is.
         state.has_to_speak &= observed.is_none();
@@ -623,6 +631,7 @@ impl Fleet {
         self.changed.insert(branch);
         let state = &mut self.branches[branch];
         state.last_contact = Some(now);
+        state.hears(heartbeat.stream, now);
         state.gone_at = None;
         if let Some(health) = &heartbeat.health {
             state.health = Some(health.clone());
@@ -653,6 +662,13 @@ impl Fleet {
                 self.devices[device].flags = live.flags;
             }
         }
+    }
+
+    /// An agent says what came of a config. It may name devices of its own branch alone.
+    pub fn tried(&mut self, branch: usize, mut tried: Tried) {
+        tried.silent.retain(|device| self.device_of(device, branch).is_some());
+        self.changed.insert(branch);
+        self.branches[branch].config_trial = Some(Arc::new(tried));
     }
 
     /// The broker, or the agent itself, says what became of its connection.
@@ -728,9 +744,16 @@ impl Fleet {
         let is_as_told = branch.health == branch.told.0
             && branch.version == branch.told.1
             && branch.config_wanted == branch.told.2
-            && branch.cut == branch.told.3;
+            && branch.config_trial == branch.told.3
+            && branch.cut == branch.told.4;
         if has_turned || !is_as_told {
-            branch.told = (branch.health.clone(), branch.version.clone(), branch.config_wanted, branch.cut.clone());
+            branch.told = (
+                branch.health.clone(),
+                branch.version.clone(),
+                branch.config_wanted,
+                branch.config_trial.clone(),
+                branch.cut.clone(),
+            );
             touched.branches.push(at);
         }
         let branch = &self.branches[at];
@@ -777,12 +800,14 @@ impl BranchState {
             silent_after_ms: 0,
             health: None,
             version: String::new(),
-            told: (None, String::new(), None, None),
+            told: Told::default(),
             config_wanted: None,
+            config_trial: None,
             live_observed: None,
             live_until: None,
             stream: None,
             began: None,
+            spoke: None,
             gone_at: None,
             has_stopped: false,
             origin: None,
@@ -796,6 +821,18 @@ impl BranchState {
     /// The stream of the present run of its agent, as far as it is known.
     pub fn stream(&self) -> Option<StreamId> {
         self.stream
+    }
+
+    /// How long ago a run of its agent spoke, in ms; none where another speaks for the branch, or nothing was heard.
+    pub fn spoke_ago_ms(&self, stream: StreamId, now: Millis) -> Option<u64> {
+        let spoke = self.spoke.filter(|_| self.stream == Some(stream))?;
+        u64::try_from(now.since(spoke)).ok()
+    }
+
+    fn hears(&mut self, stream: StreamId, now: Millis) {
+        if self.stream == Some(stream) {
+            self.spoke = Some(now);
+        }
     }
 
     /// The newest moment of which the devices' states are known.
@@ -1096,6 +1133,37 @@ mod tests {
         fleet.change(1, shared::delta::UNOBSERVED, &change(Status::Down, 11));
         fleet.refresh(at(12));
         assert_eq!((fleet.devices[1].view.status, fleet.devices[1].view.down_since), (Status::Down, Some(at(0))));
+    }
+
+    #[test]
+    fn what_came_of_a_config_is_told_once_and_names_no_other_branchs_devices() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        let silent = ["b", "c", "nobody"].map(|id| id.parse().expect("a valid id")).to_vec();
+        let tried = Tried { version: 2, is_held: false, answered: 1, silent_total: 3, silent };
+        fleet.tried(vake, tried.clone());
+        assert_eq!(fleet.refresh(at(2)).branches, [vake]);
+        let named = |fleet: &Fleet| fleet.branches[vake].config_trial.as_ref().map(|tried| tried.silent.len());
+        assert_eq!(named(&fleet), Some(1), "c stands in another branch");
+        fleet.tried(vake, tried);
+        assert!(fleet.refresh(at(3)).branches.is_empty(), "nothing is new");
+    }
+
+    #[test]
+    fn each_run_is_heard_for_itself() {
+        let mut fleet = heard();
+        let vake = fleet.branch(&"vake".parse().expect("an id")).expect("there");
+        let ago = |fleet: &Fleet, stream, now| fleet.branches[vake].spoke_ago_ms(StreamId(stream), at(now));
+        let spoke = |fleet: &mut Fleet, stream, now| fleet.observed(vake, StreamId(stream), 1, Some(at(now)), at(now));
+        spoke(&mut fleet, 1, 40);
+        assert_eq!((ago(&fleet, 1, 43), ago(&fleet, 2, 43)), (Some(3_000), None));
+        // Another build begins, and sends what the one before has left.
+        fleet.begin(vake, StreamId(2), "0", at(50));
+        spoke(&mut fleet, 1, 51);
+        assert_eq!((ago(&fleet, 1, 52), ago(&fleet, 2, 52)), (None, None), "the new one has not said a word itself");
+        spoke(&mut fleet, 2, 53);
+        assert_eq!(ago(&fleet, 2, 60), Some(7_000));
+        assert_eq!(ago(&fleet, 2, 50), None, "our clock was set back");
     }
 
     #[test]

@@ -456,6 +456,7 @@ impl Ingest {
                         let stream = self.live.fleet().branches[branch].stream();
                         self.live.boxes.runs(id.clone(), running, stream, now);
                     }
+                    Answer::Tried(tried) => self.live.change(now, |fleet| fleet.tried(branch, tried)),
                     other => self.live.answers.take(id.clone(), other),
                 }
                 Ok(None)

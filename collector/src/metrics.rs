@@ -42,6 +42,7 @@ const HELP: &[(&str, &str, &str)] = &[
         "counter",
         "Acks and configs that were left to the next time because the broker takes nothing.",
     ),
+    ("ward_broker_connected", "gauge", "1 while the collector is connected to its broker."),
     ("ward_agents_contending", "gauge", "Branches for which two agents spoke in the last ten minutes."),
     ("ward_agents_contending_total", "counter", "Times that a second agent was found to speak for a branch."),
     ("ward_unknown_devices_total", "counter", "Entries about devices that the inventory doesn't know."),

@@ -53,7 +53,7 @@ impl Replies {
     pub fn take(&self, branch: BranchId, answer: Answer) {
         let id = match &answer {
             // Nobody waits for these.
-            Answer::Watched(_) | Answer::Running(_) => return,
+            Answer::Watched(_) | Answer::Running(_) | Answer::Tried(_) => return,
             Answer::Probed { id, .. } | Answer::Route { id, .. } | Answer::Discovered { id, .. } | Answer::Refused { id, .. } => {
                 *id
             }

@@ -130,6 +130,13 @@ pub fn branch_json(fleet: &Fleet, at: usize) -> Value {
         "agent_version": if branch.version.is_empty() { Value::Null } else { json!(branch.version) },
         "config_version": health.map(|health| health.config),
         "config_wanted": branch.config_wanted,
+        "config_trial": branch.config_trial.as_ref().map(|tried| json!({
+            "version": tried.version,
+            "is_held": tried.is_held,
+            "answered": tried.answered,
+            "silent_total": tried.silent_total,
+            "silent": tried.silent.iter().map(shared::DeviceId::as_str).collect::<Vec<_>>(),
+        })),
         "cut": cut_json(branch),
         "uplinks": uplinks_json(fleet, at),
         "waiting": health.map(|health| health.waiting),

@@ -284,7 +284,27 @@ pub enum Answer {
     },
     /// What the agent runs. Told when asked by [`Ask::Update`], and when it changes.
     Running(Running),
+    /// What became of a config that was pushed. Told when it is in force, and each time that a held one is tried again.
+    Tried(Tried),
 }
+
+/// What came of asking the devices of a config that the config before didn't have at that place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// The config's version.
+    pub version: u64,
+    /// Whether it is held, as devices answer now and none that it names does; or it is in force.
+    pub is_held: bool,
+    /// How many of those devices have answered.
+    pub answered: u16,
+    /// How many have not.
+    pub silent_total: u16,
+    /// Which those are, at most [`SILENT_LIMIT`].
+    pub silent: Vec<DeviceId>,
+}
+
+/// Most devices that are named in one [`Tried`].
+pub const SILENT_LIMIT: usize = 100;
 
 /// Why a question can't be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -125,8 +125,11 @@ pub enum Wish {
         /// The first byte.
         from: u32,
     },
-    /// To know whether its branch is heard.
-    Heard,
+    /// To know whether a run of its agent is heard.
+    Heard {
+        /// The run.
+        stream: StreamId,
+    },
 }
 
 impl Request {
@@ -135,7 +138,7 @@ impl Request {
         let length = u8::try_from(public_key.len()).unwrap_or(u8::MAX);
         let told = match wish {
             Wish::Part { build, from } => [&[0], &build[..], &from.to_be_bytes()].concat(),
-            Wish::Heard => vec![1],
+            Wish::Heard { stream } => [&[1][..], &stream.0.to_be_bytes()].concat(),
         };
         [REQUEST_CONTEXT, &[length], public_key, &told].concat()
     }
@@ -146,10 +149,37 @@ impl Request {
 pub enum Reply {
     /// A part of the build, at most [`PART_BYTES`]; nothing where it is over.
     Part(Vec<u8>),
-    /// The newest stream of the branch of which something is durable at the collector.
-    Heard(Option<StreamId>),
+    /// What is known of the run that was asked for.
+    Heard(Hearing),
     /// No, and why.
     Refused(String),
+}
+
+/// What the collector knows of a run of a box's agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hearing {
+    /// It is heard: something of it is durable.
+    Speaks {
+        /// How long ago it spoke last, in ms.
+        ago_ms: u64,
+        /// For how long it may say nothing, in ms.
+        within_ms: u64,
+    },
+    /// Nothing was heard of it, or another run speaks for the branch.
+    Nothing,
+    /// The collector can't hear anybody, or can't write down what it hears: that says nothing of the box.
+    CannotSay,
+}
+
+impl Hearing {
+    /// Whether it speaks now. None where nobody can say.
+    pub fn is_heard(self) -> Option<bool> {
+        match self {
+            Self::Speaks { ago_ms, within_ms } => Some(ago_ms <= within_ms),
+            Self::Nothing => Some(false),
+            Self::CannotSay => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -171,7 +201,9 @@ mod tests {
         assert_eq!(offer.signed(), Offer { signature: vec![1], ..offer.clone() }.signed());
         let part = |from| Request::signed(&[4; 65], &Wish::Part { build: [1; 32], from });
         assert_ne!(part(0), part(1));
-        assert_ne!(Request::signed(&[4; 65], &Wish::Heard), Request::signed(&[5; 65], &Wish::Heard));
+        let heard = |key, stream| Request::signed(&[key; 65], &Wish::Heard { stream: StreamId(stream) });
+        assert_ne!(heard(4, 1), heard(5, 1));
+        assert_ne!(heard(4, 1), heard(4, 2));
         assert!(offer.is_for("arm") && !offer.is_for("aarch64"));
         assert!(Offer { machine: ANY_MACHINE.into(), ..offer }.is_for("x86_64"));
     }

@@ -185,8 +185,8 @@ mod tests {
     use crate::delta::{Boot, Flagged, Identity, Previous, Rtt};
     use crate::enrolment::{Claim, Grant};
     use crate::evidence::{Neighbours, Seen, Trace};
-    use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Via, Watched};
-    use crate::update::{Offer, Running, Stage, Wish};
+    use crate::message::{Found, Health, Hop, Host, PresenceState, Probe, Refused, Spent, Tried, Via, Watched};
+    use crate::update::{Hearing, Offer, Running, Stage, Wish};
     use crate::*;
 
     fn evidence() -> Evidence {
@@ -346,6 +346,13 @@ mod tests {
                 offered: Some([8; 32]),
                 stage: Stage::Refused { why: "it ended".into() },
             }),
+            Answer::Tried(Tried {
+                version: 2,
+                is_held: true,
+                answered: 0,
+                silent_total: 300,
+                silent: vec!["d".parse().expect("a valid id")],
+            }),
         ];
         let (asked, answered) = (include_str!("../golden/v1-asks.hex"), include_str!("../golden/v1-answers.hex"));
         assert_eq!((asked.lines().count(), answered.lines().count()), (asks.len(), answers.len()));
@@ -354,8 +361,18 @@ mod tests {
         let restarting = Presence { stream: StreamId(1), state: PresenceState::Restarting };
         check_golden(&restarting, include_str!("../golden/v1-presence-restarting.hex"));
         let part = Wish::Part { build: [8; 32], from: 32_768 };
-        let requests = [part, Wish::Heard].map(|wish| Request { public_key: vec![4; 3], wish, signature: vec![5; 2] });
-        let replies = [Reply::Part(vec![1, 2, 3]), Reply::Heard(Some(StreamId(9))), Reply::Refused("no such build".to_owned())];
+        let requests = [part, Wish::Heard { stream: StreamId(9) }].map(|wish| Request {
+            public_key: vec![4; 3],
+            wish,
+            signature: vec![5; 2],
+        });
+        let replies = [
+            Reply::Part(vec![1, 2, 3]),
+            Reply::Heard(Hearing::Speaks { ago_ms: 4_000, within_ms: 30_000 }),
+            Reply::Heard(Hearing::Nothing),
+            Reply::Heard(Hearing::CannotSay),
+            Reply::Refused("no such build".to_owned()),
+        ];
         let (requested, replied) = (include_str!("../golden/v1-requests.hex"), include_str!("../golden/v1-replies.hex"));
         assert_eq!((requested.lines().count(), replied.lines().count()), (requests.len(), replies.len()));
         requests.iter().zip(requested.lines()).for_each(|(request, golden)| check_golden(request, golden));

@@ -17,23 +17,48 @@ const BRISK: &str = "[update]\nshadow = \"6s\"\ntrial = \"10s\"\n";
 /// Two shadows of a build that hangs take half a minute, and so does one that ends three times.
 const DECIDED_WITHIN: Duration = Duration::from_secs(150);
 
+/// Branches, with a box in each.
+const BOXES: u8 = 20;
+
+/// How a build is bad in a branch, and why it is refused there. It is good in the first.
+fn fault(b: u8) -> (&'static str, &'static str) {
+    match b % 7 {
+        2 => ("ends", "refused: it ended beside the program in force: exit status: 1"),
+        3 => ("hangs", "refused: it hung beside the program in force"),
+        4 => ("lies", "refused: it says that b"),
+        5 => ("mistimes", "refused: it asks b"),
+        6 => ("mute", "refused: the collector can be reached and hears nothing of it"),
+        0 => ("ends-in-its-place", "refused: it ended 3 times in its trial"),
+        _ if b == 1 => ("good", "in_force"),
+        _ => ("mute-in-force", "refused: the collector can be reached and hears nothing of it any more"),
+    }
+}
+
 /// A build that is another thing in each branch.
 fn build(folder: &Path, name: &str) -> String {
     let real = binary("ward-agent");
+    let faults = (1..=BOXES).map(|b| format!("  {}) fault={} ;;\n", branch_id(b), fault(b).0)).collect::<String>();
     let text = format!(
         r#"#!/bin/sh
 # {name}
 eval "config=\${{$#}}"
-case "$(sed -n 's/^branch = "\(.*\)"$/\1/p' "$config")/$1" in
-  b2/*) exit 1 ;;
-  b3/*) exec sleep 1000 ;;
-  b4/shadow) '{real}' "$@" | sed 's/"up"/"down"/g' ;;
-  b5/run)
-    sed 's/^port = 8883/port = 1883/' "$config" >"$config.mute"
-    exec '{real}' run --config "$config.mute" ;;
-  b6/run) exit 3 ;;
-  *) exec '{real}' "$@" ;;
+case "$(sed -n 's/^branch = "\(.*\)"$/\1/p' "$config")" in
+{faults}esac
+mute() {{
+  # What listens there takes a connection, and says nothing to MQTT.
+  sed 's/^port = 8883/port = 8884/' "$config" >"$config.mute"
+  exec '{real}' run --config "$config.mute"
+}}
+case "$fault/$1" in
+  ends/*) exit 1 ;;
+  hangs/*) exec sleep 1000 ;;
+  lies/shadow) '{real}' "$@" | sed 's/"up"/"down"/g'; exit ;;
+  mistimes/shadow) '{real}' "$@" | sed 's/"sent":[0-9]*/"sent":1/g'; exit ;;
+  mute/run) mute ;;
+  mute-in-force/run) [ -n "${{WARD_AGENT_TRIED-}}" ] || mute ;;
+  ends-in-its-place/run) exit 3 ;;
 esac
+exec '{real}' "$@"
 "#,
         real = real.display()
     );
@@ -63,14 +88,14 @@ impl Bank<'_> {
 
 #[test]
 fn no_bad_build_leaves_a_box_without_a_working_agent_and_a_good_one_gets_into_force() {
-    let net = Net::new(6, 2);
+    let net = Net::new(BOXES, 2);
     net.at_the_centre(async || {
         let mut bank = Bank::open(&net).await;
-        for b in 1..=6 {
+        for b in 1..=BOXES {
             bank.join_with(b, BRISK);
         }
         bank.broker.reload();
-        for b in 1..=6 {
+        for b in 1..=BOXES {
             bank.becomes(b, "up", Duration::from_secs(60)).await;
         }
         let builds = tempfile::tempdir().expect("the folder for temporary files is writable");
@@ -78,6 +103,7 @@ fn no_bad_build_leaves_a_box_without_a_working_agent_and_a_good_one_gets_into_fo
         // To one first.
         let said = bank.collector.command(&["update", "stage"], &build(builds.path(), "first")).expect("it is staged");
         assert!(said.contains("staged for any"), "{said}");
+        assert!(bank.collector.command(&["update"], "roll-out").is_err(), "no canary has it in force");
         bank.collector.command(&["update", "canary"], "b1").expect("b1 is a branch");
         assert!(bank.collector.command(&["update", "canary"], "nowhere").is_err());
         let device = device_id(1, 0);
@@ -96,17 +122,14 @@ fn no_bad_build_leaves_a_box_without_a_working_agent_and_a_good_one_gets_into_fo
         assert!(!cuts.contains("wan_cut") && !cuts.contains("power_cut"), "nobody is blamed: {cuts}");
 
         // Then to all, and it is bad in each in another way.
-        bank.collector.command(&["update"], "roll-out").expect("something is staged");
-        for (b, why) in [
-            (2, "refused: it ended beside the program in force: exit status: 1"),
-            (3, "refused: it hung beside the program in force"),
-            (4, "refused: it says that b4-"),
-            (5, "refused: the collector can be reached and hears nothing of it"),
-            (6, "refused: it ended 3 times in its trial"),
-        ] {
-            bank.reaches(b, why).await;
+        eventually(DECIDED_WITHIN, "it is known that the canary has it in force", async || {
+            bank.collector.command(&["update"], "roll-out").map(drop)
+        })
+        .await;
+        for b in 2..=BOXES {
+            bank.reaches(b, fault(b).1).await;
         }
-        for b in 1..=6 {
+        for b in 1..=BOXES {
             bank.becomes(b, "up", Duration::from_secs(60)).await;
             assert!(bank.boxes[usize::from(b) - 1].process.ended().is_none(), "the service's program goes on in b{b}");
         }

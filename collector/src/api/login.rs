@@ -128,7 +128,7 @@ pub(super) async fn logout(State(api): State<Arc<Api>>, caller: Caller) -> Resul
     Ok(response)
 }
 
-/// `POST /setup`: the first admin, by the code that the collector has logged.
+/// `POST /setup`: the first admin, by the code that the collector has written to a file of its folder.
 pub(super) async fn setup(
     State(api): State<Arc<Api>>,
     Peer(peer): Peer,
@@ -147,7 +147,7 @@ pub(super) async fn setup(
     api.gate.begin(FIRST, peer, now)?;
     if !api.gate.is_code(code.trim()) {
         api.gate.failed(FIRST, peer);
-        return Err(Problem::forbidden("this is not the code that the collector has logged since its start"));
+        return Err(Problem::forbidden("this is not the code that the collector has written to first-admin-code at its start"));
     }
     let password = api.gate.hash(password).await?;
     let user = User { name: name.clone(), role: Role::Admin, reach: Reach::All, password, created: now, last_login: None };

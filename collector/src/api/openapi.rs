@@ -162,6 +162,16 @@ fn agent_says() -> Value {
         ("agent_version", or_null(text())),
         ("config_version", or_null(count())),
         ("config_wanted", or_null(count())),
+        (
+            "config_trial",
+            or_null(object([
+                ("version", count()),
+                ("is_held", flag()),
+                ("answered", count()),
+                ("silent_total", count()),
+                ("silent", list(text())),
+            ])),
+        ),
         ("waiting", or_null(count())),
         ("buffer_bytes", or_null(count())),
         ("buffer_volatile", or_null(flag())),

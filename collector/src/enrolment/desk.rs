@@ -9,7 +9,7 @@ use shared::update::Request;
 use shared::{BranchId, Millis};
 
 use super::authority::{Authority, COLLECTOR};
-use crate::store::{self, StoreError};
+use crate::store::{self, CertificateRow, StoreError};
 
 /// Length of a public key: an uncompressed point of P-256.
 const PUBLIC_KEY_BYTES: usize = 65;
@@ -90,11 +90,11 @@ pub fn decide(
     }
 }
 
-/// The branch whose box makes a request, or why it is refused.
+/// The certificate of the box that makes a request, or why it is refused. Who has it may be [superseded](store::supersede) by it.
 ///
 /// # Errors
 /// When the file can't be read.
-pub fn branch_of_box(db: &Connection, request: &Request) -> Result<Result<BranchId, &'static str>, StoreError> {
+pub fn box_of(db: &Connection, request: &Request) -> Result<Result<CertificateRow, &'static str>, StoreError> {
     let Request { public_key, wish, signature } = request;
     let signed = Request::signed(public_key, wish);
     if UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key).verify(&signed, signature).is_err() {
@@ -103,7 +103,7 @@ pub fn branch_of_box(db: &Connection, request: &Request) -> Result<Result<Branch
     Ok(match store::certificate_of(db, public_key)? {
         None => Err("the certificate is not known here: join again by a code"),
         Some(row) if row.revoked.is_some() => Err("the certificate was revoked: join again by a code"),
-        Some(row) => Ok(row.branch),
+        Some(row) => Ok(row),
     })
 }
 
@@ -142,6 +142,8 @@ fn branch_of(db: &Connection, application: &Application, now: Millis) -> Result<
             if !verifies(before, signature) {
                 return Ok(Err("the renewal is not signed by the key of the certificate"));
             }
+            // The answer may be lost on the way: only what lies before the key that is shown is over.
+            store::supersede(db, &row, now)?;
             row.branch.to_string()
         }
     };
@@ -261,6 +263,51 @@ mod tests {
         let code = office.code("vake");
         office.decide(&by_code(&thief, &code), NOW).expect("granted");
         assert!(office.revoked().is_empty());
+    }
+
+    #[test]
+    fn a_code_that_was_used_opens_no_branch_that_was_revoked_since_or_has_a_newer_code() {
+        let mut office = Office::new();
+        let (code, key) = (office.code("vake"), Key::make().expect("made"));
+        office.decide(&by_code(&key, &code), NOW).expect("granted");
+        let vake: BranchId = "vake".parse().expect("a valid id");
+        let revoked = office.store.transaction(|db| {
+            store::drop_codes(db, &vake)?;
+            store::revoke(db, &vake, NOW)
+        });
+        assert_eq!(revoked.expect("written"), 1);
+        let replayed = office.decide(&by_code(&key, &code), NOW.plus(MINUTE));
+        assert!(replayed.is_err_and(|why| why.starts_with("the code is not known")));
+        assert_eq!(office.revoked(), ["vake"]);
+        let used = office.code("gori");
+        office.decide(&by_code(&key, &used), NOW).expect("granted");
+        office.code("gori");
+        assert!(office.decide(&by_code(&key, &used), NOW).is_err(), "a newer one takes the place of one that was used, too");
+    }
+
+    #[test]
+    fn a_former_key_counts_until_the_next_one_is_shown() {
+        let mut office = Office::new();
+        let [first, lost, second, third] = [(); 4].map(|()| Key::make().expect("made"));
+        let code = office.code("vake");
+        office.decide(&by_code(&first, &code), NOW).expect("granted");
+        let renewal = |fresh: &Key, before: &Key| application(fresh, Err(before)).expect("signed");
+        office.decide(&renewal(&lost, &first), NOW.plus(60 * DAY)).expect("granted");
+        office.decide(&renewal(&second, &first), NOW.plus(61 * DAY)).expect("the answer before was lost on the way");
+        let request = second.request(shared::update::Wish::Heard { stream: shared::StreamId(1) }).expect("signed");
+        let shown = box_of(office.store.connection(), &request).expect("read").expect("a certificate that counts");
+        assert!(store::has_superseded(office.store.connection(), &shown).expect("read"));
+        let superseded = office.store.transaction(|db| store::supersede(db, &shown, NOW.plus(61 * DAY)));
+        assert_eq!(superseded.expect("written"), 2);
+        for over in [&first, &lost] {
+            let why = office.decide(&renewal(&third, over), NOW.plus(62 * DAY)).expect_err("refused");
+            assert!(why.starts_with("the certificate was revoked"), "{why}");
+        }
+        assert!(office.revoked().is_empty(), "the branch isn't");
+        // A renewal shows the key as well.
+        office.decide(&renewal(&third, &second), NOW.plus(121 * DAY)).expect("granted");
+        office.decide(&renewal(&first, &third), NOW.plus(181 * DAY)).expect("granted");
+        assert!(office.decide(&renewal(&lost, &second), NOW.plus(182 * DAY)).is_err());
     }
 
     #[test]

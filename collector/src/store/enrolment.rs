@@ -49,7 +49,7 @@ pub struct CodeRow {
     pub used_by: Option<Vec<u8>>,
 }
 
-/// Adds a code, and forgets those of its branch that nobody has used.
+/// Adds a code, and forgets those before.
 pub fn add_code(db: &Connection, hash: &[u8], branch: &BranchId, now: Millis, expires: Millis) -> Result<(), StoreError> {
     drop_codes(db, branch)?;
     db.execute(
@@ -59,9 +59,9 @@ pub fn add_code(db: &Connection, hash: &[u8], branch: &BranchId, now: Millis, ex
     Ok(())
 }
 
-/// Forgets the codes of a branch that nobody has used.
+/// Forgets the codes of a branch. Also one that was used: its key may show it again until it is over, and a key may be stolen.
 pub fn drop_codes(db: &Connection, branch: &BranchId) -> Result<(), StoreError> {
-    db.execute("delete from join_code where branch = ?1 and used_ms is null", [branch.as_str()])?;
+    db.execute("delete from join_code where branch = ?1", [branch.as_str()])?;
     Ok(())
 }
 
@@ -131,6 +131,21 @@ fn certificates_where(
 pub fn revoke(db: &Connection, branch: &BranchId, now: Millis) -> Result<usize, StoreError> {
     let sql = "update certificate set revoked_ms = ?2 where branch = ?1 and revoked_ms is null";
     Ok(db.execute(sql, params![branch.as_str(), now.0])?)
+}
+
+/// Certificates that count although their branch's box has a later one.
+const SUPERSEDED: &str = "branch = ?1 and revoked_ms is null and issued_ms < ?2";
+
+/// Whether a branch's box has earlier certificates that count beside this one.
+pub fn has_superseded(db: &Connection, row: &CertificateRow) -> Result<bool, StoreError> {
+    let mut found = db.prepare_cached(&format!("select 1 from certificate where {SUPERSEDED}"))?;
+    Ok(found.exists(params![row.branch.as_str(), row.issued.0])?)
+}
+
+/// Takes back what a branch's box had before this certificate, whose key it has now shown to hold.
+pub fn supersede(db: &Connection, row: &CertificateRow, now: Millis) -> Result<usize, StoreError> {
+    let sql = format!("update certificate set revoked_ms = ?3 where {SUPERSEDED}");
+    Ok(db.execute(&sql, params![row.branch.as_str(), row.issued.0, now.0])?)
 }
 
 /// Branches all of whose certificates were taken back: nobody may speak for them.

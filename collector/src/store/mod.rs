@@ -18,7 +18,7 @@ mod updates;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use shared::Millis;
 
 pub use accounts::{AccountEdit, AuditRow, accounts, audit};
@@ -26,7 +26,7 @@ pub use backup::backup;
 pub use edit::{Change, Edit, EditError};
 pub use enrolment::{
     CertificateRow, CodeRow, add_branch, add_certificate, add_code, certificate_of, certificates, code, drop_codes, forget_ended,
-    has_branch, revoke, revoked_branches, use_code,
+    has_branch, has_superseded, revoke, revoked_branches, supersede, use_code,
 };
 pub use events::{EventRow, Whose, events};
 pub use evidence::{CutRow, Found, IdentityRow, ProofRow};
@@ -34,9 +34,7 @@ pub use inventory::{Changed, InventoryEdit};
 pub use ledger::{Alive, GapRow, Recent, StreamRow, TransitionRow};
 pub use minutes::MinuteRow;
 pub use outbox::{Outbox, OutboxReader, Queue, Waiting};
-pub use updates::{
-    ProgramRow, Reach, build_part, builds, newest_stream, programs, put_program, reach, set_reach, stage_build, stage_words,
-};
+pub use updates::{ProgramRow, Reach, build_part, builds, programs, put_program, reach, set_reach, stage_build, stage_words};
 
 /// What can go wrong with the file.
 #[derive(Debug, thiserror::Error)]
@@ -179,7 +177,8 @@ impl Store {
         &mut self,
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let begun = self.db.transaction()?;
+        // One that reads first could not write any more once another process has: it takes its turn from its beginning.
+        let begun = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let answer = work(&begun)?;
         begun.commit()?;
         Ok(answer)
@@ -190,7 +189,7 @@ impl Store {
     /// # Errors
     /// Why it can't be made.
     pub fn edit(&mut self, change: &Change, now: Millis) -> Result<i64, EditError> {
-        let begun = self.db.transaction().map_err(StoreError::from)?;
+        let begun = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
         // What is refused half-way is undone.
         let done = edit::edit(&begun, change, now)??;
         begun.commit().map_err(StoreError::from)?;

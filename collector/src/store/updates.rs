@@ -142,13 +142,6 @@ pub fn programs(db: &Connection) -> Result<Vec<ProgramRow>, StoreError> {
     Ok(rows.query_map([], program)?.collect::<Result<_, _>>()?)
 }
 
-/// The newest stream of a branch of which something is in the ledger.
-pub fn newest_stream(db: &Connection, branch: &BranchId) -> Result<Option<shared::StreamId>, StoreError> {
-    let sql = "select stream from stream where branch = ?1 and through > 0 order by began_ms desc, no desc limit 1";
-    let stream: Option<String> = db.prepare_cached(sql)?.query_row([branch.as_str()], |row| row.get(0)).optional()?;
-    stream.as_deref().map(super::ledger::stream_id).transpose()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,6 +33,9 @@ pub enum Update {
         /// Also to those on metered lines.
         #[arg(long)]
         metered: bool,
+        /// Although no canary has it in force.
+        #[arg(long)]
+        without_canary: bool,
     },
     /// Offer it to nobody any more. What is in force stays.
     Halt,
@@ -51,7 +54,10 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
         Update::Stage { file } => {
             let body = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
             let authority = Authority::open(&settings.data_dir, clock::now())?;
-            let offer = offer(&authority, &file, &body, clock::now())?;
+            // Boxes take nothing that was staged before what they run: a clock that was ahead must not shut out all that follows.
+            let last = store::builds(store.connection())?.iter().map(|(offer, _)| offer.staged).max();
+            let staged = last.map_or(clock::now(), |last| clock::now().max(last.plus(1)));
+            let offer = offer(&authority, &file, &body, staged)?;
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             store.transaction(|db| store::stage_build(db, &offer, &name, &body))?;
             println!("{} is staged for {}, {} B; it is offered to nobody yet", short(&offer.build), offer.machine, offer.size);
@@ -63,13 +69,22 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
             }
             offered(&mut store, &reach)?;
         }
-        Update::RollOut { metered } => {
+        Update::RollOut { metered, without_canary } => {
+            let untried = untried(&store)?;
+            ensure!(
+                without_canary || untried.is_empty(),
+                "no box has {} in force: offer it to canaries first, or say --without-canary",
+                untried.join(" and ")
+            );
             let before = store::reach(store.connection())?;
             offered(&mut store, &Reach { everybody: true, metered, ..before })?;
         }
         Update::Halt => {
             store.transaction(|db| store::set_reach(db, &Reach::default()))?;
-            println!("nothing is offered any more; boxes that have begun with it leave it, and what is in force stays");
+            println!(
+                "nothing is offered any more; boxes that fetch it or look at it in shadow leave it, one that tries it already \
+                 decides by itself, and what is in force stays"
+            );
         }
         Update::Status => status(&store)?,
     }
@@ -81,6 +96,20 @@ fn offered(store: &mut Store, reach: &Reach) -> anyhow::Result<()> {
     store.transaction(|db| store::set_reach(db, reach))?;
     println!("offered to {}", words(reach));
     Ok(())
+}
+
+/// What is staged and in force on no box, in words.
+fn untried(store: &Store) -> anyhow::Result<Vec<String>> {
+    let running = store::programs(store.connection())?;
+    let is_tried = |offer: &Offer| running.iter().any(|row| row.build == offer.build && row.stage == "in_force");
+    let untried = store::builds(store.connection())?.into_iter().map(|(offer, _)| offer).filter(|offer| !is_tried(offer));
+    Ok(untried.map(|offer| format!("{} for {}", short(&offer.build), offer.machine)).collect())
+}
+
+/// What a box has said, as a terminal may show it: a stolen one must not write elsewhere on the screen.
+fn shown(said: &str) -> String {
+    let harmless = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    said.chars().map(harmless).collect()
 }
 
 fn words(reach: &Reach) -> String {
@@ -101,13 +130,13 @@ fn status(store: &Store) -> anyhow::Result<()> {
     }
     println!("offered  to {}", words(&store::reach(db)?));
     for row in store::programs(db)? {
-        let why = row.why.map(|why| format!(": {why}")).unwrap_or_default();
+        let why = row.why.map(|why| format!(": {}", shown(&why))).unwrap_or_default();
         println!(
             "{:<24} {}  {:<8} {:<8} {}{why}  ({})",
             row.branch,
             short(&row.build),
-            row.machine,
-            row.version,
+            shown(&row.machine),
+            shown(&row.version),
             row.stage,
             row.told
         );
@@ -160,6 +189,45 @@ mod tests {
         for none in [&b""[..], b"\x7fELF", b"hello", &[0; 64], b"\x7fELF\x02\x02\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0"] {
             assert_eq!(machine(none), None);
         }
+    }
+
+    #[test]
+    fn what_a_box_says_moves_nothing_on_a_terminal() {
+        assert_eq!(shown("it ended \u{1b}[2J\r\nvake in_force"), "it ended \\u{1b}[2J\\r\\nvake in_force");
+        assert_eq!(shown("ვერ დაიწყო"), "ვერ დაიწყო");
+    }
+
+    #[test]
+    fn a_roll_out_waits_for_a_box_that_has_each_build_in_force() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut store = Store::open(folder.path()).expect("made");
+        let offer = |machine: &str, n: u8| Offer {
+            machine: machine.into(),
+            build: [n; 32],
+            size: 1,
+            staged: Millis(1),
+            signature: vec![1],
+        };
+        let running = |n: u8, stage| shared::update::Running {
+            machine: "arm".into(),
+            build: [n; 32],
+            version: "0.1.0".into(),
+            offered: None,
+            stage,
+        };
+        let vake: BranchId = "vake".parse().expect("a valid id");
+        let done = store.transaction(|db| {
+            store::stage_build(db, &offer("arm", 2), "a", b"a")?;
+            store::put_program(db, &vake, &running(2, shared::update::Stage::Trial), Millis(1))
+        });
+        done.expect("written");
+        assert_eq!(untried(&store).expect("read"), ["020202020202 for arm"]);
+        let told = |db: &rusqlite::Transaction<'_>| {
+            store::put_program(db, &vake, &running(2, shared::update::Stage::InForce), Millis(2))?;
+            store::stage_build(db, &offer("aarch64", 3), "b", b"b")
+        };
+        store.transaction(told).expect("written");
+        assert_eq!(untried(&store).expect("read"), ["030303030303 for aarch64"], "one for each kind of machine");
     }
 
     #[test]

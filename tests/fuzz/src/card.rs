@@ -46,9 +46,9 @@ pub fn slots(bytes: &[u8]) {
         slots.try_it();
         let floor = slots.floor;
         for _ in 0..8 {
-            slots.begin(floor);
+            slots.begin(floor, BootId(1));
         }
-        assert_eq!(slots.begin(floor), None, "what is started again and again gives way to the package");
+        assert_eq!(slots.begin(floor, BootId(1)), None, "what is started again and again gives way to the package");
     }
 }
 

@@ -12,7 +12,7 @@ const en = {
   unreachable: "The collector can't be reached.",
   first: "First start: make the administrator",
   code: "Code",
-  codePlace: "The collector has written the code to its log at its first start.",
+  codePlace: "The collector has written it to the file first-admin-code in its data folder.",
   makeAdmin: "Make the administrator",
 };
 
@@ -29,7 +29,7 @@ export const loginWords: Record<Language, typeof en> = {
     unreachable: "კოლექტორთან დაკავშირება ვერ ხერხდება.",
     first: "პირველი გაშვება: ადმინისტრატორის შექმნა",
     code: "კოდი",
-    codePlace: "კოლექტორმა კოდი პირველი გაშვებისას თავის ჟურნალში ჩაწერა.",
+    codePlace: "კოდი კოლექტორის საქაღალდეშია, ფაილში first-admin-code.",
     makeAdmin: "ადმინისტრატორის შექმნა",
   },
 };
