@@ -474,7 +474,8 @@ impl Cost {
 /// thousand fields.
 struct Scales<'a> {
     document: &'a ExecutableDocument,
-    known: HashMap<Name, Cost>,
+    /// By name, and by how many leading fields it stands below: what holds such a field is told apart by where it stands.
+    known: HashMap<(Name, usize), Cost>,
     open: Vec<Name>,
 }
 
@@ -506,22 +507,19 @@ impl Scales<'_> {
     }
 
     fn fragment(&mut self, name: &Name, leading: usize) -> Result<Cost, String> {
-        // What holds such a field is told apart by where it stands.
-        if leading == 0
-            && let Some(cost) = self.known.get(name)
-        {
+        let place = (name.clone(), leading);
+        if let Some(cost) = self.known.get(&place) {
             return Ok(*cost);
         }
         if self.open.contains(name) {
             return Err(format!("the fragment {name} holds itself"));
         }
-        let Some(fragment) = self.document.fragments.get(name) else { return Ok(Cost::default()) };
+        // One that costs nothing would let others stand in it twice without end.
+        let fragment = self.document.fragments.get(name).ok_or_else(|| format!("there is no fragment {name}"))?;
         self.open.push(name.clone());
         let cost = self.weigh(&fragment.node.selection_set.node, leading)?;
         self.open.pop();
-        if leading == 0 {
-            self.known.insert(name.clone(), cost);
-        }
+        self.known.insert(place, cost);
         Ok(cost)
     }
 }
@@ -610,6 +608,30 @@ mod tests {
         let deep = format!("{{ {} up {} }}", "stats { ".repeat(400), "} ".repeat(400));
         assert!(parse_query(&deep).is_err() || weighed(&deep).is_ok(), "depth is for the schema to limit");
         weighed(&format!("{{ {} }}", many(20, "a#: stats { up }"))).expect("that many are taken");
+    }
+
+    #[test]
+    fn fragments_that_lead_nowhere_cost_no_more_than_to_read_them() {
+        let twice = |n: usize, last: &str| {
+            let all = (0..n).map(|n| format!("fragment f{n} on Query {{ ...f{} ...f{} }} ", n + 1, n + 1));
+            all.collect::<String>() + &last.replace('#', &n.to_string())
+        };
+        let began = std::time::Instant::now();
+        for (query, part) in [
+            (format!("{{ fields {{ ...f0 }} }} {}", twice(40, "")), "no fragment f40"),
+            (format!("{{ ...f0 }} {}", twice(30, "")), "no fragment f30"),
+            (format!("{{ fields {{ ...f0 }} }} {}", twice(40, "fragment f# on Query { up }")), "fields"),
+            (format!("{{ fields {{ ...f0 }} }} {}", twice(40, "fragment f# on Query { ...f0 }")), "holds itself"),
+            ("{ ...nowhere }".to_owned(), "no fragment nowhere"),
+        ] {
+            let why = weighed(&query).expect_err("refused");
+            assert!(why.contains(part), "{why}");
+        }
+        // One after the other, below a field that leads on, in many places.
+        let chain: String = (0..300).map(|n| format!("fragment g{n} on T {{ ...g{} }} ", n + 1)).collect();
+        let many = "fields { ...g0 } ".repeat(240);
+        weighed(&format!("{{ {many} }} {chain} fragment g300 on T {{ name }}")).expect("it is small enough");
+        assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
     }
 
     #[tokio::test]
