@@ -229,8 +229,11 @@ pub struct AuditRow {
     pub detail: String,
 }
 
-/// Writes down what was done.
-pub(super) fn note(
+/// Who it was, where something was done by the collector's own commands.
+pub const CLI: &str = "cli";
+
+/// Writes down what was done, in the transaction that does it.
+pub fn note(
     db: &Connection,
     now: Millis,
     actor: &str,

@@ -130,6 +130,18 @@ pub fn add_late(
     frontier: Millis,
     now: Millis,
 ) -> Result<(), StoreError> {
+    add_late_of(db, branch, &stream.to_string(), changed, frontier, now)
+}
+
+/// The same of whatever has changed it: changes of one `source` within an hour are one.
+pub(super) fn add_late_of(
+    db: &Connection,
+    branch: &BranchId,
+    source: &str,
+    changed: Span,
+    frontier: Millis,
+    now: Millis,
+) -> Result<(), StoreError> {
     db.prepare_cached(
         "insert into late values (?1, ?2, ?3, ?4, ?5, ?6)
          on conflict (branch, stream, hour) do update set from_ms = min(from_ms, excluded.from_ms),
@@ -137,7 +149,7 @@ pub fn add_late(
     )?
     .execute(params![
         branch.as_str(),
-        stream.to_string(),
+        source,
         now.0.div_euclid(LATE_MS),
         changed.from.0,
         changed.to.0,

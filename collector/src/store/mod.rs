@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use rusqlite::Connection;
 use shared::Millis;
 
-pub use accounts::{AccountEdit, AuditRow, accounts, audit};
+pub use accounts::{AccountEdit, AuditRow, CLI, accounts, audit, note};
 pub use backup::backup;
 pub use edit::{Change, Edit, EditError};
 pub use enrolment::{
@@ -245,7 +245,7 @@ const READERS_LIMIT: usize = 8;
 
 pub use evidence::{add_cut, add_identity, add_proof, changed_identities, cuts, flags, identities, put_flags, verdict_at};
 pub use inventory::{
-    config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
+    config_versions, import, import_by, inventory_version, load as load_inventory, set_config_version,
 };
 pub use ledger::{
     add_gap, add_transition, alive, changes, changes_of, covered, gaps, lost_through, open_since, put_alive, put_stream,
