@@ -53,7 +53,10 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
             let authority = Authority::open(&settings.data_dir, clock::now())?;
             let offer = offer(&authority, &file, &body, clock::now())?;
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            store.transaction(|db| store::stage_build(db, &offer, &name, &body))?;
+            store.transaction(|db| {
+                store::stage_build(db, &offer, &name, &body)?;
+                store::note(db, clock::now(), store::CLI, ("update.stage", &name, &format!("{{\"machine\":{:?}}}", offer.machine)))
+            })?;
             println!("{} is staged for {}, {} B; it is offered to nobody yet", short(&offer.build), offer.machine, offer.size);
         }
         Update::Canary { branches } => {
@@ -68,7 +71,10 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
             offered(&mut store, &Reach { everybody: true, metered, ..before })?;
         }
         Update::Halt => {
-            store.transaction(|db| store::set_reach(db, &Reach::default()))?;
+            store.transaction(|db| {
+                store::set_reach(db, &Reach::default())?;
+                store::note(db, clock::now(), store::CLI, ("update.halt", "", "{}"))
+            })?;
             println!("nothing is offered any more; boxes that have begun with it leave it, and what is in force stays");
         }
         Update::Status => status(&store)?,
@@ -78,7 +84,10 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
 
 fn offered(store: &mut Store, reach: &Reach) -> anyhow::Result<()> {
     ensure!(!store::builds(store.connection())?.is_empty(), "nothing is staged: ward-collector update stage FILE");
-    store.transaction(|db| store::set_reach(db, reach))?;
+    store.transaction(|db| {
+        store::set_reach(db, reach)?;
+        store::note(db, clock::now(), store::CLI, ("update.offer", &words(reach), "{}"))
+    })?;
     println!("offered to {}", words(reach));
     Ok(())
 }
