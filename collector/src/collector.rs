@@ -17,6 +17,7 @@ use crate::api::auth::Token;
 use crate::api::certificate::Certificate;
 use crate::api::effort::Effort;
 use crate::api::gate::Gate;
+use crate::api::room::Room;
 use crate::api::{self, Api, FEEDS_LIMIT};
 use crate::clock::Moment;
 use crate::enrolment::Office;
@@ -189,6 +190,7 @@ impl Collector {
             victoria: victoria.clone(),
             gate,
             is_tls: certificate.is_some(),
+            room: Room::default(),
             effort: Effort::default(),
             trusted_proxies: settings.api.trusted_proxies.clone(),
             asks,

@@ -201,7 +201,8 @@ fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
         eprintln!("importing {} devices", inventory.devices.len());
     }
     let mut store = Store::open(&settings.data_dir)?;
-    let imported = store.transaction(|db| import_by(db, CLI, &inventory, clock::now(), &mut |done| bar.set_position(done as u64)));
+    let imported =
+        store.transaction(|db| import_by(db, CLI, &inventory, clock::now(), &mut |done| bar.set_position(done as u64)));
     bar.finish_and_clear();
     let changed = match imported {
         Ok(changed) => changed,

@@ -328,7 +328,12 @@ fn a_device_that_is_moved_or_removed_revises_the_months_that_it_changes() {
     change(&mut desk, InventoryEdit::SetDevice(moved));
     let gone = "n: up 0 down 0 unknown 744 maintenance 0, 0 outages, provisional 1";
     check(&desk, &["m: up 744 down 0 unknown 0 maintenance 0, 0 outages, final 2", gone]);
-    let added = Device { id: "m3".parse().expect("an id"), ip: "10.0.0.3".parse().expect("an address"), branch: "m".parse().expect("an id"), ..device(&desk) };
+    let added = Device {
+        id: "m3".parse().expect("an id"),
+        ip: "10.0.0.3".parse().expect("an address"),
+        branch: "m".parse().expect("an id"),
+        ..device(&desk)
+    };
     change(&mut desk, InventoryEdit::AddDevice(added));
     check(&desk, &["m: up 744 down 0 unknown 744 maintenance 0, 0 outages, final 3", gone]);
     change(&mut desk, InventoryEdit::RemoveDevice("m3".parse().expect("an id")));

@@ -194,7 +194,10 @@ fn a_device_that_moved_has_no_outage_from_where_it_stood_before() {
     desk.take(&batch(1, BOOT - 10 * DAY_MS, 1, since + 5_000, vec![boot(1), change("m1", Status::Up, 1_000)]));
     desk.take(&batch(1, BOOT - 10 * DAY_MS, 3, since + 6_000, vec![change("m1", Status::Down, since - DAY_MS as u64)]));
     // It moves to n, and is up there.
-    import(&desk.folder, &format!("{}n1,N1,n,N,r,R,atm,10.0.0.1\n", CSV.replace("m1,M1,m,M,", "m1,M1,n,N,").replace("10.0.0.1", "10.0.0.5")));
+    import(
+        &desk.folder,
+        &format!("{}n1,N1,n,N,r,R,atm,10.0.0.1\n", CSV.replace("m1,M1,m,M,", "m1,M1,n,N,").replace("10.0.0.1", "10.0.0.5")),
+    );
     desk.handle(vec![Command::Reload]);
     tell_n(&mut desk, &in_n(2, 9_000, vec![change("m1", Status::Up, 30 * DAY_MS as u64 + 8_000)]));
     assert_eq!(desk.shown("m1"), "up");

@@ -173,9 +173,13 @@ async fn ask<T: Send + 'static>(
     question: impl FnOnce(&Fleet, &Timelines, &rusqlite::Connection) -> Result<T, store::StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
     let asked = Arc::clone(api);
+    let is_kept = from >= now.plus(-HORIZON_MS);
+    // What isn't in memory is read, branch by branch.
+    let place = if is_kept && is_loaded(api, &filter) { None } else { Some(api.room.enter().await?) };
     let work = move || {
+        let _place = place;
         let Api { live, readers, .. } = &*asked;
-        if from >= now.plus(-HORIZON_MS) {
+        if is_kept {
             live.load_timelines(readers, |branch| filter.takes_branch(branch), now)?;
             return readers.read(|db| question(&live.fleet(), &live.timelines(), db));
         }
@@ -196,6 +200,11 @@ async fn ask<T: Send + 'static>(
         })
     };
     tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?.map_err(Problem::internal)
+}
+
+fn is_loaded(api: &Api, filter: &Filter) -> bool {
+    let (fleet, timelines) = (api.live.fleet(), api.live.timelines());
+    fleet.branches.iter().filter(|branch| filter.takes_branch(branch)).all(|branch| timelines.stale(&branch.info.id).is_none())
 }
 
 /// The rows of a time.
@@ -442,7 +451,7 @@ pub(super) async fn round_trips(
         return Err(Problem::field("from", why));
     }
     let by_type = api
-        .read(move |db| {
+        .read_much(move |db| {
             let mut by_type: std::collections::BTreeMap<String, Vec<u32>> = std::collections::BTreeMap::new();
             for (no, kind) in devices {
                 let rows = store::minutes(db, no, asked.past.from.plus(1), asked.past.to)?;

@@ -26,6 +26,7 @@ pub mod problem;
 mod prometheus;
 mod query;
 mod request;
+pub mod room;
 pub mod server;
 mod socket;
 mod users;
@@ -90,6 +91,8 @@ pub struct Api {
     pub is_tls: bool,
     /// Where questions to agents go.
     pub asks: mpsc::Sender<Outgoing>,
+    /// Room for questions that read much of the collector's file.
+    pub room: room::Room,
     /// What agents have been asked for.
     pub effort: effort::Effort,
     /// Proxies whose word on who asks is taken.
@@ -108,6 +111,19 @@ pub struct Api {
 pub const FEEDS_LIMIT: usize = 4_096;
 
 impl Api {
+    /// The same of a question that may take long: it waits for its turn.
+    async fn read_much<T: Send + 'static>(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = self.room.enter().await?;
+        let ask = move |db: &rusqlite::Connection| {
+            let _place = place;
+            ask(db)
+        };
+        self.read(ask).await
+    }
+
     /// Asks the collector's file something, on a thread that may block.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,

@@ -233,12 +233,7 @@ pub struct AuditRow {
 pub const CLI: &str = "cli";
 
 /// Writes down what was done, in the transaction that does it.
-pub fn note(
-    db: &Connection,
-    now: Millis,
-    actor: &str,
-    (action, target, detail): (&str, &str, &str),
-) -> Result<(), StoreError> {
+pub fn note(db: &Connection, now: Millis, actor: &str, (action, target, detail): (&str, &str, &str)) -> Result<(), StoreError> {
     db.prepare_cached("insert into audit (at_ms, actor, action, target, detail) values (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![now.0, actor, action, target, detail])?;
     Ok(())

@@ -147,14 +147,7 @@ pub(super) fn add_late_of(
          on conflict (branch, stream, hour) do update set from_ms = min(from_ms, excluded.from_ms),
          to_ms = max(to_ms, excluded.to_ms), frontier_ms = max(frontier_ms, excluded.frontier_ms)",
     )?
-    .execute(params![
-        branch.as_str(),
-        source,
-        now.0.div_euclid(LATE_MS),
-        changed.from.0,
-        changed.to.0,
-        frontier.0
-    ])?;
+    .execute(params![branch.as_str(), source, now.0.div_euclid(LATE_MS), changed.from.0, changed.to.0, frontier.0])?;
     Ok(())
 }
 

@@ -55,7 +55,12 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             store.transaction(|db| {
                 store::stage_build(db, &offer, &name, &body)?;
-                store::note(db, clock::now(), store::CLI, ("update.stage", &name, &format!("{{\"machine\":{:?}}}", offer.machine)))
+                store::note(
+                    db,
+                    clock::now(),
+                    store::CLI,
+                    ("update.stage", &name, &format!("{{\"machine\":{:?}}}", offer.machine)),
+                )
             })?;
             println!("{} is staged for {}, {} B; it is offered to nobody yet", short(&offer.build), offer.machine, offer.size);
         }
