@@ -187,8 +187,8 @@ fn inventory(file: &Path) -> anyhow::Result<Inventory> {
     let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let text = shared::settings::text(&file.display().to_string(), bytes)?;
     parse_csv(&file.display().to_string(), &text).map_err(|errors| {
-        errors.iter().for_each(|error| eprintln!("{error}"));
-        anyhow::anyhow!("nothing was imported; mistakes: {}", errors.len())
+        errors.first.iter().for_each(|error| eprintln!("{error}"));
+        anyhow::anyhow!("nothing was imported; mistakes: {}", errors.total)
     })
 }
 
