@@ -407,6 +407,12 @@ pub fn load(db: &Connection) -> Result<(Inventory, Vec<u32>), StoreError> {
     Ok((inventory, numbers))
 }
 
+/// When a device of this id was last removed: the one that there is now is another.
+pub fn removed_at(db: &Connection, id: &DeviceId) -> Result<Option<Millis>, StoreError> {
+    let sql = "select max(removed_ms) from removed_device where id = ?1";
+    Ok(db.prepare_cached(sql)?.query_row([id.as_str()], |row| row.get::<_, Option<i64>>(0))?.map(Millis))
+}
+
 /// Version and checksum of each branch's config.
 pub fn config_versions(db: &Connection) -> Result<HashMap<String, (u64, u32)>, StoreError> {
     let mut rows = db.prepare("select id, config_version, config_crc from branch")?;

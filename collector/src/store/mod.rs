@@ -245,7 +245,9 @@ impl Readers {
 const READERS_LIMIT: usize = 8;
 
 pub use evidence::{add_cut, add_identity, add_proof, changed_identities, cuts, flags, identities, put_flags, verdict_at};
-pub use inventory::{config_versions, import, import_by, inventory_version, load as load_inventory, set_config_version};
+pub use inventory::{
+    config_versions, import, import_by, inventory_version, load as load_inventory, removed_at, set_config_version,
+};
 pub use ledger::{
     add_gap, add_transition, alive, changes, changes_of, covered, gaps, lost_through, open_since, put_alive, put_stream,
     recent_changes, streams,
