@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use shared::{BranchId, Millis};
 
 use super::Api;
+use super::answer::Answer;
 use super::auth::Caller;
 use super::body::Fields;
 use super::edits::{created, edit};
@@ -42,7 +43,7 @@ pub(super) async fn windows(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(filter): Query<WindowFilter>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Answer, Problem> {
     one_of("scope", filter.scope.as_deref(), &["all", "region", "device_type", "branch", "device"])?;
     let now = clock::now();
     let fleet = api.live.fleet();
@@ -61,7 +62,7 @@ pub(super) async fn windows(
         Some(_) => return Err(Problem::field("when", "must be past, now or ahead")),
     }
     let windows: Vec<Value> = windows.into_iter().map(window_json).collect();
-    Ok(Json(json!({ "total": windows.len(), "windows": windows, "now": now.0 })))
+    Answer::dated(&json!({ "total": windows.len(), "windows": windows }), now)
 }
 
 fn window_json(window: &Window) -> Value {
