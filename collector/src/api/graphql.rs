@@ -26,6 +26,7 @@ use super::body::Fields;
 use super::problem::Problem;
 use super::query::{Nothing, Query};
 use super::{Api, up_to_date};
+use crate::accounts::Reach;
 use crate::availability::report::{By, Row};
 use crate::fleet::{Counts, DeviceState, Fleet};
 use crate::outage::{Covered, Outage};
@@ -258,33 +259,21 @@ impl Root {
         if with_outages && limit > OUTAGES_PAGE_LIMIT {
             return Err(async_graphql::Error::new(format!("first: at most {OUTAGES_PAGE_LIMIT} with outages")));
         }
-        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        let search = search.map(|text| text.to_lowercase());
-        let takes = |fleet: &Fleet, device: &DeviceState| {
-            let place = &fleet.branches[device.branch].info;
-            is_seen(fleet, device, caller)
-                && is(&region, place.region.as_str())
-                && is(&branch, place.id.as_str())
-                && is(&device_type, &device.info.device_type)
-                && status.is_none_or(|wanted| wanted == status_name(device))
-                && is_flapping.is_none_or(|wanted| wanted == device.view.is_flapping)
-                && search.as_deref().is_none_or(|text| {
-                    device.info.id.as_str().to_lowercase().contains(text) || device.info.name.to_lowercase().contains(text)
-                })
+        let wanted = Wanted {
+            reach: caller.who.reach.clone(),
+            region,
+            branch,
+            device_type,
+            status,
+            is_flapping,
+            search: search.map(|text| text.to_lowercase()),
+            after,
+            limit,
         };
-        let (total, next_cursor, mut nodes, numbers) = {
-            let fleet = api.live.fleet();
-            let mut found: Vec<usize> = (0..fleet.devices.len()).filter(|at| takes(&fleet, &fleet.devices[*at])).collect();
-            found.sort_unstable_by(|a, b| fleet.devices[*a].info.id.cmp(&fleet.devices[*b].info.id));
-            let id = |at: usize| fleet.devices[at].info.id.as_str();
-            let from = after.as_deref().map_or(0, |after| found.partition_point(|at| id(*at) <= after));
-            let page = &found[from..found.len().min(from + limit)];
-            let next = page.last().filter(|_| from + page.len() < found.len()).map(|at| id(*at).to_owned());
-            let nodes: Vec<Device> = page.iter().map(|at| device(&fleet, *at)).collect();
-            let numbers: Vec<(u32, BranchId)> =
-                page.iter().map(|at| (fleet.devices[*at].no, fleet.devices[*at].info.branch.clone())).collect();
-            (found.len(), next, nodes, numbers)
-        };
+        // To look through a large estate takes a while, and a question may do so twenty times.
+        let asked = Arc::clone(api);
+        let page = tokio::task::spawn_blocking(move || wanted.page(&asked.live.fleet())).await;
+        let (DevicePage { total, next_cursor, mut nodes }, numbers) = page.map_err(|error| refused(Problem::internal(error)))?;
         if with_outages {
             let all = outages(api, numbers).await.map_err(refused)?;
             nodes.iter_mut().zip(all).for_each(|(node, outages)| node.outages = outages);
@@ -355,6 +344,48 @@ impl Root {
             total: rows.len(),
             rows: rows.iter().take(PAGE_LIMIT).map(row_of).collect(),
         })
+    }
+}
+
+/// Which devices a question is about, and which page of them.
+struct Wanted {
+    reach: Reach,
+    region: Option<String>,
+    branch: Option<String>,
+    device_type: Option<String>,
+    status: Option<StatusName>,
+    is_flapping: Option<bool>,
+    search: Option<String>,
+    after: Option<String>,
+    limit: usize,
+}
+
+impl Wanted {
+    fn takes(&self, fleet: &Fleet, device: &DeviceState) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let place = &fleet.branches[device.branch].info;
+        self.reach.takes(&place.region)
+            && is(&self.region, place.region.as_str())
+            && is(&self.branch, place.id.as_str())
+            && is(&self.device_type, &device.info.device_type)
+            && self.status.is_none_or(|wanted| wanted == status_name(device))
+            && self.is_flapping.is_none_or(|wanted| wanted == device.view.is_flapping)
+            && self.search.as_deref().is_none_or(|text| {
+                device.info.id.as_str().to_lowercase().contains(text) || device.info.name.to_lowercase().contains(text)
+            })
+    }
+
+    /// The page without outages, and what the file needs to know of its devices.
+    fn page(&self, fleet: &Fleet) -> (DevicePage, Vec<(u32, BranchId)>) {
+        let mut found: Vec<usize> = (0..fleet.devices.len()).filter(|at| self.takes(fleet, &fleet.devices[*at])).collect();
+        found.sort_unstable_by(|a, b| fleet.devices[*a].info.id.cmp(&fleet.devices[*b].info.id));
+        let id = |at: usize| fleet.devices[at].info.id.as_str();
+        let from = self.after.as_deref().map_or(0, |after| found.partition_point(|at| id(*at) <= after));
+        let page = &found[from..found.len().min(from + self.limit)];
+        let next_cursor = page.last().filter(|_| from + page.len() < found.len()).map(|at| id(*at).to_owned());
+        let numbers = page.iter().map(|at| (fleet.devices[*at].no, fleet.devices[*at].info.branch.clone())).collect();
+        let nodes = page.iter().map(|at| device(fleet, *at)).collect();
+        (DevicePage { total: found.len(), next_cursor, nodes }, numbers)
     }
 }
 
