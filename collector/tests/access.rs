@@ -115,7 +115,14 @@ async fn the_feed_has_only_what_its_reader_may_see_and_wants() {
     let first = feed(&counter, &viewer, "").await.expect("a snapshot");
     assert_eq!((ids(&first).as_str(), first["branches"].as_array().map(Vec::len)), ("seen-1 seen-2", Some(1)));
     assert!(!first.to_string().contains("hidden"));
-    assert_eq!(ids(&feed(&counter, &viewer, "?region=hidden").await.expect("a snapshot")), "");
+    for (token, query) in [
+        (&*viewer, "?region=hidden"),
+        (&*viewer, "?branch=hidden-branch"),
+        (TOKEN, "?branch=made-up"),
+        (TOKEN, "?region=made-up"),
+    ] {
+        assert_eq!(feed(&counter, token, query).await.err(), Some(404), "{query}");
+    }
     assert_eq!(ids(&feed(&counter, TOKEN, "?branch=hidden-branch").await.expect("a snapshot")), "hidden-1");
     assert_eq!(ids(&feed(&counter, TOKEN, "").await.expect("a snapshot")).split(' ').count(), 3);
     // It goes on where it was, while its numbers are the same.

@@ -11,6 +11,7 @@ mod diagnostics;
 pub mod edits;
 pub mod effort;
 mod events;
+pub mod feeds;
 mod fleet;
 pub mod gate;
 mod graphql;
@@ -44,7 +45,7 @@ use axum::routing::{delete, get, patch, post};
 use shared::BranchId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use ward_agent::service::Pulse;
@@ -95,6 +96,8 @@ pub struct Api {
     pub room: room::Room,
     /// What agents have been asked for.
     pub effort: effort::Effort,
+    /// Which devices are watched.
+    pub watched: effort::Watched,
     /// Proxies whose word on who asks is taken.
     pub trusted_proxies: Vec<Network>,
     /// Where changes go.
@@ -104,11 +107,8 @@ pub struct Api {
     /// Answers that others may ask for as well.
     pub answers: Answers,
     /// Room for live feeds.
-    pub feeds: Semaphore,
+    pub feeds: Arc<feeds::Feeds>,
 }
-
-/// Most live feeds at a time.
-pub const FEEDS_LIMIT: usize = 4_096;
 
 impl Api {
     /// The same of a question that may take long: it waits for its turn.
