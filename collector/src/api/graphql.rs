@@ -568,6 +568,16 @@ fn check(document: &ExecutableDocument) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads a question, unless it is too large to be looked at further.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(query: &str) -> Result<ExecutableDocument, String> {
+    let document = parse_query(query).map_err(|error| error.to_string())?;
+    check(&document)?;
+    Ok(document)
+}
+
 /// Answers a question.
 pub(super) async fn answer(
     State(api): State<Arc<Api>>,
@@ -593,13 +603,10 @@ pub(super) async fn answer(
         let body = json!({ "data": null, "errors": [{ "message": why }] });
         (StatusCode::BAD_REQUEST, Json(body)).into_response()
     };
-    let document = match parse_query(&query) {
+    let document = match read(&query) {
         Ok(document) => document,
-        Err(error) => return Ok(wrong(error.to_string())),
+        Err(why) => return Ok(wrong(why)),
     };
-    if let Err(why) = check(&document) {
-        return Ok(wrong(why));
-    }
     let mut request = Request::new(query).variables(variables).data(Asking { api, caller });
     request.set_parsed_query(document);
     if let Some(operation) = operation {
@@ -639,6 +646,16 @@ mod tests {
         let deep = format!("{{ {} up {} }}", "stats { ".repeat(400), "} ".repeat(400));
         assert!(parse_query(&deep).is_err() || weighed(&deep).is_ok(), "depth is for the schema to limit");
         weighed(&format!("{{ {} }}", many(20, "a#: stats { up }"))).expect("that many are taken");
+    }
+
+    #[test]
+    fn a_question_within_a_question_within_a_question_takes_no_stack() {
+        for open in ["{a", "{... ", "{a(b:[", "{a(b:{c:", "{a @b(c:["] {
+            assert!(read(&open.repeat(QUERY_LIMIT_BYTES / open.len())).is_err(), "{open}");
+        }
+        let deep = QUERY_LIMIT_BYTES / 3;
+        assert!(read(&format!("{}a{}", "{a".repeat(deep), "}".repeat(deep))).is_err());
+        assert!(read(&format!("{{a(b:{}{})}}", "[".repeat(deep), "]".repeat(deep))).is_err());
     }
 
     #[test]

@@ -59,6 +59,13 @@ use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use answer::Answers;
 use auth::{Caller, Peer};
+/// What reads words of callers that have a form of their own, for who tries it with bytes that have none.
+pub mod reading {
+    pub use super::graphql::read as graphql;
+    pub use super::query::cursor;
+    pub use super::socket::{Said, said};
+}
+
 use certificate::Certificate;
 use gate::Gate;
 use problem::Problem;

@@ -225,9 +225,9 @@ async fn feed(socket: &mut Socket, api: &Api, reader: &Reader) -> Result<(), &'s
 }
 
 /// What a reader may say.
-#[derive(Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-enum Said {
+pub enum Said {
     /// Some devices are looked at: their quality is wanted every few seconds.
     Watch {
         /// Their ids, at most [`WATCHED_LIMIT`].
@@ -235,15 +235,25 @@ enum Said {
     },
 }
 
+/// Reads what a reader says.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn said(text: &str) -> Result<Said, String> {
+    let said: Said = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let Said::Watch { devices } = &said;
+    if devices.len() > WATCHED_LIMIT {
+        return Err(format!("{} devices are over the limit of {WATCHED_LIMIT}", devices.len()));
+    }
+    Ok(said)
+}
+
 /// Passes on what a reader has said, or says what is wrong with it.
 fn hear(text: &str, api: &Api, interest: &Interest, words: &mut Words) -> Result<(), String> {
     if !words.may(Instant::now()) {
         return Err("too many messages: one a second is heard".to_owned());
     }
-    let Said::Watch { devices } = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    if devices.len() > WATCHED_LIMIT {
-        return Err(format!("{} devices are over the limit of {WATCHED_LIMIT}", devices.len()));
-    }
+    let Said::Watch { devices } = said(text)?;
     let mut by_branch: BTreeMap<BranchId, Vec<DeviceId>> = BTreeMap::new();
     {
         let fleet = api.live.fleet();
@@ -326,7 +336,7 @@ mod tests {
             let wanted = Wanted { region: Some(bad.to_owned()), branch: None, resume: None };
             assert!(wanted.read(Reach::All).is_err(), "{bad:?}");
         }
-        let said = |text: &str| serde_json::from_str::<Said>(text).ok().map(|Said::Watch { devices }| devices);
+        let said = |text: &str| said(text).ok().map(|Said::Watch { devices }| devices);
         let whole = r#"{"type":"watch","devices":["a","b"]}"#;
         assert_eq!(said(whole), Some(vec!["a".to_owned(), "b".to_owned()]));
         assert!((0..whole.len()).all(|len| said(&whole[..len]).is_none()));
