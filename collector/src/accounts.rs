@@ -144,7 +144,7 @@ pub struct Session {
 }
 
 /// How somebody has shown who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Via {
     /// By a session, so from the page.
     Session,

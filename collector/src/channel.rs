@@ -115,9 +115,14 @@ impl Channel {
         (self.epoch == epoch).then(|| self.kept.iter().skip(first).cloned().collect())
     }
 
+    /// Whether anybody reads it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.messages.receiver_count() > 0
+    }
+
     /// Whether anybody reads it, or may come back. Lets go of a snapshot that is too old for others.
     pub(crate) fn is_wanted(&mut self, now: Millis) -> bool {
-        if self.messages.receiver_count() > 0 {
+        if self.is_read() {
             self.read_at = now;
         }
         if self.snapshot.as_ref().is_some_and(|snapshot| now.since(snapshot.made) >= SNAPSHOT_MS) {

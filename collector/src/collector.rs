@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use ward_agent::service::Pulse;
@@ -16,9 +16,10 @@ use ward_agent::settings::Broker;
 use crate::api::answer::Answers;
 use crate::api::auth::Token;
 use crate::api::certificate::Certificate;
-use crate::api::effort::Effort;
+use crate::api::effort::{Effort, Watched};
 use crate::api::gate::Gate;
-use crate::api::{self, Api, FEEDS_LIMIT};
+use crate::api::room::Room;
+use crate::api::{self, Api};
 use crate::clock::Moment;
 use crate::enrolment::Office;
 use crate::enrolment::authority::{Authority, write_secret};
@@ -192,12 +193,14 @@ impl Collector {
             victoria: victoria.clone(),
             gate,
             is_tls: certificate.is_some(),
+            room: Room::default(),
             effort: Effort::default(),
+            watched: Watched::default(),
             trusted_proxies: settings.api.trusted_proxies.clone(),
             asks,
             edits,
             zone,
-            feeds: Semaphore::new(FEEDS_LIMIT),
+            feeds: Arc::default(),
         });
         let broker = match settings.broker {
             BrokerChoice::Embedded(listen) => Broker { host: listen.ip().to_string(), port: listen.port(), tls: None },

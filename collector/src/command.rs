@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::api::auth::Token;
 use crate::api::openapi::describe;
+use crate::clock;
 use crate::collector::Collector;
 use crate::demo::Demo;
 use crate::enrolment;
@@ -14,7 +15,7 @@ use crate::feed::Notes;
 use crate::inventory::{Inventory, parse_csv};
 use crate::memory;
 use crate::settings::Settings;
-use crate::store::{Store, StoreError, import_with_progress};
+use crate::store::{CLI, Store, StoreError, import_by};
 use crate::updates;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -186,8 +187,8 @@ fn inventory(file: &Path) -> anyhow::Result<Inventory> {
     let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let text = shared::settings::text(&file.display().to_string(), bytes)?;
     parse_csv(&file.display().to_string(), &text).map_err(|errors| {
-        errors.iter().for_each(|error| eprintln!("{error}"));
-        anyhow::anyhow!("nothing was imported; mistakes: {}", errors.len())
+        errors.first.iter().for_each(|error| eprintln!("{error}"));
+        anyhow::anyhow!("nothing was imported; mistakes: {}", errors.total)
     })
 }
 
@@ -200,7 +201,8 @@ fn import(config: &Path, file: &Path) -> anyhow::Result<()> {
         eprintln!("importing {} devices", inventory.devices.len());
     }
     let mut store = Store::open(&settings.data_dir)?;
-    let imported = store.transaction(|db| import_with_progress(db, &inventory, &mut |done| bar.set_position(done as u64)));
+    let imported =
+        store.transaction(|db| import_by(db, CLI, &inventory, clock::now(), &mut |done| bar.set_position(done as u64)));
     bar.finish_and_clear();
     let changed = match imported {
         Ok(changed) => changed,

@@ -188,7 +188,11 @@ impl Live {
         let fleet = self.fleet();
         let mut channels = self.lock_channels(now);
         if channels.len() >= CHANNELS_LIMIT && !channels.contains_key(interest) {
-            return None;
+            // Who reads goes before who may come back.
+            channels.retain(|_, channel| channel.is_read());
+            if channels.len() >= CHANNELS_LIMIT {
+                return None;
+            }
         }
         let channel = channels.entry(interest.clone()).or_insert_with(|| Channel::new(now));
         let messages = channel.read(now);
@@ -353,6 +357,18 @@ mod tests {
         live.replace(at(2_001), |_| {});
         let after = come(at(2_002));
         assert!(after.first[0].contains("\"seq\":2"));
+    }
+
+    #[test]
+    fn who_may_come_back_makes_room_for_who_reads() {
+        let live = Live::new(estate(), Notes::default());
+        let of = |at: usize| Interest { branch: Some(format!("b{at}").parse().expect("an id")), ..Interest::default() };
+        let mut readers: Vec<_> =
+            (0..CHANNELS_LIMIT).map(|at| live.subscribe(&of(at), None, NOW).expect("there is room")).collect();
+        assert!(live.subscribe(&of(CHANNELS_LIMIT), None, NOW).is_none(), "all of them are read");
+        readers.truncate(CHANNELS_LIMIT / 2);
+        assert!(live.subscribe(&of(CHANNELS_LIMIT), None, NOW).is_some());
+        assert!(live.subscribe(&of(0), None, NOW).is_some());
     }
 
     #[test]

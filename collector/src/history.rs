@@ -64,6 +64,16 @@ pub fn points(rows: &[MinuteRow], step_ms: i64) -> Vec<Point> {
     rows.chunk_by(|a, b| start(a) == start(b)).filter_map(|chunk| point(Millis(start(chunk.first()?)), chunk)).collect()
 }
 
+/// Points with those of another source in the steps that they lack. Both in order.
+pub fn filled(points: Vec<Point>, other: Vec<Point>) -> Vec<Point> {
+    let mut all: Vec<Point> = points;
+    all.extend(other);
+    // The first of a step stays: the sort keeps their order.
+    all.sort_by_key(|point| point.at);
+    all.dedup_by_key(|point| point.at);
+    all
+}
+
 fn point(at: Millis, rows: &[MinuteRow]) -> Option<Point> {
     let observed: Vec<_> = rows.iter().map(|row| row.minute).filter(|minute| minute.sent > 0).collect();
     if observed.is_empty() {
@@ -93,6 +103,14 @@ mod tests {
     fn row(minute: i64, lost: u16, us: u32) -> MinuteRow {
         let rtt = (lost < 30).then_some(Rtt { min_us: us, avg_us: us + 1_000, max_us: us + 2_000, jitter_us: 0 });
         MinuteRow { end: Millis(minute * Millis::MINUTE), minute: Minute { sent: 30, lost, rtt } }
+    }
+
+    #[test]
+    fn steps_that_one_source_lacks_are_the_others() {
+        let of = |minutes: &[i64], us| points(&minutes.iter().map(|at| row(*at, 0, us)).collect::<Vec<_>>(), Millis::MINUTE);
+        let all = filled(of(&[2, 5], 1_000), of(&[1, 2, 3, 5, 6], 9_000));
+        let told: Vec<_> = all.iter().map(|point| (point.at.0 / Millis::MINUTE, point.rtt_min_ms)).collect();
+        assert_eq!(told, [(0, Some(9.0)), (1, Some(1.0)), (2, Some(9.0)), (4, Some(1.0)), (5, Some(9.0))]);
     }
 
     #[test]

@@ -18,6 +18,12 @@ pub const DEVICES_LIMIT: usize = 1_000_000;
 /// Most devices of one branch: an agent takes no more.
 pub const BRANCH_LIMIT: usize = ward_agent::plan::TARGETS_LIMIT;
 
+/// Most mistakes of one file that are told.
+pub const ERRORS_LIMIT: usize = 1_000;
+
+/// Most characters of a mistake that are told: a field may be as long as the file.
+const TOLD_LIMIT: usize = 500;
+
 /// Longest name or type in bytes.
 pub const TEXT_LIMIT_BYTES: usize = 200;
 
@@ -85,14 +91,41 @@ pub struct RowError {
     pub message: String,
 }
 
+/// Rows that can't be taken: the first of them, and how many they are. A file of many bad rows takes no more memory to refuse
+/// than a good one to read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowErrors {
+    /// The first [`ERRORS_LIMIT`], as they were found.
+    pub first: Vec<RowError>,
+    /// All.
+    pub total: usize,
+}
+
+impl RowErrors {
+    /// One more.
+    pub fn add(&mut self, file: &str, line: u64, column: &str, message: impl FnOnce() -> String) {
+        self.total += 1;
+        if self.first.len() < ERRORS_LIMIT {
+            let cut = |text: &str| text.chars().take(TOLD_LIMIT).collect();
+            let (file, column, message) = (file.to_owned(), cut(column), cut(&message()));
+            self.first.push(RowError { file, line, column, message });
+        }
+    }
+}
+
 /// Reads a CSV with the columns of [`COLUMNS`].
 ///
 /// # Errors
 /// Every row that can't be taken.
-pub fn parse_csv(file: &str, text: &str) -> Result<Inventory, Vec<RowError>> {
+pub fn parse_csv(file: &str, text: &str) -> Result<Inventory, RowErrors> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut rows =
-        Rows { file, errors: Vec::new(), inventory: Inventory::default(), sizes: HashMap::new(), regions: HashMap::new() };
+    let mut rows = Rows {
+        file,
+        errors: RowErrors::default(),
+        inventory: Inventory::default(),
+        sizes: HashMap::new(),
+        regions: HashMap::new(),
+    };
     let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
     let Some(columns) = rows.columns(&mut reader) else { return Err(rows.errors) };
     let mut branches = HashMap::new();
@@ -107,10 +140,10 @@ pub fn parse_csv(file: &str, text: &str) -> Result<Inventory, Vec<RowError>> {
             }
         }
     }
-    if rows.inventory.devices.is_empty() && rows.errors.is_empty() {
+    if rows.inventory.devices.is_empty() && rows.errors.total == 0 {
         rows.error(1, "device_id", "the file has no devices");
     }
-    if !rows.errors.is_empty() {
+    if rows.errors.total > 0 {
         return Err(rows.errors);
     }
     Ok(rows.inventory)
@@ -118,7 +151,7 @@ pub fn parse_csv(file: &str, text: &str) -> Result<Inventory, Vec<RowError>> {
 
 struct Rows<'a> {
     file: &'a str,
-    errors: Vec<RowError>,
+    errors: RowErrors,
     inventory: Inventory,
     sizes: HashMap<BranchId, usize>,
     /// Each region's name, and the line that gave it first.
@@ -127,7 +160,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn error(&mut self, line: u64, column: &str, message: impl Into<String>) {
-        self.errors.push(RowError { file: self.file.to_owned(), line, column: column.to_owned(), message: message.into() });
+        self.errors.add(self.file, line, column, || message.into());
     }
 
     fn columns(&mut self, reader: &mut csv::Reader<&[u8]>) -> Option<[usize; COLUMNS.len()]> {
@@ -142,18 +175,19 @@ impl Rows<'_> {
                 return None;
             }
         };
-        for (i, name) in header.iter().enumerate() {
-            if !COLUMNS.contains(&name) {
-                self.error(1, name, format!("unknown column; known: {}", COLUMNS.join(",")));
-            } else if header.iter().take(i).any(|other| other == name) {
-                self.error(1, name, "this column stands there twice");
+        let mut known = [false; COLUMNS.len()];
+        for name in &header {
+            match COLUMNS.iter().position(|column| *column == name) {
+                None => self.error(1, name, format!("unknown column; known: {}", COLUMNS.join(","))),
+                Some(at) if std::mem::replace(&mut known[at], true) => self.error(1, name, "this column stands there twice"),
+                Some(_) => {}
             }
         }
         let at = COLUMNS.map(|name| header.iter().position(|found| found == name));
         for (name, _) in COLUMNS.iter().zip(at).filter(|(_, at)| at.is_none()) {
             self.error(1, name, "this column is missing");
         }
-        self.errors.is_empty().then(|| at.map(Option::unwrap_or_default))
+        (self.errors.total == 0).then(|| at.map(Option::unwrap_or_default))
     }
 
     fn row(
@@ -169,7 +203,7 @@ impl Rows<'_> {
             self.error(line, "row", format!("{} fields where the header has {}", record.len(), COLUMNS.len()));
             return;
         }
-        let errors_before = self.errors.len();
+        let errors_before = self.errors.total;
         let field = |i: usize| record.get(columns[i]).unwrap_or_default();
         let id = self.parsed::<DeviceId>(line, 0, field(0));
         let name = self.name(line, 1, field(1));
@@ -179,7 +213,7 @@ impl Rows<'_> {
         let region_name = self.name(line, 5, field(5));
         let device_type = self.parsed::<BranchId>(line, 6, field(6));
         let ip = self.parsed::<IpAddr>(line, 7, field(7));
-        if self.errors.len() > errors_before {
+        if self.errors.total > errors_before {
             return;
         }
         let (Some(id), Some(branch), Some(region), Some(device_type), Some(ip)) = (id, branch, region, device_type, ip) else {
@@ -270,7 +304,7 @@ mod tests {
 
     fn errors(rows: &str) -> String {
         let errors = parse_csv("e.csv", &format!("{HEADER}{rows}")).expect_err("must be refused");
-        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        errors.first.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
@@ -308,6 +342,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_nothing_but_mistakes_is_refused_with_the_first_and_their_number() {
+        let began = std::time::Instant::now();
+        let rows = "é\u{1},,,,,,,x\n".repeat(100_000);
+        let errors = parse_csv("e.csv", &format!("{HEADER}{rows}")).expect_err("must be refused");
+        assert_eq!((errors.first.len(), errors.total), (ERRORS_LIMIT, 800_000));
+        let long = format!("{HEADER}{},A,vake,Vake,t,T,atm,10.0.0.1\n", "é".repeat(1_000_000));
+        let errors = parse_csv("e.csv", &long).expect_err("must be refused");
+        assert!(errors.first[0].message.chars().count() <= TOLD_LIMIT);
+        // A header of a million columns, known and unknown.
+        let header = format!("{}{}\n", "x,".repeat(500_000), "ip,".repeat(500_000));
+        let errors = parse_csv("e.csv", &header).expect_err("must be refused");
+        assert!(errors.first.len() == ERRORS_LIMIT && errors.total > 999_999, "{}", errors.total);
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+    }
+
+    #[test]
     fn an_address_of_nobody_or_of_many_is_no_devices() {
         for address in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"] {
             let text = errors(&format!("a,A,vake,Vake,t,T,atm,{address}\n"));
@@ -317,7 +367,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_and_a_wrong_header_are_said_to_be_so() {
-        let text = |text: &str| parse_csv("e.csv", text).expect_err("must be refused")[0].to_string();
+        let text = |text: &str| parse_csv("e.csv", text).expect_err("must be refused").first[0].to_string();
         assert!(text("").starts_with("e.csv:1: device_id: the file is empty"), "{}", text(""));
         assert_eq!(text(HEADER), "e.csv:1: device_id: the file has no devices");
         assert!(text("device_id,colour\n").starts_with("e.csv:1: colour: unknown column"));

@@ -147,14 +147,14 @@ impl Valkey {
         self.call::<()>(redis::pipe().pset_ex(self.answer_key(question), value, ms).ignore()).await;
     }
 
-    /// Data has come for some devices that makes answers void which are made before `at`.
-    pub async fn mark_late(&self, devices: &[String], at: Millis) {
+    /// Data has come that makes answers void which are made before `at`: those about each of these devices alone, and about many
+    /// where one of them is `None`.
+    pub async fn mark_late(&self, devices: &[Option<&str>], at: Millis) {
         let mut marks = redis::pipe();
         let mut mark = |key: String| {
             marks.pset_ex(key, at.0, MARK_MS).ignore();
         };
-        mark(self.late_key(None));
-        devices.iter().take(MARKS_LIMIT).for_each(|device| mark(self.late_key(Some(device))));
+        devices.iter().take(MARKS_LIMIT).for_each(|device| mark(self.late_key(*device)));
         let is_told = devices.len() <= MARKS_LIMIT && self.call::<()>(&marks).await.is_some();
         if !is_told {
             let mut state = self.state();

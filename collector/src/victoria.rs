@@ -38,8 +38,11 @@ const KEPT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 const KEPT_LIMIT_BYTES: u64 = 32 * 1024 * 1024;
 /// VictoriaMetrics takes samples some time before it finds them.
 const FOUND_AFTER: Duration = Duration::from_secs(3);
-/// Samples older than this change what may be kept.
+/// Samples older than this change what may be kept of their devices.
 const LATE_MS: i64 = 60_000;
+/// Samples older than this change what may be kept of many. Agents report every ten minutes, some of them at any time: what is
+/// younger comes with every request, and an answer that lacks it is over in a minute at most.
+const LATE_OF_MANY_MS: i64 = 15 * 60_000;
 /// Largest answer that is read.
 const ANSWER_LIMIT_BYTES: usize = 32 * 1024 * 1024;
 
@@ -175,19 +178,37 @@ impl Victoria {
         &self.endpoints
     }
 
+    /// Whether one of the servers has all that there is: what others lack may only be on its way.
+    pub fn has_everything(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| !endpoint.is_behind.load(Ordering::Relaxed))
+    }
+
     /// Round trips and loss of a device, a point a step; see [`Point`].
     ///
     /// # Errors
     /// When the server can't be asked, with what it says.
     pub async fn points(&self, device: &DeviceId, from: Millis, to: Millis, step_ms: i64) -> Result<Vec<Point>, Unanswered> {
-        let ask = |function: &'static str, metric| {
-            self.range(format!("{function}({}[{step_ms}ms])", selector(metric, device)), device, from, to, step_ms)
+        let ask = |query: String| self.range(query, device, from, to, step_ms);
+        let window = |metric| format!("{}[{step_ms}ms]", selector(metric, device));
+        // A device that was moved, or is of another type since, has a series for each place.
+        let extreme = async |which: &str, metric| {
+            let series = ask(format!("{which} by (device_id) ({which}_over_time({}))", window(metric))).await?;
+            Ok::<_, Unanswered>(series.into_iter().flatten().collect::<Vec<_>>())
+        };
+        let mean = async |metric| {
+            let window = window(metric);
+            let mut series = ask(format!("avg_over_time({window})")).await?;
+            if series.len() > 1 {
+                let sum = |function| format!("sum by (device_id) ({function}({window}))");
+                series = ask(format!("{} / {}", sum("sum_over_time"), sum("count_over_time"))).await?;
+            }
+            Ok(series.into_iter().flatten().collect::<Vec<_>>())
         };
         let (loss, average, min, max) = tokio::try_join!(
-            ask("avg_over_time", "device_ping_packet_loss"),
-            ask("avg_over_time", "device_ping_rtt_ms"),
-            ask("min_over_time", "device_ping_rtt_min_ms"),
-            ask("max_over_time", "device_ping_rtt_max_ms"),
+            mean("device_ping_packet_loss"),
+            mean("device_ping_rtt_ms"),
+            extreme("min", "device_ping_rtt_min_ms"),
+            extreme("max", "device_ping_rtt_max_ms"),
         )?;
         let at = |series: &HashMap<Millis, f64>, at: Millis| series.get(&at).copied();
         let [average, min, max] = [average, min, max].map(|series| series.into_iter().collect());
@@ -203,7 +224,7 @@ impl Victoria {
             .collect())
     }
 
-    /// One expression at the end of each step, told by the step's start.
+    /// One expression at the end of each step, told by the step's start, for each of its series.
     async fn range(
         &self,
         query: String,
@@ -211,7 +232,7 @@ impl Victoria {
         from: Millis,
         to: Millis,
         step_ms: i64,
-    ) -> Result<Vec<(Millis, f64)>, Unanswered> {
+    ) -> Result<Vec<Vec<(Millis, f64)>>, Unanswered> {
         let parameters = vec![
             ("query", query),
             ("start", seconds(from.plus(step_ms))),
@@ -224,12 +245,13 @@ impl Victoria {
         let answer = self.ask(Question { path: "query_range", parameters, step_ms, device: Some(device.clone()) }).await?;
         let strange = |error: String| Unanswered::Gone(format!("its answer can't be read: {error}"));
         let answer: Answer = serde_json::from_slice(&answer).map_err(|error| strange(error.to_string()))?;
-        let values = answer.data.result.into_iter().flat_map(|series| series.values);
         let point = |(t, value): (f64, String)| {
             let value = value.parse::<f64>().map_err(|error| strange(error.to_string()))?;
             Ok((Millis((t * 1000.0).round() as i64).plus(-step_ms), value))
         };
-        values.map(point).filter(|point| point.as_ref().map_or(true, |(_, value)| value.is_finite())).collect()
+        let is_number = |point: &Result<(Millis, f64), Unanswered>| point.as_ref().map_or(true, |(_, value)| value.is_finite());
+        let points = |series: Series| series.values.into_iter().map(point).filter(is_number).collect();
+        answer.data.result.into_iter().map(points).collect()
     }
 
     /// The answer to a question, kept or new.
@@ -291,12 +313,17 @@ impl Victoria {
         if devices.is_empty() {
             return;
         }
+        let concerns_many = !samples::devices_before(body, now.plus(-LATE_OF_MANY_MS)).is_empty();
         if let Some(shared) = &self.shared {
-            shared.mark_late(&devices.iter().cloned().collect::<Vec<_>>(), now.plus(FOUND_AFTER.as_millis() as i64)).await;
+            let many = concerns_many.then_some(None);
+            let devices: Vec<_> = many.into_iter().chain(devices.iter().map(|device| Some(device.as_str()))).collect();
+            shared.mark_late(&devices, now.plus(FOUND_AFTER.as_millis() as i64)).await;
         }
         let found = Instant::now() + FOUND_AFTER;
         let mut late = self.late();
-        late.any = Some(found);
+        if concerns_many {
+            late.any = Some(found);
+        }
         late.by_device.retain(|_, at| at.elapsed() < KEPT.1);
         late.by_device.extend(devices.into_iter().map(|device| (device, found)));
     }
@@ -567,6 +594,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_device_that_was_moved_has_one_line_of_points() {
+        let answer = |axum::Form(asked): axum::Form<HashMap<String, String>>| async move {
+            let query = asked.get("query").map(String::as_str).unwrap_or_default();
+            // Two series as long as nobody asks for them together.
+            if query.starts_with("avg_over_time") {
+                let one = |values: &str| format!("{{\"values\":[{values}]}}");
+                let (old, new) = (one("[1795442100,\"10\"],[1795442400,\"30\"]"), one("[1795442400,\"50\"],[1795442700,\"20\"]"));
+                return format!("{{\"data\":{{\"result\":[{old},{new}]}}}}");
+            }
+            assert!(query.contains("by (device_id)"), "{query}");
+            let values = "[1795442100,\"10\"],[1795442400,\"35\"],[1795442700,\"20\"]";
+            format!("{{\"data\":{{\"result\":[{{\"values\":[{values}]}}]}}}}")
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let router = Router::new().route("/api/v1/query_range", post(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let victoria = Victoria::new(&[url.parse().expect("a URL")], None, Arc::default());
+        let device = "a".parse().expect("an id");
+        let points = victoria.points(&device, NOW.plus(-600_000), NOW.plus(300_000), 300_000).await.expect("points");
+        let told: Vec<_> =
+            points.iter().map(|point| (point.at.since(NOW) / 1_000, point.packet_loss, point.rtt_avg_ms)).collect();
+        assert_eq!(told, [(-600, 10.0, Some(10.0)), (-300, 35.0, Some(35.0)), (0, 20.0, Some(20.0))]);
+    }
+
+    #[tokio::test]
     async fn late_samples_void_what_they_change() {
         let server = server(&[]).await;
         for device in ["a", "b"] {
@@ -581,5 +634,27 @@ mod tests {
         assert_eq!(server.asked(), 8, "another device's");
         server.ask("a").await.expect("an answer");
         assert_eq!(server.asked(), 12);
+    }
+
+    #[tokio::test]
+    async fn reports_that_come_as_they_always_do_leave_the_answers_about_many() {
+        let server = server(&[]).await;
+        let ask = async || {
+            let parameters = vec![("query", "sum(device_ping_status)".to_owned())];
+            server
+                .victoria
+                .ask(Question { path: "query_range", parameters, step_ms: 60_000, device: None })
+                .await
+                .expect("an answer");
+            server.asked()
+        };
+        assert_eq!(ask().await, 1);
+        // Ten minutes of a device, as its agent tells them.
+        for minutes in 0..=10 {
+            server.victoria.has_taken(&samples::of_device_for_tests("a", NOW.plus(-minutes * 60_000 - 1)), NOW).await;
+        }
+        assert_eq!(ask().await, 1);
+        server.victoria.has_taken(&samples::of_device_for_tests("a", NOW.plus(-LATE_OF_MANY_MS - 1)), NOW).await;
+        assert_eq!(ask().await, 2);
     }
 }

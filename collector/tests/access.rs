@@ -3,9 +3,15 @@
 #[path = "counter/mod.rs"]
 mod counter;
 
-use counter::{Counter, TOKEN, said};
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use counter::{Counter, ESTATE, TOKEN, said};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use ward_collector::accounts::Role;
 use ward_collector::api::access::RULES;
@@ -115,7 +121,14 @@ async fn the_feed_has_only_what_its_reader_may_see_and_wants() {
     let first = feed(&counter, &viewer, "").await.expect("a snapshot");
     assert_eq!((ids(&first).as_str(), first["branches"].as_array().map(Vec::len)), ("seen-1 seen-2", Some(1)));
     assert!(!first.to_string().contains("hidden"));
-    assert_eq!(ids(&feed(&counter, &viewer, "?region=hidden").await.expect("a snapshot")), "");
+    for (token, query) in [
+        (&*viewer, "?region=hidden"),
+        (&*viewer, "?branch=hidden-branch"),
+        (TOKEN, "?branch=made-up"),
+        (TOKEN, "?region=made-up"),
+    ] {
+        assert_eq!(feed(&counter, token, query).await.err(), Some(404), "{query}");
+    }
     assert_eq!(ids(&feed(&counter, TOKEN, "?branch=hidden-branch").await.expect("a snapshot")), "hidden-1");
     assert_eq!(ids(&feed(&counter, TOKEN, "").await.expect("a snapshot")).split(' ').count(), 3);
     // It goes on where it was, while its numbers are the same.
@@ -129,6 +142,43 @@ async fn the_feed_has_only_what_its_reader_may_see_and_wants() {
     {
         assert_eq!(feed(&counter, token, query).await.err(), Some(status), "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_dropped_and_finds_the_reason() {
+    let counter = Counter::open().await;
+    let rows = (0..5_000).map(|n| format!("many-{n},Many {n},seen-branch,Seen,seen,Seen,atm,10.1.{}.{}\n", n / 250, n % 250 + 1));
+    let file = format!("{}\n{}", ESTATE.lines().next().expect("a header"), rows.collect::<String>());
+    let import = counter.by(TOKEN, "POST", "/api/v1/inventory/import?dry_run=false").header("content-type", "text/csv");
+    assert_eq!(said(import.body(file)).await.0, 200);
+    let mut request = format!("ws://{}/ws/updates", counter.address).into_client_request().expect("an address");
+    request.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse().expect("a header"));
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // The less the system holds for it, the sooner it is seen not to read.
+    socket.set_recv_buffer_size(4_096).expect("a size");
+    let stream = socket.connect(counter.address).await.expect("a connection");
+    let (mut reader, _) = tokio_tungstenite::client_async(request, stream).await.expect("a WebSocket");
+    let dropped = async || {
+        let (_, text) = said(counter.request("GET", "/metrics")).await;
+        text.as_str().is_some_and(|text| text.contains("ward_websocket_dropped_total 1"))
+    };
+    // Whatever the system holds for it: each change of the inventory is a snapshot of more than a megabyte.
+    let began = std::time::Instant::now();
+    while !dropped().await {
+        let name = json!({ "name": format!("Seen {}", began.elapsed().as_millis()) });
+        assert_eq!(counter.change("PATCH", "/api/v1/devices/seen-1", &name).await.0, 200);
+        assert!(began.elapsed() < Duration::from_secs(90), "it is not dropped");
+    }
+    // It learns why when it reads on, and others are answered meanwhile.
+    let reason = loop {
+        match reader.next().await {
+            Some(Ok(Message::Close(Some(frame)))) => break frame.reason.to_string(),
+            Some(Ok(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(reason.starts_with("too slow"), "{reason}");
+    assert!(feed(&counter, TOKEN, "").await.is_ok());
 }
 
 /// A session: its cookie and what its page has to show.
@@ -311,4 +361,57 @@ async fn what_is_asked_and_who_comes_in_or_follows_is_counted() {
     while value("websocket_connections_active").await > 0.0 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+/// What the collector logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("nobody panics").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn who_shows_the_code_of_the_log_becomes_the_first_admin_and_nobody_after() {
+    let log = Log::default();
+    let written = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+    // One thread, which alone is listened to.
+    let _heard = tracing::subscriber::set_default(subscriber);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let counter = Counter::open().await;
+        let set_up = async |code: &str, name: &str| {
+            let body = json!({ "code": code, "name": name, "password": PASSWORD });
+            counter.request("POST", "/setup").json(&body).send().await.expect("an answer")
+        };
+        assert_eq!(set_up("wrong", "gia").await.status().as_u16(), 403);
+        let text = String::from_utf8(log.0.lock().expect("nobody panics").clone()).expect("UTF-8");
+        let code = text
+            .split("code=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .unwrap_or_else(|| panic!("the code is logged: {text}"))
+            .to_owned();
+        let made = set_up(&code, "gia").await;
+        assert_eq!(made.status().as_u16(), 201);
+        let cookie = made.headers()["set-cookie"].to_str().expect("a text").split(';').next().expect("a cookie").to_owned();
+        let body: Value = made.json().await.expect("JSON");
+        assert_eq!((body["name"].as_str(), body["role"].as_str(), &body["regions"]), (Some("gia"), Some("admin"), &Value::Null));
+        // The session is theirs, and so are all rights.
+        let csrf = body["csrf"].as_str().expect("a text");
+        let user = json!({ "name": "nino", "role": "viewer", "password": PASSWORD });
+        let add = counter.request("POST", "/api/v1/users").header("cookie", cookie).header("x-csrf-token", csrf).json(&user);
+        assert_eq!(said(add).await.0, 201);
+        assert!(enter(&counter, "gia", PASSWORD).await.is_ok());
+        assert_eq!(set_up(&code, "other").await.status().as_u16(), 409);
+        let (_, audit) = said(counter.by(TOKEN, "GET", "/api/v1/audit")).await;
+        assert!(audit.to_string().contains("\"user.first\"") && !audit.to_string().contains(&code), "{audit}");
+    });
 }

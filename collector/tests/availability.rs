@@ -21,11 +21,11 @@ use ward_collector::collector::Collector;
 use ward_collector::feed::Notes;
 use ward_collector::fleet::Fleet;
 use ward_collector::ingest::Command;
-use ward_collector::inventory::parse_csv;
+use ward_collector::inventory::{Branch, Device, parse_csv};
 use ward_collector::outage;
 use ward_collector::schedule::{self, Hours, LeftOut, Rule, Scope, Weekly, Window};
 use ward_collector::settings::Settings;
-use ward_collector::store::{self, Change, Edit, Readers, ScheduleEdit, Store};
+use ward_collector::store::{self, Change, Edit, InventoryEdit, Readers, ScheduleEdit, Store};
 
 use desk::{BOOT, Desk, boot, change, gap, heartbeat};
 
@@ -298,6 +298,58 @@ fn a_time_is_provisional_until_its_end_is_known_then_final_and_late_data_revises
     // And it is the same after a restart.
     let desk = desk.restarted();
     check(&desk, "m: up 1428 down 24 unknown 12 maintenance 24, 1 outages, final 3");
+}
+
+#[test]
+fn a_device_that_is_moved_or_removed_revises_the_months_that_it_changes() {
+    let mut desk = desk_at("2026-11-05T00:00:00Z");
+    let october = month("2026-10", "UTC");
+    let up = ["m1 up 2026-09-25T00:00:00Z", "m2 up 2026-09-25T00:00:00Z"];
+    run(&mut desk, 1, "2026-09-25T00:00:00Z", "2026-11-04T00:00:00Z", &up);
+    let check = |desk: &Desk, expected: &[&str]| assert_eq!(text(&answer(desk, By::Branch, october)), expected);
+    check(&desk, &["m: up 1488 down 0 unknown 0 maintenance 0, 0 outages, final 1"]);
+    let change = |desk: &mut Desk, edit: InventoryEdit| {
+        let (answer, done) = tokio::sync::oneshot::channel();
+        desk.now += HOUR;
+        desk.handle(vec![Command::Edit(Change { actor: "somebody".into(), edit: Edit::Inventory(edit) }, answer)]);
+        done.blocking_recv().expect("an answer").expect("taken");
+    };
+    let device = |desk: &Desk| {
+        let fleet = desk.live.fleet();
+        fleet.devices[fleet.device(&"m1".parse().expect("an id")).expect("there")].info.clone()
+    };
+    // Another name or address changes no figure.
+    let renamed = Device { name: "Other".into(), ..device(&desk) };
+    change(&mut desk, InventoryEdit::SetDevice(renamed));
+    check(&desk, &["m: up 1488 down 0 unknown 0 maintenance 0, 0 outages, final 1"]);
+    let branch = desk.live.fleet().branches[0].info.clone();
+    change(&mut desk, InventoryEdit::AddBranch(Branch { id: "n".parse().expect("an id"), name: "N".into(), ..branch }));
+    let moved = Device { branch: "n".parse().expect("an id"), ..device(&desk) };
+    change(&mut desk, InventoryEdit::SetDevice(moved));
+    let gone = "n: up 0 down 0 unknown 744 maintenance 0, 0 outages, provisional 1";
+    check(&desk, &["m: up 744 down 0 unknown 0 maintenance 0, 0 outages, final 2", gone]);
+    let added = Device {
+        id: "m3".parse().expect("an id"),
+        ip: "10.0.0.3".parse().expect("an address"),
+        branch: "m".parse().expect("an id"),
+        ..device(&desk)
+    };
+    change(&mut desk, InventoryEdit::AddDevice(added));
+    check(&desk, &["m: up 744 down 0 unknown 744 maintenance 0, 0 outages, final 3", gone]);
+    change(&mut desk, InventoryEdit::RemoveDevice("m3".parse().expect("an id")));
+    check(&desk, &["m: up 744 down 0 unknown 0 maintenance 0, 0 outages, final 4", gone]);
+    // A month that was not over, or that nobody was told of as final, has only one.
+    assert!(answer(&desk, By::Branch, month("2026-11", "UTC")).iter().all(|row| row.revision == 1));
+    // A whole file does the same.
+    desk.now += HOUR;
+    let file = parse_csv("e.csv", desk::CSV).expect("good");
+    let mut store = Store::open(desk.folder.path()).expect("opens");
+    store.transaction(|db| store::import_by(db, store::CLI, &file, Millis(desk.now), &mut |_| {})).expect("imported");
+    let line = store::audit(store.connection(), None, 1).expect("readable").remove(0);
+    assert_eq!((line.actor.as_str(), line.action.as_str(), line.at), ("cli", "inventory.import", Millis(desk.now)));
+    drop(store);
+    desk.handle(vec![Command::Reload]);
+    check(&desk, &["m: up 1488 down 0 unknown 0 maintenance 0, 0 outages, final 5"]);
 }
 
 #[test]

@@ -137,3 +137,57 @@ async fn a_file_is_tried_then_taken_whole_or_not_at_all() {
     let huge = "x".repeat(16 * 1024 * 1024 + 1);
     assert_eq!(import("", &huge).await.0, 413);
 }
+
+#[tokio::test]
+async fn what_is_over_is_not_sent_again_to_who_has_it() {
+    let counter = Counter::open().await;
+    let window = json!({ "scope": "all", "from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z", "reason": "works" });
+    assert_eq!(counter.change("POST", "/api/v1/maintenance", &window).await.0, 201);
+    for path in [
+        "/api/v1/availability?from=1790000000000&to=1790003600000&by=device",
+        "/api/v1/reports/sla?from=1790000000000&to=1790003600000",
+        "/api/v1/reports/flapping?from=1790000000000&to=1790003600000",
+        "/api/v1/reports/rtt?from=1790000000000&to=1790003600000",
+        "/api/v1/maintenance",
+    ] {
+        let first = counter.by(TOKEN, "GET", path).send().await.expect("an answer");
+        let tag = first.headers()["etag"].clone();
+        let body: Value = first.json().await.expect("JSON");
+        assert!(body["now"].as_i64().is_some_and(|now| now > 0), "{path}: {body}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let again = counter.by(TOKEN, "GET", path).header("if-none-match", tag).send().await.expect("an answer");
+        assert_eq!(again.status().as_u16(), 304, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn branches_agents_and_windows_come_by_pages_as_well() {
+    let counter = Counter::open().await;
+    for day in 1..=5 {
+        // Two begin at the same time.
+        let day = day.min(4);
+        let (from, to) = (format!("2026-11-0{day}T00:00:00Z"), "2026-11-08T00:00:00Z");
+        let window = json!({ "scope": "all", "from": from, "to": to, "reason": "works" });
+        assert_eq!(counter.change("POST", "/api/v1/maintenance", &window).await.0, 201);
+    }
+    for (path, name, key, most) in
+        [("branches", "branches", "id", 1), ("agents", "agents", "branch", 1), ("maintenance", "windows", "id", 2)]
+    {
+        let path = format!("/api/v1/{path}");
+        let (_, whole) = said(counter.by(TOKEN, "GET", &path)).await;
+        let keys = |body: &Value| body[name].as_array().expect("a list").iter().map(|row| row[key].clone()).collect::<Vec<_>>();
+        assert!(whole["next_cursor"].is_null() && keys(&whole).len() > most, "{whole}");
+        let (mut paged, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (status, page) = said(counter.by(TOKEN, "GET", &format!("{path}?limit={most}{cursor}"))).await;
+            assert_eq!((status, &page["total"]), (200, &whole["total"]), "{page}");
+            assert!(keys(&page).len() <= most);
+            paged.extend(keys(&page));
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(paged, keys(&whole), "{path}");
+        assert_eq!(said(counter.by(TOKEN, "GET", &format!("{path}?limit=0"))).await.0, 400);
+    }
+    assert_eq!(said(counter.by(TOKEN, "GET", "/api/v1/maintenance?cursor=x")).await.0, 400);
+}

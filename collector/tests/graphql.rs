@@ -106,6 +106,8 @@ async fn questions_that_would_cost_too_much_are_refused() {
         (aliases(21), 400, "aliases"),
         (deep("stats", 100), 400, ""),
         (deep("... on Query", 100), 400, ""),
+        ("{a".repeat(8_000), 400, ""),
+        ("{ stats { ...nowhere } }".to_owned(), 400, "no fragment"),
         (deep("__schema{types{fields{type", 30), 400, ""),
         (long, 413, ""),
         ("{ devices(first: 1000) { nodes { id outages { from } } } }".to_owned(), 400, "at most 100"),

@@ -5,6 +5,7 @@ mod desk;
 use shared::wire::encode;
 use shared::{Batch, Dating, Lane, Millis, Status, Uptime};
 use ward_collector::ingest::Command;
+use ward_collector::outage;
 use ward_collector::store::{self, Store};
 
 use desk::{BOOT, CSV, Desk, batch, boot, change, gap, heartbeat, import, payload};
@@ -171,6 +172,49 @@ fn a_branch_that_moved_its_device_away_says_nothing_of_it() {
     import(&desk.folder, &CSV.replace("m1,M1,m,M,", "m1,M1,n,N,"));
     let desk = desk.restarted();
     assert_eq!((desk.shown("m1").as_str(), desk.shown("m2").as_str()), ("unknown(never_observed)", "up"));
+}
+
+#[test]
+fn a_device_that_moved_has_no_outage_from_where_it_stood_before() {
+    const DAY_MS: i64 = 86_400_000;
+    let mut desk = Desk::new();
+    import(&desk.folder, &format!("{CSV}n1,N1,n,N,r,R,atm,10.0.0.1\n"));
+    desk.handle(vec![Command::Reload]);
+    // The agent of n has run for 30 days, that of m for 10. A device of m is down since yesterday.
+    let in_n = |first: u64, at: u64, bodies| Batch {
+        branch: "n".parse().expect("an id"),
+        ..batch(7, BOOT - 30 * DAY_MS, first, 30 * DAY_MS as u64 + at, bodies)
+    };
+    let tell_n = |desk: &mut Desk, batch: &Batch| {
+        let topic = Lane::Up.topic(&batch.branch);
+        desk.handle(vec![Command::Payload { topic, bytes: encode(batch).expect("small").into() }])
+    };
+    tell_n(&mut desk, &in_n(1, 5_000, vec![boot(7)]));
+    let since = 10 * DAY_MS as u64;
+    desk.take(&batch(1, BOOT - 10 * DAY_MS, 1, since + 5_000, vec![boot(1), change("m1", Status::Up, 1_000)]));
+    desk.take(&batch(1, BOOT - 10 * DAY_MS, 3, since + 6_000, vec![change("m1", Status::Down, since - DAY_MS as u64)]));
+    // It moves to n, and is up there.
+    import(
+        &desk.folder,
+        &format!("{}n1,N1,n,N,r,R,atm,10.0.0.1\n", CSV.replace("m1,M1,m,M,", "m1,M1,n,N,").replace("10.0.0.1", "10.0.0.5")),
+    );
+    desk.handle(vec![Command::Reload]);
+    tell_n(&mut desk, &in_n(2, 9_000, vec![change("m1", Status::Up, 30 * DAY_MS as u64 + 8_000)]));
+    assert_eq!(desk.shown("m1"), "up");
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let (db, now) = (store.connection(), Millis(BOOT + 10_000));
+    let changes = store::changes(db, 1, now.plus(-30 * DAY_MS), now).expect("readable");
+    let told: Vec<_> = changes.iter().map(|change| (change.to, change.onset.0 - BOOT)).collect();
+    assert_eq!(told, [(Status::Up, 8_000)]);
+    assert_eq!(store::open_since(db, 1).expect("readable"), None);
+    assert_eq!(store::recent_changes(db, 1, 10).expect("readable").changes.len(), 1);
+    let covered = store::covered(db, "n").expect("readable");
+    assert_eq!(outage::outages(&changes, &covered, now.plus(-30 * DAY_MS), now), []);
+    // Nor has it after a restart.
+    let desk = desk.restarted();
+    let fleet = desk.live.fleet();
+    let at = fleet.device(&"m1".parse().expect("an id")).expect("there");
+    assert_eq!((desk.shown("m1").as_str(), fleet.devices[at].view.down_since), ("up", None));
 }
 
 #[test]

@@ -31,6 +31,11 @@ pub struct Victoria {
 }
 
 impl Victoria {
+    /// Whether there is one on this machine.
+    pub fn is_installed() -> bool {
+        std::path::Path::new(PROGRAM).exists()
+    }
+
     /// A server without data that keeps 13 months.
     pub async fn start() -> Self {
         // Between finding a free port and listening on it, someone else may take it.

@@ -1,6 +1,6 @@
 //! Histories of one device, and what they take of the file; beside VictoriaMetrics, where it runs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use ward_tests::figure::quantile;
@@ -16,14 +16,19 @@ const RANGES: [(&str, i64, u32, f64); 3] =
     [("24h", 86_400_000, 300, 2.0), ("7d", 604_800_000, 900, 3.0), ("30d", 2_592_000_000, 3_600, 5.0)];
 /// What a history may take for each ms that VictoriaMetrics itself takes for its series.
 const RATIO_GOAL: f64 = 1.3;
+/// How long the past may take on its way to VictoriaMetrics.
+const FILL_LIMIT: Duration = Duration::from_secs(1_800);
 /// Bytes of the file that a month of a device may take.
 const DEVICE_MONTH_GOAL_KB: f64 = 55.0;
 
 pub(crate) async fn measure(world: &World) -> Result<Vec<Figure>> {
     eprintln!("histories");
     let n = world.devices;
-    let mut figures =
-        vec![Figure::low(format!("device_month_{n}"), world.device_month_bytes()? / 1_000.0, "kB", Some(DEVICE_MONTH_GOAL_KB))];
+    let mut figures = Vec::new();
+    if world.victoria.is_none() {
+        let month = world.device_month_bytes()? / 1_000.0;
+        figures.push(Figure::low(format!("device_month_{n}"), month, "kB", Some(DEVICE_MONTH_GOAL_KB)));
+    }
     let mut asker = Asker::connect(world.api.address()).await?;
     for (range, length_ms, step_s, goal) in RANGES {
         let (mut ours, mut alone) = (Vec::new(), Vec::new());
@@ -50,6 +55,20 @@ pub(crate) async fn measure(world: &World) -> Result<Vec<Figure>> {
         }
     }
     Ok(figures)
+}
+
+/// Waits until VictoriaMetrics has the past: as long as it lacks some of it, histories come from the collector's own file.
+pub(crate) async fn comes_from_victoria(world: &World) -> Result<()> {
+    eprintln!("VictoriaMetrics is given the past");
+    let path = format!("/api/v1/devices/{}/history", world.next_device());
+    let began = Instant::now();
+    loop {
+        if world.api.json(&path).await?["source"] == "victoria_metrics" {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < FILL_LIMIT, "VictoriaMetrics doesn't get what it is to have");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// How long VictoriaMetrics itself takes for the series of a history, in ms: all four of them at once, as a chart would ask.

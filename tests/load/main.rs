@@ -1,7 +1,7 @@
 //! What a collector answers with, and how fast, at 877, 10,000 and 100,000 devices: one table, from one run on one machine.
 //!
 //! `--devices N,N` (877,10000,100000), `--parts A,B` (reads, history, feed, cache, hostile, ingest: all), `--days N` (30) of
-//! the past, `--victoria` (histories also from VictoriaMetrics, side by side), `--json`.
+//! the past, `--json`. Where VictoriaMetrics is installed, histories are also told from it, by a second collector.
 //!
 //! The collector is a real process behind a real mosquitto. Its file is filled through its own ledger: each branch is an
 //! agent's production outbox that comes back with the days that it has to tell of. All changes since then come the same way.
@@ -24,6 +24,8 @@ mod link;
 mod reads;
 #[path = "../storm/site.rs"]
 mod site;
+#[path = "../storm/vmagent.rs"]
+mod vmagent;
 mod world;
 
 use std::process::ExitCode;
@@ -31,8 +33,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
-use ward_tests::Figure;
 use ward_tests::figure::print;
+use ward_tests::{Figure, Victoria};
 
 use world::World;
 
@@ -48,18 +50,12 @@ struct Arguments {
     devices: Vec<usize>,
     parts: Vec<String>,
     days: i64,
-    victoria: bool,
     json: bool,
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut found = Arguments {
-        devices: ALL_SIZES.to_vec(),
-        parts: ALL_PARTS.map(str::to_owned).to_vec(),
-        days: 30,
-        victoria: false,
-        json: false,
-    };
+    let mut found =
+        Arguments { devices: ALL_SIZES.to_vec(), parts: ALL_PARTS.map(str::to_owned).to_vec(), days: 30, json: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} takes a value"));
@@ -69,11 +65,10 @@ fn arguments() -> Result<Arguments> {
             }
             "--parts" => found.parts = value()?.split(',').map(str::to_owned).collect(),
             "--days" => found.days = value()?.parse()?,
-            "--victoria" => found.victoria = true,
             "--json" => found.json = true,
             // What cargo adds for its own benches.
             "--bench" => {}
-            other => bail!("{other} is unknown: --devices N,N --parts A,B --days N --victoria --json"),
+            other => bail!("{other} is unknown: --devices N,N --parts A,B --days N --json"),
         }
     }
     ensure!(found.devices.iter().all(|devices| (1..=100_000).contains(devices)), "1 to 100,000 devices");
@@ -92,8 +87,7 @@ async fn measure(arguments: &Arguments, devices: usize) -> Result<Vec<Figure>> {
     let wants = |part: &str| arguments.parts.iter().any(|wanted| wanted == part);
     // What history is measured at needs every minute of it; elsewhere the changes are enough.
     let is_whole = devices <= SMALL && wants("history");
-    let victoria = arguments.victoria && is_whole;
-    let world = World::start(devices, arguments.days, is_whole, victoria).await?;
+    let world = World::start(devices, arguments.days, is_whole, false).await?;
     tokio::time::sleep(SETTLED).await;
     let mut figures =
         vec![Figure::low(format!("memory_{devices}"), world.collector.resident_mb()?, "MB", at(devices, &[(LARGE, 128.0)]))];
@@ -113,6 +107,14 @@ async fn measure(arguments: &Arguments, devices: usize) -> Result<Vec<Figure>> {
         figures.extend(feed::measure(&world).await?);
     }
     figures.push(Figure::low(format!("memory_peak_{devices}"), world.collector.peak_mb()?, "MB", None));
+    drop(world);
+    if is_whole && Victoria::is_installed() {
+        let world = World::start(devices, arguments.days, is_whole, true).await?;
+        history::comes_from_victoria(&world).await?;
+        figures.extend(history::measure(&world).await?);
+    } else if is_whole {
+        eprintln!("VictoriaMetrics isn't installed: histories aren't held against it");
+    }
     Ok(figures)
 }
 

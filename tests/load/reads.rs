@@ -119,10 +119,18 @@ async fn beside_changes(world: &World, suffix: &str, counted: &Arc<AtomicUsize>)
     }
 }
 
+/// Kinds of hostile questions; the last is one that never ends.
+const KINDS: usize = 14;
+
 /// One hostile question. What it is answered is for other tests to judge.
 async fn attack(host: &str, number: usize, held: &mut Vec<TcpStream>) {
-    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
-    let request = match number % 8 {
+    let head =
+        |method: &str, path: &str| format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {TOKEN}\r\n");
+    let ask = |path: &str| format!("{}\r\n", head("GET", path));
+    let send = |path: &str, kind: &str, body: &str| {
+        format!("{}content-type: {kind}\r\ncontent-length: {}\r\n\r\n{body}", head("POST", path), body.len())
+    };
+    let request = match number % KINDS {
         0 => ask(&format!("/api/v1/devices?{}", "status=up&".repeat(2_000))),
         1 => ask(&format!("/api/v1/devices?q={}", "%".repeat(30_000))),
         2 => ask("/api/v1/availability?from=-9223372036854775808&by=device"),
@@ -133,13 +141,31 @@ async fn attack(host: &str, number: usize, held: &mut Vec<TcpStream>) {
         ),
         5 => "GET / HTTP/9.9\r\n\u{0}\r\n\r\n".to_owned(),
         6 => ask(&format!("/api/v1/query?query={}", "sum(".repeat(3_000))),
+        // Forty fragments, each of which stands twice in the one before.
+        7 => {
+            let fragments: String = (0..40).map(|n| format!("fragment f{n} on X {{ ...f{} ...f{} }} ", n + 1, n + 1)).collect();
+            let query = format!("{{ fields {{ ...f0 }} }} {fragments}");
+            send("/api/v1/graphql", "application/json", &serde_json::json!({ "query": query }).to_string())
+        }
+        8 => {
+            let query = "{a".repeat(8_000);
+            send("/api/v1/graphql", "application/json", &serde_json::json!({ "query": query }).to_string())
+        }
+        // Long before what is kept in memory.
+        9 => ask("/api/v1/availability?by=device&from=1600000000000&to=1610000000000"),
+        10 => ask("/api/v1/events?time_range=365d&limit=10000"),
+        11 => send("/api/v1/inventory/import", "text/csv", &format!("{}\n{}", "x,".repeat(5_000), "x,,,,\n".repeat(5_000))),
+        12 => format!(
+            "{}connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+            head("GET", &format!("/ws/updates?branch=made-up-{number}"))
+        ),
         // Half a request, and then nothing.
         _ => "GET /api/v1/devices HT".to_owned(),
     };
     let Ok(mut stream) = TcpStream::connect(host).await else { return };
     // The server may have ended it by now, as it should.
     let _ = stream.write_all(request.as_bytes()).await;
-    if number % 8 == 7 {
+    if number % KINDS == KINDS - 1 {
         held.push(stream);
         if held.len() > 200 {
             held.clear();

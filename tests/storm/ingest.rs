@@ -24,11 +24,14 @@ use ward_tests::figure::{Figure, quantile};
 use ward_tests::{Watched, now_ms};
 
 use crate::site::{Past, Site, estate};
+use crate::vmagent;
 
 /// As in the collector's inbox: most bytes and payloads that are handled together.
 const GROUP_LIMIT: (usize, usize) = (1024 * 1024, 1_024);
 /// Most samples of one request, as in `ingest`.
 const REQUEST_LIMIT_SAMPLES: usize = 20_000;
+/// Samples that a core makes, compressed, of what agents tell, for each one that a core of vmagent takes and passes on.
+const VMAGENT_GOAL: f64 = 3.0;
 /// Enough for every sample of a run: nothing is dropped.
 const QUEUE_LIMIT_BYTES: u64 = 8 << 30;
 
@@ -108,10 +111,17 @@ impl Load {
     /// Decoding, admission, state, three samples a delta and their compression: all but the file. By the time of the core,
     /// whatever else the machine does.
     fn in_memory(&self) -> Result<f64> {
+        let (began, mut bytes_out) = (cpu_s()?, 0);
+        self.requests(|body, _| bytes_out += body.len())?;
+        let took = cpu_s()? - began;
+        anyhow::ensure!(bytes_out > 0, "samples have bytes");
+        Ok(self.deltas as f64 / took)
+    }
+
+    /// The remote-write requests that follow, each with how many samples it holds.
+    fn requests(&self, mut take_request: impl FnMut(Vec<u8>, u64)) -> Result<()> {
         let mut fleet = self.fleet();
         let now = Millis(self.now);
-        let mut bytes_out = 0;
-        let began = cpu_s()?;
         for group in &self.groups {
             let mut series = Vec::new();
             for (_, bytes) in group {
@@ -119,16 +129,14 @@ impl Load {
             }
             fleet.refresh(now);
             for part in series.chunks_mut(REQUEST_LIMIT_SAMPLES) {
-                let (body, _) = samples::encode(part, now, |device| {
+                let (body, count) = samples::encode(part, now, |device| {
                     let device = &fleet.devices[device];
                     (&device.info, &fleet.branches[device.branch].info)
                 });
-                bytes_out += body.len();
+                take_request(body, count);
             }
         }
-        let took = cpu_s()? - began;
-        anyhow::ensure!(bytes_out > 0, "samples have bytes");
-        Ok(self.deltas as f64 / took)
+        Ok(())
     }
 }
 
@@ -185,13 +193,26 @@ pub(crate) fn run(branches: usize, devices: usize, hours: i64) -> Result<Vec<Fig
         let mut values = [measure()?, measure()?, measure()?];
         Ok(quantile(&mut values, 0.5))
     };
+    let mut requests = Vec::new();
+    load.requests(|body, samples| requests.push((body, samples)))?;
+    let samples: u64 = requests.iter().map(|(_, samples)| samples).sum();
+    let in_memory = of_three(&|| load.in_memory())?;
     let figure = Figure::high;
-    Ok(vec![
+    let mut figures = vec![
         figure("ingest_durable", of_three(&|| Ok(load.durable(None)?.0))?, "/s", Some(200_000.0)),
         figure("ingest_durable_a_core", of_three(&|| Ok(load.durable(None)?.1))?, "/s", None),
         figure("ingest_durable_with_samples", of_three(&|| Ok(load.durable(Some(QUEUE_LIMIT_BYTES))?.0))?, "/s", None),
-        figure("ingest_in_memory_a_core", of_three(&|| load.in_memory())?, "/s", Some(2_500_000.0)),
+        figure("ingest_in_memory_a_core", in_memory, "/s", Some(2_500_000.0)),
         figure("ingest_deltas", load.deltas as f64, "", None),
         figure("ingest_payloads", payloads as f64, "", None),
-    ])
+    ];
+    match vmagent::samples_a_core(&requests)? {
+        Some(anchor) => {
+            let ours = in_memory * samples as f64 / load.deltas as f64;
+            figures.push(figure("vmagent_samples_a_core", anchor, "/s", None));
+            figures.push(figure("ingest_samples_to_vmagent", ours / anchor, "", Some(VMAGENT_GOAL)));
+        }
+        None => eprintln!("vmagent isn't installed: it is no anchor here"),
+    }
+    Ok(figures)
 }

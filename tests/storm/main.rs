@@ -8,12 +8,14 @@
 //! process stands for all of them: then the broker's own work for connections is left out, and branches that share one
 //! come back together.
 
+#![expect(clippy::print_stderr, reason = "it says what it leaves out")]
 #![allow(missing_docs, reason = "a program")]
 
 mod broker;
 mod ingest;
 mod link;
 mod site;
+mod vmagent;
 
 use std::collections::HashMap;
 use std::process::ExitCode;

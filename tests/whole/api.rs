@@ -93,6 +93,48 @@ fn each_answer_is_as_the_description_has_it_and_each_parameter_known() {
     });
 }
 
+#[test]
+fn each_message_of_the_feed_is_as_the_description_has_it() {
+    let net = Net::new(0, 0);
+    net.at_the_centre(async || {
+        let demo = Demo::start();
+        let api = &demo.api;
+        let description = Description::of(api).await;
+        let validator = |name: &str| {
+            let mut schema = description.0["components"]["schemas"][name].clone();
+            schema["components"] = description.0["components"].clone();
+            jsonschema::validator_for(&schema).expect("a schema")
+        };
+        let (any, said) = (validator("FeedMessage"), validator("FeedWatch"));
+        let mut socket = api.websocket().await.expect("live updates");
+        let mut wanted: BTreeSet<&str> = ["snapshot", "delta", "heartbeat", "watched", "problem"].into();
+        let (began, mut watch) = (Instant::now(), json!({ "type": "watch", "devices": [] }));
+        while !wanted.is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{wanted:?} did not come");
+            let message = socket.next().await.expect("a message");
+            if let Err(error) = any.validate(&message) {
+                panic!("{error} at {}: {message:.300}", error.instance_path);
+            }
+            let kind = message["type"].as_str().expect("a type");
+            if kind == "snapshot" {
+                let up = message["devices"].as_array().expect("devices").iter().filter(|device| device["status"] == "up");
+                watch["devices"] = up.take(3).map(|device| device["id"].clone()).collect();
+                said.validate(&watch).expect("as described");
+                socket.say(&watch).await.expect("it listens");
+                socket.say(&json!({ "type": "sing" })).await.expect("it listens");
+            }
+            wanted.remove(kind);
+        }
+        for wrong in [
+            json!({ "type": "delta" }),
+            json!({ "type": "sing" }),
+            json!({ "type": "heartbeat", "epoch": "a", "seq": -1, "now": 1 }),
+        ] {
+            assert!(!any.is_valid(&wrong), "{wrong}");
+        }
+    });
+}
+
 /// Events page by page are those of one page.
 async fn pages_are_whole(api: &Api, description: &Description) -> Result<()> {
     let to = now_ms() - 2_000;
@@ -179,13 +221,15 @@ fn series_are_the_same_from_victoria_metrics_and_without_it_and_prometheus_quest
     net.at_the_centre(async || {
         let mut world = World::start(&net, Duration::from_secs(30)).await;
         takes_down(&world, 0).await;
-        let path = "/api/v1/devices/b1-d01/history?time_range=1h&step=1m";
-        let from_victoria = eventually(Duration::from_secs(150), "VictoriaMetrics has two minutes", async || {
-            let history = world.api().json(path).await?;
-            ensure!(history["source"] == "victoria_metrics" && history["count"].as_u64() >= Some(2), "{history}");
-            Ok(history)
+        // What VictoriaMetrics lacks would be told from the collector's own file: that it has these is asked of itself.
+        let minutes = eventually(Duration::from_secs(150), "VictoriaMetrics has two minutes", async || {
+            let series = world.victoria.export("device_ping_packet_loss{device_id=\"b1-d01\"}").await?;
+            let minutes: Vec<i64> = series.into_iter().flat_map(|(_, samples)| samples).map(|(at, _)| at).collect();
+            ensure!(minutes.len() >= 2, "{minutes:?}");
+            Ok(minutes)
         })
         .await;
+        let path = "/api/v1/devices/b1-d01/history?time_range=1h&step=1m";
         let query = "device_ping_status%7Bdevice_id%3D%22b1-d01%22%7D";
         let answer = world.api().json(&format!("/api/v1/query?query={query}")).await.expect("an answer");
         assert_eq!(answer["data"]["result"][0]["value"][1], "1", "{answer}");
@@ -210,17 +254,44 @@ fn series_are_the_same_from_victoria_metrics_and_without_it_and_prometheus_quest
 
         promql_is_asked_with_the_callers_regions(&world).await.expect("the regions hold");
 
+        // Nothing more comes, so the steps that aren't over stay as they are as well.
+        world.agents.clear();
+        let end = minutes.iter().max().copied().unwrap_or_default();
+        let shapes = [
+            (3_600_000, "1m"),
+            (1_800_000, "3m"),
+            (86_400_000, "5m"),
+            (7 * 86_400_000, "15m"),
+            (30 * 86_400_000, "1h"),
+            (30 * 86_400_000, "7h"),
+            (365 * 86_400_000, "24h"),
+            (90_000, "1m"),
+        ];
+        let of =
+            |(length, step): (i64, &str)| format!("/api/v1/devices/b1-d01/history?from={}&to={end}&step={step}", end - length);
+        let mut from_victoria = Vec::new();
+        for shape in shapes {
+            let history = eventually(Duration::from_secs(90), "VictoriaMetrics answers", async || {
+                let history = world.api().json(&of(shape)).await?;
+                ensure!(history["source"] == "victoria_metrics", "{}", history["source"]);
+                Ok(history)
+            })
+            .await;
+            assert!(history["count"].as_u64() >= Some(1), "{shape:?}: {history}");
+            from_victoria.push(history);
+        }
         world.victoria.kill();
         // What is kept may still be told for half a step.
-        let embedded = eventually(Duration::from_secs(90), "the collector's own file answers", async || {
-            let history = world.api().json(path).await?;
-            ensure!(history["source"] == "embedded", "{}", history["source"]);
-            Ok(history)
-        })
-        .await;
-        for point in from_victoria["points"].as_array().expect("points") {
-            let same = embedded["points"].as_array().expect("points").iter().find(|other| other["t_ms"] == point["t_ms"]);
-            assert_eq!(same, Some(point));
+        for (shape, from_victoria) in shapes.into_iter().zip(from_victoria) {
+            let embedded = eventually(Duration::from_secs(90), "the collector's own file answers", async || {
+                let history = world.api().json(&of(shape)).await?;
+                ensure!(history["source"] == "embedded", "{}", history["source"]);
+                Ok(history)
+            })
+            .await;
+            assert_eq!(from_victoria["points"], embedded["points"], "{shape:?}");
+            let bounds = |history: &Value| ["from_ms", "to_ms", "step_ms", "count"].map(|field| history[field].clone());
+            assert_eq!(bounds(&from_victoria), bounds(&embedded), "{shape:?}");
         }
         let began = Instant::now();
         for _ in 0..20 {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use shared::Millis;
 
 use super::Api;
+use super::answer::Answer;
 use super::auth::Caller;
 use super::problem::Problem;
 use super::query::Query;
@@ -173,9 +173,13 @@ async fn ask<T: Send + 'static>(
     question: impl FnOnce(&Fleet, &Timelines, &rusqlite::Connection) -> Result<T, store::StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
     let asked = Arc::clone(api);
+    let is_kept = from >= now.plus(-HORIZON_MS);
+    // What isn't in memory is read, branch by branch.
+    let place = if is_kept && is_loaded(api, &filter) { None } else { Some(api.room.enter().await?) };
     let work = move || {
+        let _place = place;
         let Api { live, readers, .. } = &*asked;
-        if from >= now.plus(-HORIZON_MS) {
+        if is_kept {
             live.load_timelines(readers, |branch| filter.takes_branch(branch), now)?;
             return readers.read(|db| question(&live.fleet(), &live.timelines(), db));
         }
@@ -196,6 +200,11 @@ async fn ask<T: Send + 'static>(
         })
     };
     tokio::task::spawn_blocking(work).await.map_err(Problem::internal)?.map_err(Problem::internal)
+}
+
+fn is_loaded(api: &Api, filter: &Filter) -> bool {
+    let (fleet, timelines) = (api.live.fleet(), api.live.timelines());
+    fleet.branches.iter().filter(|branch| filter.takes_branch(branch)).all(|branch| timelines.stale(&branch.info.id).is_none())
 }
 
 /// The rows of a time.
@@ -239,13 +248,12 @@ fn state(is_final: bool) -> &'static str {
     if is_final { "final" } else { "provisional" }
 }
 
-fn head(asked: Asked, zone: &str, now: Millis) -> Value {
+fn head(asked: Asked, zone: &str) -> Value {
     json!({
         "from": asked.span.from.to_string(), "from_ms": asked.span.from.0,
         "to": asked.span.to.to_string(), "to_ms": asked.span.to.0,
         "counted_to_ms": asked.past.to.0,
         "time_zone": zone,
-        "now": now.0,
     })
 }
 
@@ -281,23 +289,19 @@ pub(super) async fn availability(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(params): Query<Params>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Answer, Problem> {
     params.only(&["by", "month", "from", "to", "limit", "cursor"])?;
     let now = clock::now();
     params.page()?;
     let (asked, name, rows) = figures(&api, &caller, &params, params.by(By::All)?, now).await?;
-    let mut body = head(asked, &name, now);
+    let mut body = head(asked, &name);
     body["state"] = json!(state(rows.iter().all(|row| row.is_final)));
     put_page(&mut body, &rows, &params, row_json)?;
-    Ok(Json(body))
+    Answer::dated(&body, now)
 }
 
 /// Who kept a promise.
-pub(super) async fn sla(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    Query(params): Query<Params>,
-) -> Result<Json<Value>, Problem> {
+pub(super) async fn sla(State(api): State<Arc<Api>>, caller: Caller, Query(params): Query<Params>) -> Result<Answer, Problem> {
     params.only(&["by", "month", "from", "to", "limit", "cursor", "target", "met"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
@@ -315,7 +319,7 @@ pub(super) async fn sla(
     };
     let mut rows = rows_of(&api, params.by(By::Device)?, params.filter(&caller), asked, now).await?;
     let count = |met| rows.iter().filter(|row| row.tally.is_above(target) == met).count();
-    let mut body = head(asked, &name, now);
+    let mut body = head(asked, &name);
     body["target"] = json!(f64::from(target) / 10_000.0);
     (body["met"], body["missed"], body["unknown"]) = (json!(count(Some(true))), json!(count(Some(false))), json!(count(None)));
     body["state"] = json!(state(rows.iter().all(|row| row.is_final)));
@@ -325,7 +329,7 @@ pub(super) async fn sla(
         body["met"] = json!(row.tally.is_above(target));
         body
     })?;
-    Ok(Json(body))
+    Answer::dated(&body, now)
 }
 
 /// A percentage in parts of a million.
@@ -340,11 +344,7 @@ fn target(text: &str) -> Option<u32> {
 }
 
 /// Availability by calendar months, newest first.
-pub(super) async fn uptime(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    Query(params): Query<Params>,
-) -> Result<Json<Value>, Problem> {
+pub(super) async fn uptime(State(api): State<Arc<Api>>, caller: Caller, Query(params): Query<Params>) -> Result<Answer, Problem> {
     params.only(&["by", "limit", "cursor", "months"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
@@ -362,7 +362,7 @@ pub(super) async fn uptime(
     })
     .await?;
     // The estate is the same in each month, and so are the keys.
-    let mut body = json!({ "time_zone": name, "months": months.iter().map(|(name, _)| name).collect::<Vec<_>>(), "now": now.0 });
+    let mut body = json!({ "time_zone": name, "months": months.iter().map(|(name, _)| name).collect::<Vec<_>>() });
     let newest = by_month.first().cloned().unwrap_or_default();
     put_page(&mut body, &newest, &params, |row| {
         let of = |(rows, (name, _)): (&Vec<Row>, &(String, Span))| {
@@ -374,15 +374,11 @@ pub(super) async fn uptime(
         let months: Vec<Value> = by_month.iter().zip(&months).filter_map(of).collect();
         json!({ "key": row.key, "name": row.name, "months": months })
     })?;
-    Ok(Json(body))
+    Answer::dated(&body, now)
 }
 
 /// Devices that changed often, those that changed most first.
-pub(super) async fn flaps(
-    State(api): State<Arc<Api>>,
-    caller: Caller,
-    Query(params): Query<Params>,
-) -> Result<Json<Value>, Problem> {
+pub(super) async fn flaps(State(api): State<Arc<Api>>, caller: Caller, Query(params): Query<Params>) -> Result<Answer, Problem> {
     params.only(&["month", "from", "to", "limit", "more_than"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
@@ -405,10 +401,10 @@ pub(super) async fn flaps(
         Ok((found.len(), found.iter().take(limit).map(row).collect::<Vec<_>>()))
     })
     .await?;
-    let mut body = head(asked, &name, now);
+    let mut body = head(asked, &name);
     body["more_than"] = json!(more_than);
     (body["total"], body["rows"]) = (json!(total), json!(rows));
-    Ok(Json(body))
+    Answer::dated(&body, now)
 }
 
 /// Percentiles of the minutes' mean round trips, by type.
@@ -416,7 +412,7 @@ pub(super) async fn round_trips(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(params): Query<Params>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Answer, Problem> {
     params.only(&["from", "to", "percentiles"])?;
     let now = clock::now();
     let (name, zone) = params.zone(&api)?;
@@ -442,7 +438,7 @@ pub(super) async fn round_trips(
         return Err(Problem::field("from", why));
     }
     let by_type = api
-        .read(move |db| {
+        .read_much(move |db| {
             let mut by_type: std::collections::BTreeMap<String, Vec<u32>> = std::collections::BTreeMap::new();
             for (no, kind) in devices {
                 let rows = store::minutes(db, no, asked.past.from.plus(1), asked.past.to)?;
@@ -457,9 +453,9 @@ pub(super) async fn round_trips(
         let values: serde_json::Map<String, Value> = percentiles.iter().map(value).collect();
         json!({ "device_type": kind, "minutes": all.len(), "rtt_ms": values })
     };
-    let mut body = head(asked, &name, now);
+    let mut body = head(asked, &name);
     body["rows"] = by_type.into_iter().map(row).collect();
-    Ok(Json(body))
+    Answer::dated(&body, now)
 }
 
 fn percentiles(text: &str) -> Result<Vec<(String, f64)>, Problem> {

@@ -21,6 +21,8 @@ use crate::{clock, outage, store};
 const EVENTS_MS: i64 = 24 * 3_600_000;
 /// The same for one device.
 const DEVICE_MS: i64 = 30 * EVENTS_MS;
+/// Many devices' events of more than this time may be many to look through, in ms.
+const LARGE_MS: i64 = 31 * EVENTS_MS;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +84,9 @@ async fn list(api: &Arc<Api>, whose: Whose, asked: Asked, default_ms: i64, name:
     let Range { from, to } = asked.range(default_ms)?;
     let limit = page(asked.limit.as_deref())?;
     let place = cursor::<4>(asked.cursor.as_deref())?;
-    let mut rows = api.read(move |db| store::events(db, &whose, (from, to), place, limit + 1)).await?;
+    let is_large = whose.device.is_none() && to.since(from) > LARGE_MS;
+    let read = move |db: &rusqlite::Connection| store::events(db, &whose, (from, to), place, limit + 1);
+    let mut rows = if is_large { api.read_much(read).await? } else { api.read(read).await? };
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|row| row.place.map(|n| n.to_string()).join("."));

@@ -13,7 +13,7 @@ use shared::BranchId;
 use super::answer::Answer;
 use super::auth::Caller;
 use super::problem::Problem;
-use super::query::{Nothing, Query, one_of};
+use super::query::{Nothing, Query, large_page, one_of};
 use super::{Api, asked, up_to_date};
 use crate::accounts::Reach;
 use crate::clock;
@@ -59,6 +59,8 @@ pub(super) async fn stats(
 pub(super) struct BranchFilter {
     region: Option<String>,
     contact: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
 }
 
 impl BranchFilter {
@@ -113,10 +115,16 @@ async fn listed(
     write: fn(&Fleet, usize) -> Value,
 ) -> Result<Answer, Problem> {
     let (filter, live, reach) = (filter.check()?, Arc::clone(&api.live), caller.who.reach.clone());
+    let limit = large_page(filter.limit.as_deref())?;
     let make = move || {
         let fleet = live.fleet();
-        let rows: Vec<Value> = filter.of(&fleet, &reach).into_iter().map(|at| write(&fleet, at)).collect();
-        (json!({ "total": rows.len(), name: rows }).to_string().into_bytes(), clock::now())
+        let found = filter.of(&fleet, &reach);
+        let id = |at: usize| fleet.branches[at].info.id.as_str();
+        let from = filter.cursor.as_deref().map_or(0, |after| found.partition_point(|at| id(*at) <= after));
+        let page = &found[from..found.len().min(from + limit)];
+        let next = page.last().filter(|_| from + page.len() < found.len()).map(|at| id(*at));
+        let rows: Vec<Value> = page.iter().map(|at| write(&fleet, *at)).collect();
+        (json!({ "total": found.len(), "next_cursor": next, name: rows }).to_string().into_bytes(), clock::now())
     };
     api.answers.of(asked(uri, caller), &api.live.heard, make).await
 }

@@ -26,6 +26,7 @@ use super::body::Fields;
 use super::problem::Problem;
 use super::query::{Nothing, Query};
 use super::{Api, up_to_date};
+use crate::accounts::Reach;
 use crate::availability::report::{By, Row};
 use crate::fleet::{Counts, DeviceState, Fleet};
 use crate::outage::{Covered, Outage};
@@ -258,33 +259,21 @@ impl Root {
         if with_outages && limit > OUTAGES_PAGE_LIMIT {
             return Err(async_graphql::Error::new(format!("first: at most {OUTAGES_PAGE_LIMIT} with outages")));
         }
-        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        let search = search.map(|text| text.to_lowercase());
-        let takes = |fleet: &Fleet, device: &DeviceState| {
-            let place = &fleet.branches[device.branch].info;
-            is_seen(fleet, device, caller)
-                && is(&region, place.region.as_str())
-                && is(&branch, place.id.as_str())
-                && is(&device_type, &device.info.device_type)
-                && status.is_none_or(|wanted| wanted == status_name(device))
-                && is_flapping.is_none_or(|wanted| wanted == device.view.is_flapping)
-                && search.as_deref().is_none_or(|text| {
-                    device.info.id.as_str().to_lowercase().contains(text) || device.info.name.to_lowercase().contains(text)
-                })
+        let wanted = Wanted {
+            reach: caller.who.reach.clone(),
+            region,
+            branch,
+            device_type,
+            status,
+            is_flapping,
+            search: search.map(|text| text.to_lowercase()),
+            after,
+            limit,
         };
-        let (total, next_cursor, mut nodes, numbers) = {
-            let fleet = api.live.fleet();
-            let mut found: Vec<usize> = (0..fleet.devices.len()).filter(|at| takes(&fleet, &fleet.devices[*at])).collect();
-            found.sort_unstable_by(|a, b| fleet.devices[*a].info.id.cmp(&fleet.devices[*b].info.id));
-            let id = |at: usize| fleet.devices[at].info.id.as_str();
-            let from = after.as_deref().map_or(0, |after| found.partition_point(|at| id(*at) <= after));
-            let page = &found[from..found.len().min(from + limit)];
-            let next = page.last().filter(|_| from + page.len() < found.len()).map(|at| id(*at).to_owned());
-            let nodes: Vec<Device> = page.iter().map(|at| device(&fleet, *at)).collect();
-            let numbers: Vec<(u32, BranchId)> =
-                page.iter().map(|at| (fleet.devices[*at].no, fleet.devices[*at].info.branch.clone())).collect();
-            (found.len(), next, nodes, numbers)
-        };
+        // To look through a large estate takes a while, and a question may do so twenty times.
+        let asked = Arc::clone(api);
+        let page = tokio::task::spawn_blocking(move || wanted.page(&asked.live.fleet())).await;
+        let (DevicePage { total, next_cursor, mut nodes }, numbers) = page.map_err(|error| refused(Problem::internal(error)))?;
         if with_outages {
             let all = outages(api, numbers).await.map_err(refused)?;
             nodes.iter_mut().zip(all).for_each(|(node, outages)| node.outages = outages);
@@ -355,6 +344,48 @@ impl Root {
             total: rows.len(),
             rows: rows.iter().take(PAGE_LIMIT).map(row_of).collect(),
         })
+    }
+}
+
+/// Which devices a question is about, and which page of them.
+struct Wanted {
+    reach: Reach,
+    region: Option<String>,
+    branch: Option<String>,
+    device_type: Option<String>,
+    status: Option<StatusName>,
+    is_flapping: Option<bool>,
+    search: Option<String>,
+    after: Option<String>,
+    limit: usize,
+}
+
+impl Wanted {
+    fn takes(&self, fleet: &Fleet, device: &DeviceState) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        let place = &fleet.branches[device.branch].info;
+        self.reach.takes(&place.region)
+            && is(&self.region, place.region.as_str())
+            && is(&self.branch, place.id.as_str())
+            && is(&self.device_type, &device.info.device_type)
+            && self.status.is_none_or(|wanted| wanted == status_name(device))
+            && self.is_flapping.is_none_or(|wanted| wanted == device.view.is_flapping)
+            && self.search.as_deref().is_none_or(|text| {
+                device.info.id.as_str().to_lowercase().contains(text) || device.info.name.to_lowercase().contains(text)
+            })
+    }
+
+    /// The page without outages, and what the file needs to know of its devices.
+    fn page(&self, fleet: &Fleet) -> (DevicePage, Vec<(u32, BranchId)>) {
+        let mut found: Vec<usize> = (0..fleet.devices.len()).filter(|at| self.takes(fleet, &fleet.devices[*at])).collect();
+        found.sort_unstable_by(|a, b| fleet.devices[*a].info.id.cmp(&fleet.devices[*b].info.id));
+        let id = |at: usize| fleet.devices[at].info.id.as_str();
+        let from = self.after.as_deref().map_or(0, |after| found.partition_point(|at| id(*at) <= after));
+        let page = &found[from..found.len().min(from + self.limit)];
+        let next_cursor = page.last().filter(|_| from + page.len() < found.len()).map(|at| id(*at).to_owned());
+        let numbers = page.iter().map(|at| (fleet.devices[*at].no, fleet.devices[*at].info.branch.clone())).collect();
+        let nodes = page.iter().map(|at| device(fleet, *at)).collect();
+        (DevicePage { total: found.len(), next_cursor, nodes }, numbers)
     }
 }
 
@@ -474,7 +505,8 @@ impl Cost {
 /// thousand fields.
 struct Scales<'a> {
     document: &'a ExecutableDocument,
-    known: HashMap<Name, Cost>,
+    /// By name, and by how many leading fields it stands below: what holds such a field is told apart by where it stands.
+    known: HashMap<(Name, usize), Cost>,
     open: Vec<Name>,
 }
 
@@ -506,22 +538,19 @@ impl Scales<'_> {
     }
 
     fn fragment(&mut self, name: &Name, leading: usize) -> Result<Cost, String> {
-        // What holds such a field is told apart by where it stands.
-        if leading == 0
-            && let Some(cost) = self.known.get(name)
-        {
+        let place = (name.clone(), leading);
+        if let Some(cost) = self.known.get(&place) {
             return Ok(*cost);
         }
         if self.open.contains(name) {
             return Err(format!("the fragment {name} holds itself"));
         }
-        let Some(fragment) = self.document.fragments.get(name) else { return Ok(Cost::default()) };
+        // One that costs nothing would let others stand in it twice without end.
+        let fragment = self.document.fragments.get(name).ok_or_else(|| format!("there is no fragment {name}"))?;
         self.open.push(name.clone());
         let cost = self.weigh(&fragment.node.selection_set.node, leading)?;
         self.open.pop();
-        if leading == 0 {
-            self.known.insert(name.clone(), cost);
-        }
+        self.known.insert(place, cost);
         Ok(cost)
     }
 }
@@ -537,6 +566,16 @@ fn check(document: &ExecutableDocument) -> Result<(), String> {
         return Err(format!("a question has at most {FIELDS_LIMIT} fields"));
     }
     Ok(())
+}
+
+/// Reads a question, unless it is too large to be looked at further.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(query: &str) -> Result<ExecutableDocument, String> {
+    let document = parse_query(query).map_err(|error| error.to_string())?;
+    check(&document)?;
+    Ok(document)
 }
 
 /// Answers a question.
@@ -564,13 +603,10 @@ pub(super) async fn answer(
         let body = json!({ "data": null, "errors": [{ "message": why }] });
         (StatusCode::BAD_REQUEST, Json(body)).into_response()
     };
-    let document = match parse_query(&query) {
+    let document = match read(&query) {
         Ok(document) => document,
-        Err(error) => return Ok(wrong(error.to_string())),
+        Err(why) => return Ok(wrong(why)),
     };
-    if let Err(why) = check(&document) {
-        return Ok(wrong(why));
-    }
     let mut request = Request::new(query).variables(variables).data(Asking { api, caller });
     request.set_parsed_query(document);
     if let Some(operation) = operation {
@@ -610,6 +646,40 @@ mod tests {
         let deep = format!("{{ {} up {} }}", "stats { ".repeat(400), "} ".repeat(400));
         assert!(parse_query(&deep).is_err() || weighed(&deep).is_ok(), "depth is for the schema to limit");
         weighed(&format!("{{ {} }}", many(20, "a#: stats { up }"))).expect("that many are taken");
+    }
+
+    #[test]
+    fn a_question_within_a_question_within_a_question_takes_no_stack() {
+        for open in ["{a", "{... ", "{a(b:[", "{a(b:{c:", "{a @b(c:["] {
+            assert!(read(&open.repeat(QUERY_LIMIT_BYTES / open.len())).is_err(), "{open}");
+        }
+        let deep = QUERY_LIMIT_BYTES / 3;
+        assert!(read(&format!("{}a{}", "{a".repeat(deep), "}".repeat(deep))).is_err());
+        assert!(read(&format!("{{a(b:{}{})}}", "[".repeat(deep), "]".repeat(deep))).is_err());
+    }
+
+    #[test]
+    fn fragments_that_lead_nowhere_cost_no_more_than_to_read_them() {
+        let twice = |n: usize, last: &str| {
+            let all = (0..n).map(|n| format!("fragment f{n} on Query {{ ...f{} ...f{} }} ", n + 1, n + 1));
+            all.collect::<String>() + &last.replace('#', &n.to_string())
+        };
+        let began = std::time::Instant::now();
+        for (query, part) in [
+            (format!("{{ fields {{ ...f0 }} }} {}", twice(40, "")), "no fragment f40"),
+            (format!("{{ ...f0 }} {}", twice(30, "")), "no fragment f30"),
+            (format!("{{ fields {{ ...f0 }} }} {}", twice(40, "fragment f# on Query { up }")), "fields"),
+            (format!("{{ fields {{ ...f0 }} }} {}", twice(40, "fragment f# on Query { ...f0 }")), "holds itself"),
+            ("{ ...nowhere }".to_owned(), "no fragment nowhere"),
+        ] {
+            let why = weighed(&query).expect_err("refused");
+            assert!(why.contains(part), "{why}");
+        }
+        // One after the other, below a field that leads on, in many places.
+        let chain: String = (0..300).map(|n| format!("fragment g{n} on T {{ ...g{} }} ", n + 1)).collect();
+        let many = "fields { ...g0 } ".repeat(240);
+        weighed(&format!("{{ {many} }} {chain} fragment g300 on T {{ name }}")).expect("it is small enough");
+        assert!(began.elapsed() < std::time::Duration::from_secs(2), "{:?}", began.elapsed());
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use super::devices::{Past, find};
 use super::problem::Problem;
 use super::query::{Query, Range, range};
 
-use crate::history::{POINTS_LIMIT, Point, STEP_MIN_MS, aligned, points, step_for};
+use crate::history::{POINTS_LIMIT, Point, STEP_MIN_MS, aligned, filled, points, step_for};
 use crate::surface::{interval_json, outage_json};
 use crate::{clock, outage, store};
 
@@ -69,17 +69,26 @@ pub(super) async fn history(
     let known = find(&api, &caller, &id)?;
     let (Range { from, to }, step_ms) = steps(&asked, now)?;
     let (first, last) = aligned(from, to, step_ms);
-    let no = known.no;
-    let minutes = move |db: &rusqlite::Connection| store::minutes(db, no, first.plus(1), last);
-    let from_victoria = match &api.victoria {
+    let from_victoria = match api.victoria.as_ref().filter(|victoria| victoria.has_everything()) {
         // What doesn't answer says so in the log and the metrics; the collector's own file has the same minutes.
         Some(victoria) => victoria.points(&known.id, first, last, step_ms).await.ok(),
         None => None,
     };
     let is_embedded = from_victoria.is_none();
-    let beside = move |db: &rusqlite::Connection| if is_embedded { minutes(db) } else { Ok(Vec::new()) };
-    let Past { changes, covered, beside: rows } = known.past(&api, from, to, beside).await?;
-    let points = from_victoria.unwrap_or_else(|| points(&rows, step_ms));
+    let steps = last.since(first) / step_ms;
+    let is_whole = from_victoria.as_ref().is_some_and(|points| i64::try_from(points.len()).unwrap_or(i64::MAX) >= steps);
+    let (no, id) = (known.no, known.id.clone());
+    let beside = move |db: &rusqlite::Connection| {
+        // VictoriaMetrics knows devices by their ids: what one of the same id was before is another's.
+        let anew = store::removed_at(db, &id)?.filter(|at| *at > first);
+        // A step without a point may be one that VictoriaMetrics has lost, or never had.
+        let rows = if is_whole && anew.is_none() { Vec::new() } else { store::minutes(db, no, first.plus(1), last)? };
+        Ok((anew, rows))
+    };
+    let Past { changes, covered, beside: (anew, rows) } = known.past(&api, from, to, beside).await?;
+    let mut own = from_victoria.unwrap_or_default();
+    own.retain(|point| anew.is_none_or(|anew| point.at >= anew));
+    let points = filled(own, points(&rows, step_ms));
     let intervals: Vec<Value> = outage::intervals(&changes, &covered, from, to).iter().map(interval_json).collect();
     let outages: Vec<Value> = outage::outages(&changes, &covered, from, to).iter().map(outage_json).collect();
     let text = serde_json::to_vec(&Told {

@@ -23,15 +23,13 @@ use super::fleet::{branch_id, find_branch};
 use super::problem::Problem;
 use super::query::{Nothing, Query};
 use crate::accounts::{Reach, Role};
-use crate::inventory::{Branch, COLUMNS, Device, Inventory, Region, RowError, check_text, parse_csv};
+use crate::inventory::{Branch, COLUMNS, Device, Inventory, Region, RowError, RowErrors, check_text, parse_csv};
 use crate::store;
 use crate::store::{Edit, InventoryEdit};
 use crate::surface::device_json;
 
 /// Largest file: some 100,000 devices.
 pub(super) const IMPORT_LIMIT_BYTES: usize = 16 * 1024 * 1024;
-/// Most mistakes of a file that are told.
-const ERRORS_LIMIT: usize = 1_000;
 
 fn text(fields: &mut Fields, name: &str, before: Option<&str>) -> Result<String, Problem> {
     let text = fields.text(name)?.or(before.map(str::to_owned)).ok_or_else(|| Problem::missing(name))?;
@@ -286,7 +284,7 @@ struct Plan {
     added: Vec<String>,
     changed: Vec<String>,
     removed: Vec<DeviceId>,
-    errors: Vec<RowError>,
+    errors: RowErrors,
 }
 
 /// Compares a file with what there is. What it doesn't name stays, or goes where `remove` says so; nothing outside of the
@@ -301,9 +299,7 @@ fn plan(file: &Inventory, before: &Inventory, who: (Role, &Reach), remove: bool)
     let is_seen = |branch: &BranchId| branches.get(branch).is_some_and(|branch| reach.takes(&branch.region));
     let line_of: HashMap<&BranchId, u64> =
         file.devices.iter().zip(&file.lines).rev().map(|(device, line)| (&device.branch, *line)).collect();
-    let mut error = |line: u64, column: &str, message: String| {
-        plan.errors.push(RowError { file: String::new(), line, column: column.to_owned(), message });
-    };
+    let mut error = |line: u64, column: &str, message: String| plan.errors.add("", line, column, || message);
     for branch in &file.branches {
         let line = line_of.get(&branch.id).copied().unwrap_or(1);
         if !reach.takes(&branch.region) {
@@ -335,11 +331,11 @@ fn plan(file: &Inventory, before: &Inventory, who: (Role, &Reach), remove: bool)
         unnamed.map(|device| ((&device.branch, device.ip), &device.id)).collect();
     for (device, line) in file.devices.iter().zip(&file.lines) {
         if let Some(other) = kept.get(&(&device.branch, device.ip)).filter(|_| is_seen(&device.branch)) {
-            let message = format!("{} is already the address of {other}, which this file doesn't name", device.ip);
-            plan.errors.push(RowError { file: String::new(), line: *line, column: "ip".to_owned(), message });
+            let message = || format!("{} is already the address of {other}, which this file doesn't name", device.ip);
+            plan.errors.add("", *line, "ip", message);
         }
     }
-    plan.errors.sort_by_key(|error| error.line);
+    plan.errors.first.sort_by_key(|error| error.line);
     plan
 }
 
@@ -368,7 +364,9 @@ pub(super) async fn import(
         let text = String::from_utf8(body.into()).map_err(|error| {
             let good = error.utf8_error().valid_up_to();
             let line = 1 + error.as_bytes().iter().take(good).filter(|byte| **byte == b'\n').count() as u64;
-            vec![RowError { file: String::new(), line, column: String::new(), message: "is no UTF-8".to_owned() }]
+            let mut errors = RowErrors::default();
+            errors.add("", line, "", || "is no UTF-8".to_owned());
+            errors
         });
         let file = match text.and_then(|text| parse_csv("", &text)) {
             Ok(file) => file,
@@ -385,7 +383,7 @@ pub(super) async fn import(
     };
     let (file, plan, based_on) =
         tokio::task::spawn_blocking(compare).await.map_err(Problem::internal)?.map_err(Problem::internal)?;
-    let applies = !dry_run && plan.errors.is_empty();
+    let applies = !dry_run && plan.errors.total == 0;
     let rows = file.devices.len();
     let is_change = !(plan.added.is_empty() && plan.changed.is_empty() && plan.removed.is_empty());
     if applies && is_change {
@@ -397,7 +395,7 @@ pub(super) async fn import(
     let body = json!({
         "dry_run": dry_run, "applied": applies, "rows": rows, "added": plan.added, "changed": plan.changed,
         "removed": plan.removed.iter().map(DeviceId::as_str).collect::<Vec<_>>(),
-        "errors": plan.errors.iter().take(ERRORS_LIMIT).map(told).collect::<Vec<_>>(), "total_errors": plan.errors.len(),
+        "errors": plan.errors.first.iter().map(told).collect::<Vec<_>>(), "total_errors": plan.errors.total,
     });
     if dry_run || applies {
         let answer = Answer::of_bytes(body.to_string().into());
@@ -427,7 +425,7 @@ mod tests {
         let mut told: Vec<String> = plan.added.iter().map(|id| format!("+{id}")).collect();
         told.extend(plan.changed.iter().map(|id| format!("~{id}")));
         told.extend(plan.removed.iter().map(|id| format!("-{id}")));
-        told.extend(plan.errors.iter().map(|error| format!("{}:{}", error.line, error.column)));
+        told.extend(plan.errors.first.iter().map(|error| format!("{}:{}", error.line, error.column)));
         assert_eq!(told.join(" "), expected, "{rows}");
     }
 

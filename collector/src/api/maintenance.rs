@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use shared::{BranchId, Millis};
 
 use super::Api;
+use super::answer::Answer;
 use super::auth::Caller;
 use super::body::Fields;
 use super::edits::{created, edit};
 use super::problem::Problem;
-use super::query::{Nothing, Query, one_of};
+use super::query::{Nothing, Query, cursor, large_page, one_of};
 use crate::accounts::Reach;
 use crate::availability::spans::Span;
 use crate::clock;
@@ -35,6 +36,8 @@ pub(super) struct WindowFilter {
     scope: Option<String>,
     key: Option<String>,
     when: Option<String>,
+    limit: Option<String>,
+    cursor: Option<String>,
 }
 
 /// Windows in the order of their beginnings.
@@ -42,8 +45,9 @@ pub(super) async fn windows(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Query(filter): Query<WindowFilter>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Answer, Problem> {
     one_of("scope", filter.scope.as_deref(), &["all", "region", "device_type", "branch", "device"])?;
+    let (limit, after) = (large_page(filter.limit.as_deref())?, cursor::<2>(filter.cursor.as_deref())?);
     let now = clock::now();
     let fleet = api.live.fleet();
     let mut windows: Vec<&Window> = fleet.schedule().windows().iter().collect();
@@ -60,8 +64,13 @@ pub(super) async fn windows(
         Some("ahead") => windows.retain(|window| window.span.from > now),
         Some(_) => return Err(Problem::field("when", "must be past, now or ahead")),
     }
-    let windows: Vec<Value> = windows.into_iter().map(window_json).collect();
-    Ok(Json(json!({ "total": windows.len(), "windows": windows, "now": now.0 })))
+    let place = |window: &Window| [window.span.from.0, window.id];
+    let from = after.map_or(0, |after| windows.partition_point(|window| place(window) <= after));
+    let page = &windows[from..windows.len().min(from + limit)];
+    let next =
+        page.last().filter(|_| from + page.len() < windows.len()).map(|window| place(window).map(|n| n.to_string()).join("."));
+    let told: Vec<Value> = page.iter().map(|window| window_json(window)).collect();
+    Answer::dated(&json!({ "total": windows.len(), "next_cursor": next, "windows": told }), now)
 }
 
 fn window_json(window: &Window) -> Value {

@@ -11,6 +11,7 @@ mod diagnostics;
 pub mod edits;
 pub mod effort;
 mod events;
+pub mod feeds;
 mod fleet;
 pub mod gate;
 mod graphql;
@@ -26,6 +27,7 @@ pub mod problem;
 mod prometheus;
 mod query;
 mod request;
+pub mod room;
 pub mod server;
 mod socket;
 mod users;
@@ -43,7 +45,7 @@ use axum::routing::{delete, get, patch, post};
 use shared::BranchId;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use ward_agent::service::Pulse;
@@ -57,6 +59,13 @@ use crate::store::{Readers, StoreError};
 use crate::victoria::Victoria;
 use answer::Answers;
 use auth::{Caller, Peer};
+/// What reads words of callers that have a form of their own, for who tries it with bytes that have none.
+pub mod reading {
+    pub use super::graphql::read as graphql;
+    pub use super::query::cursor;
+    pub use super::socket::{Said, said};
+}
+
 use certificate::Certificate;
 use gate::Gate;
 use problem::Problem;
@@ -90,8 +99,12 @@ pub struct Api {
     pub is_tls: bool,
     /// Where questions to agents go.
     pub asks: mpsc::Sender<Outgoing>,
+    /// Room for questions that read much of the collector's file.
+    pub room: room::Room,
     /// What agents have been asked for.
     pub effort: effort::Effort,
+    /// Which devices are watched.
+    pub watched: effort::Watched,
     /// Proxies whose word on who asks is taken.
     pub trusted_proxies: Vec<Network>,
     /// Where changes go.
@@ -101,13 +114,23 @@ pub struct Api {
     /// Answers that others may ask for as well.
     pub answers: Answers,
     /// Room for live feeds.
-    pub feeds: Semaphore,
+    pub feeds: Arc<feeds::Feeds>,
 }
 
-/// Most live feeds at a time.
-pub const FEEDS_LIMIT: usize = 4_096;
-
 impl Api {
+    /// The same of a question that may take long: it waits for its turn.
+    async fn read_much<T: Send + 'static>(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let place = self.room.enter().await?;
+        let ask = move |db: &rusqlite::Connection| {
+            let _place = place;
+            ask(db)
+        };
+        self.read(ask).await
+    }
+
     /// Asks the collector's file something, on a thread that may block.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,

@@ -290,6 +290,18 @@ fn limit() -> Value {
     query("limit", json!({ "type": "integer", "minimum": 1, "maximum": 10_000, "default": 500 }), "Items of a page")
 }
 
+/// Pages of a list that comes whole unless the caller says otherwise.
+fn large_pages() -> [Value; 2] {
+    [
+        query("limit", json!({ "type": "integer", "minimum": 1, "maximum": 10_000, "default": 10_000 }), "Items of a page"),
+        cursor(),
+    ]
+}
+
+fn branch_parameters() -> Vec<Value> {
+    [exactly("region"), contact()].into_iter().chain(large_pages()).collect()
+}
+
 fn time_parameters() -> Vec<Value> {
     let time = |name, description| {
         let ms = json!({ "type": "integer", "minimum": 0, "maximum": 253_402_300_799_999_i64 });
@@ -530,8 +542,8 @@ fn paths() -> Value {
             joined([listed("transitions", "Transition"), time_bounds(), counted.clone(), cursor.clone()])),
         "/api/v1/devices/{id}/outages": get("A device's outages, newest first", with(path("id"), page_parameters()),
             joined([object([("device_id", text())]), listed("outages", "Outage"), time_bounds(), total.clone(), cursor.clone()])),
-        "/api/v1/branches": get("Branches with their agents and counts", vec![exactly("region"), contact()],
-            joined([listed("branches", "BranchWithCounts"), total.clone(), now.clone()])),
+        "/api/v1/branches": get("Branches with their agents and counts", branch_parameters(),
+            joined([listed("branches", "BranchWithCounts"), cursor.clone(), total.clone(), now.clone()])),
         "/api/v1/branches/{id}": get("A branch", vec![path("id")],
             joined([branch(), object([("counts", of("Counts"))]), now.clone()])),
         "/api/v1/branches/{id}/coverage": get("What of a branch was observed, and what is missing", vec![path("id")],
@@ -542,8 +554,8 @@ fn paths() -> Value {
             ])),
         "/api/v1/regions": get("Regions with their counts", vec![],
             joined([listed("regions", "Region"), total.clone(), now.clone()])),
-        "/api/v1/agents": get("Agents: version, link, clock, buffer, cost", vec![exactly("region"), contact()],
-            joined([listed("agents", "Agent"), total, now])),
+        "/api/v1/agents": get("Agents: version, link, clock, buffer, cost", branch_parameters(),
+            joined([listed("agents", "Agent"), cursor.clone(), total, now])),
         "/api/v1/events": get("All devices' transitions, newest first", with(id("region"), with(id("branch"), page_parameters())),
             joined([listed("events", "Transition"), time_bounds(), counted, cursor])),
         "/api/v1/query": also_as_form(prometheus("PromQL at one moment", prometheus_parameters("query", &["time"], &["step", "timeout", "limit"]))),
@@ -554,6 +566,48 @@ fn paths() -> Value {
         "/api/v1/schema.graphql": schema(),
         "/api/v1/series": also_as_form(prometheus("Series that match", prometheus_parameters("match[]", &["start", "end"], &["limit"]))),
     })
+}
+
+/// What the feed says and hears; see `/ws/updates`, which no path of this description can hold.
+fn feed_schemas() -> Map<String, Value> {
+    let kind = |name: &str| object([("type", json!({ "const": name }))]);
+    let (at, numbered) =
+        (object([("epoch", text()), ("now", ms())]), object([("epoch", text()), ("seq", count()), ("now", ms())]));
+    let head = |name: &str| joined([kind(name), numbered.clone()]);
+    let notes = object([("version", text()), ("demo", flag()), ("simulated", flag()), ("notes", list(text()))]);
+    let lists = object([("devices", list(of("Device"))), ("branches", list(of("Branch")))]);
+    // What is as before isn't told again.
+    let mut change = device();
+    change["required"] = json!(["id"]);
+    let mut delta = joined([head("delta"), object([("devices", list(of("DeviceChange"))), ("branches", list(of("Branch")))])]);
+    delta["required"] = json!(["type", "epoch", "seq", "now"]);
+    let watched = object([
+        ("id", text()),
+        ("span_ms", count()),
+        ("sent", count()),
+        ("lost", count()),
+        ("rtt_ms", or_null(number())),
+        ("rtt_min_ms", or_null(number())),
+        ("rtt_max_ms", or_null(number())),
+    ]);
+    let ids = json!({ "type": "array", "items": text(), "maxItems": shared::message::WATCHED_LIMIT });
+    let messages = [
+        ("FeedSnapshot", joined([head("snapshot"), notes, lists])),
+        ("FeedResumed", head("resumed")),
+        ("FeedDelta", delta),
+        ("FeedHeartbeat", head("heartbeat")),
+        ("FeedWatched", joined([kind("watched"), at, object([("devices", list(of("WatchedDevice")))])])),
+        ("FeedProblem", joined([kind("problem"), object([("detail", text())])])),
+        ("FeedClosing", joined([kind("closing"), object([("reason", text())])])),
+    ];
+    let any: Vec<Value> = messages.iter().map(|(name, _)| of(name)).collect();
+    let parts = [
+        ("DeviceChange", change),
+        ("WatchedDevice", watched),
+        ("FeedMessage", json!({ "oneOf": any })),
+        ("FeedWatch", joined([kind("watch"), object([("devices", ids)])])),
+    ];
+    messages.into_iter().chain(parts).map(|(name, schema)| (name.to_owned(), schema)).collect()
 }
 
 /// An object's fields and more.
@@ -574,7 +628,7 @@ pub fn describe() -> Value {
         "paths": all(all(all(inventory::join(paths()), past::paths()), people::paths()), diagnostics::paths()),
         "components": {
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
-            "schemas": all(all(all(schemas(), past::schemas()), people::schemas()), inventory::schemas()),
+            "schemas": all(all(all(all(schemas(), past::schemas()), people::schemas()), inventory::schemas()), feed_schemas()),
         },
     })
 }

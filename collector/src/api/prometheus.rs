@@ -190,8 +190,9 @@ fn listed(path: &'static str, parameters: Parameters, needs_match: bool) -> Resu
 }
 
 fn limit(given: &Given, parameters: &mut Vec<(&'static str, String)>) -> Result<(), Bad> {
-    if given.text("timeout").is_some_and(|text| duration_ms(text).is_none()) {
-        return Err(Bad::data("timeout is no duration: write seconds or 5m"));
+    if let Some(text) = given.text("timeout") {
+        let limit_ms = duration_ms(text).ok_or_else(|| Bad::data("timeout is no duration: write seconds or 5m"))?;
+        parameters.push(("timeout", format!("{limit_ms}ms")));
     }
     if let Some(text) = given.text("limit") {
         let limit: u32 = text.parse().map_err(|_| Bad::data("limit is no whole number"))?;

@@ -49,6 +49,11 @@ pub(super) fn page(limit: Option<&str>) -> Result<usize, Problem> {
     whole("limit", limit, PAGE.0, PAGE.1)
 }
 
+/// The same of a list that comes whole unless the caller says otherwise, as far as a page goes.
+pub(super) fn large_page(limit: Option<&str>) -> Result<usize, Problem> {
+    whole("limit", limit, PAGE.1, PAGE.1)
+}
+
 /// One of some words.
 pub(super) fn one_of(field: &str, text: Option<&str>, words: &[&str]) -> Result<(), Problem> {
     match text {
@@ -58,7 +63,10 @@ pub(super) fn one_of(field: &str, text: Option<&str>, words: &[&str]) -> Result<
 }
 
 /// A cursor of numbers that was handed out.
-pub(super) fn cursor<const N: usize>(text: Option<&str>) -> Result<Option<[i64; N]>, Problem> {
+///
+/// # Errors
+/// When it is none.
+pub fn cursor<const N: usize>(text: Option<&str>) -> Result<Option<[i64; N]>, Problem> {
     let Some(text) = text else { return Ok(None) };
     let numbers: Option<Vec<i64>> = text.split('.').map(|part| part.parse().ok()).collect();
     let cursor = numbers.and_then(|numbers| numbers.try_into().ok());

@@ -16,7 +16,7 @@ use serde_json::json;
 use shared::message::{Ask, WATCHED_LIMIT};
 use shared::{BranchId, DeviceId};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -26,6 +26,8 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::Api;
 use super::auth::Caller;
+use super::effort::Words;
+use super::feeds::Place;
 use super::problem::Problem;
 use super::query::Query;
 use crate::accounts::{Reach, Who};
@@ -47,8 +49,6 @@ const HEARD_LIMIT_BYTES: usize = 4_096;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// For how long a device is watched unless a reader asks again, in ms.
 const WATCH_MS: u32 = 30_000;
-/// When a reader that found no place is to come again, in seconds.
-const FEEDS_BUSY_S: i64 = 30;
 /// Time for a frame, and for a message, to be taken: a reader that doesn't read is dropped.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
 const MESSAGE_LIMIT: Duration = Duration::from_secs(60);
@@ -95,13 +95,14 @@ pub(super) async fn updates(
         Ok(wanted) => wanted,
         Err(problem) => return problem.into_response(),
     };
-    if api.feeds.available_permits() == 0 {
-        return Problem::busy("all live feeds are taken: try again later", FEEDS_BUSY_S).into_response();
-    }
+    let place = match exists(&api, &interest).and_then(|()| api.feeds.enter(&caller.who, &interest)) {
+        Ok(place) => place,
+        Err(problem) => return problem.into_response(),
+    };
     let Some((agreed, upgrade)) = handshake(&mut request) else {
         return Problem::bad_request("this is a WebSocket: ask for an upgrade").into_response();
     };
-    let reader = Reader { who: caller.who, interest, resume };
+    let reader = Reader { who: caller.who, interest, resume, _place: place };
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let config = WebSocketConfig::default()
@@ -113,6 +114,19 @@ pub(super) async fn updates(
         serve(socket, api, reader).await;
     });
     agreed
+}
+
+/// Refuses to tell of what isn't there, or not for this reader: each filter costs a line of messages.
+fn exists(api: &Api, interest: &Interest) -> Result<(), Problem> {
+    let fleet = api.live.fleet();
+    let is_seen = |id: &BranchId| fleet.branch(id).is_some_and(|at| interest.reach.takes(&fleet.branches[at].info.region));
+    if interest.region.as_ref().is_some_and(|id| fleet.region_name(id).is_none() || !interest.reach.takes(id)) {
+        return Err(Problem::not_found("there is no such region"));
+    }
+    if interest.branch.as_ref().is_some_and(|id| !is_seen(id)) {
+        return Err(Problem::not_found("there is no such branch"));
+    }
+    Ok(())
 }
 
 /// The answer that makes a WebSocket of a connection, and the connection once that was sent; `None` if nobody asked for one.
@@ -142,10 +156,10 @@ struct Reader {
     who: Who,
     interest: Interest,
     resume: Option<(String, u64)>,
+    _place: Place,
 }
 
 async fn serve(mut socket: Socket, api: Arc<Api>, reader: Reader) {
-    let Ok(_permit) = api.feeds.try_acquire() else { return };
     api.metrics.shift("ward_websocket_connections_active", 1.0);
     api.metrics.shift("websocket_connections_active", 1.0);
     if let Err(reason) = feed(&mut socket, &api, &reader).await {
@@ -174,6 +188,7 @@ async fn feed(socket: &mut Socket, api: &Api, reader: &Reader) -> Result<(), &'s
     for message in first {
         send(socket, message).await?;
     }
+    let mut words = Words::new(Instant::now());
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -200,7 +215,7 @@ async fn feed(socket: &mut Socket, api: &Api, reader: &Reader) -> Result<(), &'s
             }
             read = socket.next() => match read {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
-                Some(Ok(Message::Text(text))) => if let Err(problem) = hear(&text, api, &reader.interest) {
+                Some(Ok(Message::Text(text))) => if let Err(problem) = hear(&text, api, &reader.interest, &mut words) {
                     send(socket, json!({ "type": "problem", "detail": problem }).to_string().into()).await?;
                 },
                 Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
@@ -210,9 +225,9 @@ async fn feed(socket: &mut Socket, api: &Api, reader: &Reader) -> Result<(), &'s
 }
 
 /// What a reader may say.
-#[derive(Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-enum Said {
+pub enum Said {
     /// Some devices are looked at: their quality is wanted every few seconds.
     Watch {
         /// Their ids, at most [`WATCHED_LIMIT`].
@@ -220,12 +235,25 @@ enum Said {
     },
 }
 
-/// Passes on what a reader has said, or says what is wrong with it.
-fn hear(text: &str, api: &Api, interest: &Interest) -> Result<(), String> {
-    let Said::Watch { devices } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+/// Reads what a reader says.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn said(text: &str) -> Result<Said, String> {
+    let said: Said = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let Said::Watch { devices } = &said;
     if devices.len() > WATCHED_LIMIT {
         return Err(format!("{} devices are over the limit of {WATCHED_LIMIT}", devices.len()));
     }
+    Ok(said)
+}
+
+/// Passes on what a reader has said, or says what is wrong with it.
+fn hear(text: &str, api: &Api, interest: &Interest, words: &mut Words) -> Result<(), String> {
+    if !words.may(Instant::now()) {
+        return Err("too many messages: one a second is heard".to_owned());
+    }
+    let Said::Watch { devices } = said(text)?;
     let mut by_branch: BTreeMap<BranchId, Vec<DeviceId>> = BTreeMap::new();
     {
         let fleet = api.live.fleet();
@@ -237,6 +265,10 @@ fn hear(text: &str, api: &Api, interest: &Interest) -> Result<(), String> {
         }
     }
     for (branch, devices) in by_branch {
+        let devices = api.watched.due(devices, Instant::now());
+        if devices.is_empty() {
+            continue;
+        }
         // One that finds no room is asked again by the reader.
         let _ = api.asks.try_send(Outgoing::Ask(branch, Ask::Watch { devices, for_ms: WATCH_MS }));
     }
@@ -273,7 +305,7 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size(serve);
-        assert!(bytes <= 2_048, "{bytes} B for each of {} readers", crate::api::FEEDS_LIMIT);
+        assert!(bytes <= 2_048, "{bytes} B for each of {} readers", crate::api::feeds::FEEDS_LIMIT);
     }
 
     #[test]
@@ -304,7 +336,7 @@ mod tests {
             let wanted = Wanted { region: Some(bad.to_owned()), branch: None, resume: None };
             assert!(wanted.read(Reach::All).is_err(), "{bad:?}");
         }
-        let said = |text: &str| serde_json::from_str::<Said>(text).ok().map(|Said::Watch { devices }| devices);
+        let said = |text: &str| said(text).ok().map(|Said::Watch { devices }| devices);
         let whole = r#"{"type":"watch","devices":["a","b"]}"#;
         assert_eq!(said(whole), Some(vec!["a".to_owned(), "b".to_owned()]));
         assert!((0..whole.len()).all(|len| said(&whole[..len]).is_none()));

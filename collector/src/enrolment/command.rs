@@ -75,6 +75,7 @@ pub fn branch(settings: &Settings, what: Branch) -> anyhow::Result<()> {
         Branch::Revoke { branch } => {
             let revoked = store.transaction(|db| {
                 store::drop_codes(db, &branch)?;
+                store::note(db, now, store::CLI, ("box.revoke", branch.as_str(), "{}"))?;
                 store::revoke(db, &branch, now)
             })?;
             anyhow::ensure!(revoked > 0, "branch {branch} has no certificate that counts");

@@ -229,13 +229,11 @@ pub struct AuditRow {
     pub detail: String,
 }
 
-/// Writes down what was done.
-pub(super) fn note(
-    db: &Connection,
-    now: Millis,
-    actor: &str,
-    (action, target, detail): (&str, &str, &str),
-) -> Result<(), StoreError> {
+/// Who it was, where something was done by the collector's own commands.
+pub const CLI: &str = "cli";
+
+/// Writes down what was done, in the transaction that does it.
+pub fn note(db: &Connection, now: Millis, actor: &str, (action, target, detail): (&str, &str, &str)) -> Result<(), StoreError> {
     db.prepare_cached("insert into audit (at_ms, actor, action, target, detail) values (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![now.0, actor, action, target, detail])?;
     Ok(())

@@ -9,6 +9,9 @@ use super::evidence::verdict;
 use super::ledger::status;
 use crate::accounts::Reach;
 
+/// What the schema of events adds: those of all devices are found by their moment. It also holds the key, so they come in order.
+pub(super) const INDEX: &str = "create index transition_by_moment on transition (onset_ms);";
+
 /// A transition with where it stands and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRow {
@@ -61,12 +64,20 @@ pub fn events(
     place: Option<[i64; 4]>,
     limit: usize,
 ) -> Result<Vec<EventRow>, StoreError> {
-    let mut sql = "select t.onset_ms, t.device, t.stream, t.seq, d.id, d.branch, b.region, t.from_status, t.to_status,
+    // Of one device, or of a branch's, a piece of the index each; of all, by the moment.
+    let from_tables = match (whose.device, &whose.branch) {
+        (None, None) => {
+            "transition t indexed by transition_by_moment cross join device d on d.no = t.device cross join branch b on b.id = d.branch"
+        }
+        _ => "device d join branch b on b.id = d.branch join transition t on t.device = d.no",
+    };
+    let mut sql = format!(
+        "select t.onset_ms, t.device, t.stream, t.seq, d.id, d.branch, b.region, t.from_status, t.to_status,
          t.last_ok_ms, t.error_ms, t.received_ms, e.verdict, e.evidence, e.at_ms
-         from device d join branch b on b.id = d.branch join transition t on t.device = d.no
+         from {from_tables}
          left join evidence e on e.device = t.device and e.stream = t.stream and e.seq = t.seq
          where t.onset_ms >= ? and t.onset_ms < ?"
-        .to_owned();
+    );
     let mut values = vec![Value::from(from.0), Value::from(to.0)];
     let texts = [(" and d.branch = ?", &whose.branch), (" and b.region = ?", &whose.region)];
     for (clause, text) in texts {

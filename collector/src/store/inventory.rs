@@ -1,12 +1,14 @@
 //! The inventory's rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
 use shared::{BranchId, DeviceId, Millis};
 
-use super::{EditError, StoreError};
+use super::maintenance::add_late_of;
+use super::{EditError, StoreError, accounts};
+use crate::availability::spans::Span;
 use crate::inventory::{BRANCH_LIMIT, Branch, DEVICES_LIMIT, Device, Inventory, Region};
 
 /// What the schema of removed devices adds. A number is never given again: what the ledger has under it is another's.
@@ -52,6 +54,25 @@ pub enum InventoryEdit {
     },
 }
 
+/// Notes that the past of a branch is told otherwise from now on, since a device has come, gone or become another: its time
+/// counts where it stands now.
+fn note_moved(db: &Connection, branch: &BranchId, now: Millis) -> Result<(), StoreError> {
+    let known = "select max(observed_ms) from stream where branch = ?1";
+    let known: Option<i64> = db.prepare_cached(known)?.query_row([branch.as_str()], |row| row.get(0))?;
+    let past = Span::new(Millis(0), now);
+    // Where nothing is known no time was final.
+    let Some(known) = known.filter(|_| !past.is_empty()) else { return Ok(()) };
+    add_late_of(db, branch, "inventory", past, Millis(known), now)
+}
+
+/// Where a device stands, if there is one of that id, and its type.
+fn place_of(db: &Connection, id: &DeviceId) -> Result<Option<(BranchId, String)>, StoreError> {
+    let mut known = db.prepare_cached("select branch, device_type from device where id = ?1")?;
+    let known = known.query_row([id.as_str()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).optional()?;
+    let branch = |text: String| text.parse().map_err(|_| StoreError::Content(format!("the branch {text:?}")));
+    known.map(|(place, kind)| Ok((branch(place)?, kind))).transpose()
+}
+
 /// Changes what there is; how many devices that concerns. The outer error undoes everything, and a refusal has to.
 pub(super) fn edit(db: &Connection, edit: &InventoryEdit, now: Millis) -> Result<Result<i64, EditError>, StoreError> {
     let taken = |text: &str| Ok(Err(EditError::Taken(text.to_owned())));
@@ -69,15 +90,19 @@ pub(super) fn edit(db: &Connection, edit: &InventoryEdit, now: Millis) -> Result
                 return Ok(Err(refused));
             }
             put_device(db, device)?;
+            note_moved(db, &device.branch, now)?;
         }
         InventoryEdit::SetDevice(device) => {
-            if !is_device(device.id.as_str())? {
-                return Ok(Err(EditError::NotFound));
-            }
+            let Some((branch, kind)) = place_of(db, &device.id)? else { return Ok(Err(EditError::NotFound)) };
             if let Some(refused) = refuse_device(db, device)? {
                 return Ok(Err(refused));
             }
             put_device(db, device)?;
+            if (&branch, &kind) != (&device.branch, &device.device_type) {
+                for branch in BTreeSet::from([&branch, &device.branch]) {
+                    note_moved(db, branch, now)?;
+                }
+            }
         }
         InventoryEdit::RemoveDevice(id) => {
             if !remove_device(db, id, now)? {
@@ -103,7 +128,12 @@ pub(super) fn edit(db: &Connection, edit: &InventoryEdit, now: Millis) -> Result
             if !is_region(branch.region.as_str())? {
                 return taken("there is no such region");
             }
+            let region = "select region from branch where id = ?1";
+            let region: String = db.query_row(region, [branch.id.as_str()], |row| row.get(0))?;
             put_branch(db, branch)?;
+            if region != branch.region.as_str() {
+                note_moved(db, &branch.id, now)?;
+            }
         }
         InventoryEdit::RemoveBranch(id) => {
             if has("select exists (select 1 from device where branch = ?1)", id.as_str())? {
@@ -145,7 +175,7 @@ pub(super) fn edit(db: &Connection, edit: &InventoryEdit, now: Millis) -> Result
                     return Ok(Err(EditError::NotFound));
                 }
             }
-            return match import(db, inventory) {
+            return match take(db, inventory, now, &mut |_| {}) {
                 Ok(changed) => Ok(Ok(i64::try_from(changed.added + changed.updated + removed.len()).unwrap_or(i64::MAX))),
                 Err(StoreError::Taken { ip, branch, .. }) => {
                     Ok(Err(EditError::Taken(format!("{ip} is already the address of another device in branch {branch}"))))
@@ -219,6 +249,8 @@ fn put_device(db: &Connection, device: &Device) -> rusqlite::Result<usize> {
 }
 
 fn remove_device(db: &Connection, id: &DeviceId, now: Millis) -> Result<bool, StoreError> {
+    let Some((branch, _)) = place_of(db, id)? else { return Ok(false) };
+    note_moved(db, &branch, now)?;
     db.prepare_cached("insert into removed_device select no, id, name, branch, device_type, ip, ?2 from device where id = ?1")?
         .execute(params![id.as_str(), now.0])?;
     Ok(db.prepare_cached("delete from device where id = ?1")?.execute([id.as_str()])? == 1)
@@ -257,19 +289,44 @@ pub struct Changed {
     pub not_in_file: usize,
 }
 
-/// Takes an inventory over: adds and updates, and leaves alone what the file doesn't name.
+/// Takes an inventory over in a file of which nobody was told anything yet: see [`import_by`].
 ///
 /// # Errors
-/// When an address is already taken in a branch by a device that the file doesn't name; nothing is changed then.
+/// When an address is already taken in a branch by a device that the inventory doesn't name; nothing is changed then.
 pub fn import(db: &Connection, inventory: &Inventory) -> Result<Changed, StoreError> {
-    import_with_progress(db, inventory, &mut |_| {})
+    take(db, inventory, Millis(0), &mut |_| {})
 }
 
-/// As [`import`], and tells after each device how many are done.
-pub fn import_with_progress(db: &Connection, inventory: &Inventory, told: &mut dyn FnMut(usize)) -> Result<Changed, StoreError> {
+/// Takes an inventory over: adds and updates, and leaves alone what it doesn't name. Tells after each device how many are done,
+/// and writes down who has done it.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_by(
+    db: &Connection,
+    actor: &str,
+    inventory: &Inventory,
+    now: Millis,
+    told: &mut dyn FnMut(usize),
+) -> Result<Changed, StoreError> {
+    let changed = take(db, inventory, now, told)?;
+    let detail = json!({ "devices": inventory.devices.len(), "removed": 0 }).to_string();
+    accounts::note(db, now, actor, ("inventory.import", "", &detail))?;
+    Ok(changed)
+}
+
+fn take(db: &Connection, inventory: &Inventory, now: Millis, told: &mut dyn FnMut(usize)) -> Result<Changed, StoreError> {
     let before: HashMap<String, Device> = load(db)?.0.devices.into_iter().map(|device| (device.id.to_string(), device)).collect();
     let mut changed = Changed::default();
+    let mut regions = db.prepare("select id, region from branch")?;
+    let regions: HashMap<String, String> =
+        regions.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    // Branches whose time is told otherwise from now on.
+    let mut moved: BTreeSet<&BranchId> = BTreeSet::new();
     for branch in &inventory.branches {
+        if regions.get(branch.id.as_str()).is_some_and(|before| before != branch.region.as_str()) {
+            moved.insert(&branch.id);
+        }
         put_region(db, &Region { id: branch.region.clone(), name: branch.region_name.clone() })?;
         put_branch(db, branch)?;
     }
@@ -284,8 +341,16 @@ pub fn import_with_progress(db: &Connection, inventory: &Inventory, told: &mut d
                 changed.unchanged += 1;
                 continue;
             }
-            Some(_) => changed.updated += 1,
-            None => changed.added += 1,
+            Some(old) => {
+                changed.updated += 1;
+                if (&old.branch, &old.device_type) != (&device.branch, &device.device_type) {
+                    moved.extend([&old.branch, &device.branch]);
+                }
+            }
+            None => {
+                changed.added += 1;
+                moved.insert(&device.branch);
+            }
         }
         let written = put_device(db, device);
         if let Err(rusqlite::Error::SqliteFailure(code, _)) = &written
@@ -294,6 +359,9 @@ pub fn import_with_progress(db: &Connection, inventory: &Inventory, told: &mut d
             return Err(StoreError::Taken { index, ip: device.ip, branch: device.branch.to_string() });
         }
         written?;
+    }
+    for branch in moved {
+        note_moved(db, branch, now)?;
     }
     count_version(db)?;
     changed.not_in_file = before.len() - changed.updated - changed.unchanged;
@@ -337,6 +405,12 @@ pub fn load(db: &Connection) -> Result<(Inventory, Vec<u32>), StoreError> {
         });
     }
     Ok((inventory, numbers))
+}
+
+/// When a device of this id was last removed: the one that there is now is another.
+pub fn removed_at(db: &Connection, id: &DeviceId) -> Result<Option<Millis>, StoreError> {
+    let sql = "select max(removed_ms) from removed_device where id = ?1";
+    Ok(db.prepare_cached(sql)?.query_row([id.as_str()], |row| row.get::<_, Option<i64>>(0))?.map(Millis))
 }
 
 /// Version and checksum of each branch's config.

@@ -201,8 +201,11 @@ pub fn add_gap(db: &Connection, row: &GapRow) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// What is told of a device by the branch that it stands in now. What another branch told of it before it was moved stands in
+/// an order of its own: that branch's runs may have begun after those of this one and ended long before.
 const CHANGE: &str = "select onset_ms, to_status, last_ok_ms, t.error_ms, from_status, s.no, seq
-    from transition t join stream s on s.no = t.stream where device = ?1";
+    from transition t join stream s on s.no = t.stream join device d on d.no = t.device
+    where device = ?1 and s.branch = d.branch";
 
 fn change(row: &rusqlite::Row<'_>) -> Result<Change, StoreError> {
     Ok(Change {
@@ -218,9 +221,9 @@ pub fn changes(db: &Connection, device: u32, from: Millis, to: Millis) -> Result
     Ok(changes_of(db, &[device], from, to)?.remove(&device).unwrap_or_default())
 }
 
-/// Devices' transitions from `from` to `to`, in the order in which they were told, and around them what still counts
-/// there: back to the last time that it was up before, and on to the first time that it is up after. One question, however
-/// many devices; one without transitions is missing.
+/// Devices' transitions from `from` to `to`, in the order in which they were told by the branches where they stand now, and
+/// around them what still counts there: back to the last time that it was up before, and on to the first time that it is up
+/// after. One question, however many devices; one without transitions is missing.
 ///
 /// The order is that of the runs, not of the dates: two runs of an agent may be dated by different errors, and what
 /// came later must not be taken for what came before. A date that contradicts the order is moved into it.
@@ -228,17 +231,19 @@ pub fn changes_of(db: &Connection, devices: &[u32], from: Millis, to: Millis) ->
     // Joined in this order: for each device a piece of the index.
     let mut rows = db.prepare_cached(
         "with wanted as materialized (
-             select value as no,
-                 (select max(onset_ms) from transition where device = value and onset_ms < ?2 and to_status = 1) as up_before,
-                 (select min(onset_ms) from transition where device = value and onset_ms >= ?3 and to_status = 1) as up_after
-             from json_each(?1)
+             select d.no, d.branch,
+                 (select onset_ms from transition u cross join stream v on v.no = u.stream where u.device = d.no
+                  and onset_ms < ?2 and to_status = 1 and v.branch = d.branch order by onset_ms desc limit 1) as up_before,
+                 (select onset_ms from transition u cross join stream v on v.no = u.stream where u.device = d.no
+                  and onset_ms >= ?3 and to_status = 1 and v.branch = d.branch order by onset_ms limit 1) as up_after
+             from json_each(?1) cross join device d on d.no = value
          )
          select onset_ms, to_status, last_ok_ms, t.error_ms, t.device,
              (select max(to_ms) from gap where stream = s.no and last_seq < t.seq and (transitions > 0 or unreadable > 0))
          from wanted
          cross join transition t on t.device = wanted.no and onset_ms >= coalesce(up_before, -9223372036854775808)
              and onset_ms <= coalesce(up_after, 9223372036854775807)
-         cross join stream s on s.no = t.stream
+         cross join stream s on s.no = t.stream and s.branch = wanted.branch
          order by t.device, began_ms, s.no, seq",
     )?;
     let mut rows = rows.query(params![format!("{devices:?}"), from.0, to.0])?;
@@ -281,7 +286,8 @@ pub fn recent_changes(db: &Connection, device: u32, limit: u32) -> Result<Recent
 
 /// When the outage began that is open at the end of a device's transitions: its first down after the last up.
 pub fn open_since(db: &Connection, device: u32) -> Result<Option<Millis>, StoreError> {
-    let place = "select began_ms, s.no, seq from transition t join stream s on s.no = t.stream where device = ?1";
+    let place = "select began_ms, s.no, seq from transition t join stream s on s.no = t.stream join device d on d.no = t.device
+        where device = ?1 and s.branch = d.branch";
     let last_up = db
         .prepare_cached(&format!("{place} and to_status = 1 order by began_ms desc, s.no desc, seq desc limit 1"))?
         .query_row([device], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))

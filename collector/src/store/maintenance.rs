@@ -130,19 +130,24 @@ pub fn add_late(
     frontier: Millis,
     now: Millis,
 ) -> Result<(), StoreError> {
+    add_late_of(db, branch, &stream.to_string(), changed, frontier, now)
+}
+
+/// The same of whatever has changed it: changes of one `source` within an hour are one.
+pub(super) fn add_late_of(
+    db: &Connection,
+    branch: &BranchId,
+    source: &str,
+    changed: Span,
+    frontier: Millis,
+    now: Millis,
+) -> Result<(), StoreError> {
     db.prepare_cached(
         "insert into late values (?1, ?2, ?3, ?4, ?5, ?6)
          on conflict (branch, stream, hour) do update set from_ms = min(from_ms, excluded.from_ms),
          to_ms = max(to_ms, excluded.to_ms), frontier_ms = max(frontier_ms, excluded.frontier_ms)",
     )?
-    .execute(params![
-        branch.as_str(),
-        stream.to_string(),
-        now.0.div_euclid(LATE_MS),
-        changed.from.0,
-        changed.to.0,
-        frontier.0
-    ])?;
+    .execute(params![branch.as_str(), source, now.0.div_euclid(LATE_MS), changed.from.0, changed.to.0, frontier.0])?;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use std::sync::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use shared::Millis;
 
-pub use accounts::{AccountEdit, AuditRow, accounts, audit};
+pub use accounts::{AccountEdit, AuditRow, CLI, accounts, audit, note};
 pub use backup::backup;
 pub use edit::{Change, Edit, EditError};
 pub use enrolment::{
@@ -83,7 +83,7 @@ const CHECKPOINT_PAGES: i64 = 8 * 1024;
 /// The present schema.
 const SCHEMA: i64 = STEPS.len() as i64;
 /// What leads from each schema to the next; the first makes a file.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     TABLES,
     maintenance::TABLES,
     evidence::TABLES,
@@ -93,6 +93,7 @@ const STEPS: [&str; 9] = [
     outbox::TABLES,
     ledger::ALIVE,
     updates::TABLES,
+    events::INDEX,
 ];
 
 const TABLES: &str = "
@@ -244,7 +245,7 @@ const READERS_LIMIT: usize = 8;
 
 pub use evidence::{add_cut, add_identity, add_proof, changed_identities, cuts, flags, identities, put_flags, verdict_at};
 pub use inventory::{
-    config_versions, import, import_with_progress, inventory_version, load as load_inventory, set_config_version,
+    config_versions, import, import_by, inventory_version, load as load_inventory, removed_at, set_config_version,
 };
 pub use ledger::{
     add_gap, add_transition, alive, changes, changes_of, covered, gaps, lost_through, open_since, put_alive, put_stream,

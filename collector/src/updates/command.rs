@@ -59,7 +59,15 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
             let staged = last.map_or(clock::now(), |last| clock::now().max(last.plus(1)));
             let offer = offer(&authority, &file, &body, staged)?;
             let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            store.transaction(|db| store::stage_build(db, &offer, &name, &body))?;
+            store.transaction(|db| {
+                store::stage_build(db, &offer, &name, &body)?;
+                store::note(
+                    db,
+                    clock::now(),
+                    store::CLI,
+                    ("update.stage", &name, &format!("{{\"machine\":{:?}}}", offer.machine)),
+                )
+            })?;
             println!("{} is staged for {}, {} B; it is offered to nobody yet", short(&offer.build), offer.machine, offer.size);
         }
         Update::Canary { branches } => {
@@ -80,7 +88,10 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
             offered(&mut store, &Reach { everybody: true, metered, ..before })?;
         }
         Update::Halt => {
-            store.transaction(|db| store::set_reach(db, &Reach::default()))?;
+            store.transaction(|db| {
+                store::set_reach(db, &Reach::default())?;
+                store::note(db, clock::now(), store::CLI, ("update.halt", "", "{}"))
+            })?;
             println!(
                 "nothing is offered any more; boxes that fetch it or look at it in shadow leave it, one that tries it already \
                  decides by itself, and what is in force stays"
@@ -93,7 +104,10 @@ pub fn update(settings: &Settings, what: Update) -> anyhow::Result<()> {
 
 fn offered(store: &mut Store, reach: &Reach) -> anyhow::Result<()> {
     ensure!(!store::builds(store.connection())?.is_empty(), "nothing is staged: ward-collector update stage FILE");
-    store.transaction(|db| store::set_reach(db, reach))?;
+    store.transaction(|db| {
+        store::set_reach(db, reach)?;
+        store::note(db, clock::now(), store::CLI, ("update.offer", &words(reach), "{}"))
+    })?;
     println!("offered to {}", words(reach));
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A target must not panic, must not allocate much more than it was given, and what it has understood it must understand
 //! again when that is written anew. Whoever calls one has [`memory::Counting`] for an allocator.
 
+mod asked;
 mod card;
 mod files;
 mod ledger;
@@ -19,7 +20,7 @@ use shared::{Ack, Heartbeat, Presence};
 pub type Target = fn(&[u8]);
 
 /// All targets with their names.
-pub const TARGETS: [(&str, Target); 29] = [
+pub const TARGETS: [(&str, Target); 33] = [
     ("ack", payload::round_trip::<Ack>),
     ("agent-settings", files::agent_settings),
     ("answer", payload::round_trip::<Answer>),
@@ -30,10 +31,13 @@ pub const TARGETS: [(&str, Target); 29] = [
     ("collector-settings", files::collector_settings),
     ("column", payload::column),
     ("config", payload::config),
+    ("cursor", asked::cursor),
     ("decision", payload::round_trip::<Decision>),
     ("dns", packet::dns),
+    ("duration", asked::duration),
     ("echo", packet::echo),
     ("fields", files::fields),
+    ("graphql", asked::graphql),
     ("group", card::group),
     ("heartbeat", payload::round_trip::<Heartbeat>),
     ("http", packet::http),
@@ -45,6 +49,7 @@ pub const TARGETS: [(&str, Target); 29] = [
     ("reply", payload::round_trip::<Reply>),
     ("request", payload::round_trip::<Request>),
     ("run", card::run),
+    ("said", asked::said),
     ("sealed", payload::round_trip::<Sealed>),
     ("slots", card::slots),
     ("time", files::time),

@@ -38,6 +38,10 @@ fn samples() -> Vec<Vec<u8>> {
         "2026-11-23T18:00:00.5+04:00",
         "ward/1/vake/live",
         "id,status,rtt_ms",
+        "{ devices(first: 2) { ...d } } fragment d on DevicePage { nodes { id ...e } } fragment e on Device { name }",
+        "1795442400000.7.1.42",
+        "1h30m",
+        "{\"type\":\"watch\",\"devices\":[\"vake-atm-1\"]}",
         "HTTP/1.1 204 No Content\r",
         "collector.bank.example:8884/0123-4567-89AB-CDEF-GHJK-MNPQ-RSTV-WXYZ-0123-4567-89AB-CDEF-GHJK-MNPQ",
     ];

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ID, changes, count, cursor, exactly, flag, get, joined, list, ms, number, object, of, of_each, or_null, query, rfc3339,
-    takes, text, time_bounds, words,
+    ID, changes, count, cursor, exactly, flag, get, joined, large_pages, list, ms, number, object, of, of_each, or_null, query,
+    rfc3339, takes, text, time_bounds, words,
 };
 use crate::schedule::{HOLIDAYS_LIMIT, WEEKLY_LIMIT};
 
@@ -225,13 +225,14 @@ fn schedule() -> [(&'static str, Value); 4] {
     for name in ["valid_from", "valid_to"] {
         hours["properties"][name] = json!({ "anyOf": [moment(), { "type": "null" }] });
     }
-    let filters = vec![
+    let mut filters = vec![
         query("scope", scope(), "Only of this scope"),
         exactly("key"),
         query("when", words(&["past", "now", "ahead"]), "Only those of that time"),
     ];
-    let windows =
-        get("Maintenance windows by their beginnings", filters, joined([listed("windows", "Window"), object([("now", ms())])]));
+    filters.extend(large_pages());
+    let head = object([("next_cursor", or_null(text())), ("now", ms())]);
+    let windows = get("Maintenance windows by their beginnings", filters, joined([listed("windows", "Window"), head]));
     let all_hours = get("Service hours, newest first", vec![], listed("service_hours", "ServiceHours"));
     let gone = |summary| changes("delete", summary, vec![number.clone()], "204", None);
     [
