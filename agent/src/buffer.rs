@@ -28,6 +28,10 @@ pub const GROUP_LIMIT_BYTES: usize = 7_000;
 pub const CONFIRMATION_LIMIT_MS: u64 = 5_000;
 /// How long to leave a disk alone that has just failed, in ms.
 const RETRY_MS: u64 = 10_000;
+/// How long in ms all that follows waits for what can't be read, before that counts as lost: a card that hangs mostly wakes.
+const UNREADABLE_MS: u64 = 600_000;
+/// Most bytes of what is on disk that memory holds as well, for the day on which the disk can't be read.
+const COPIES_LIMIT_BYTES: usize = 1024 * 1024;
 /// The form of groups on a disk. An update that writes another one still reads those of the version before it.
 const FORM: u8 = 1;
 
@@ -115,6 +119,34 @@ struct Stored {
     since: Uptime,
 }
 
+/// The newest groups on disk, in memory as well.
+#[derive(Debug, Default)]
+struct Copies {
+    groups: BTreeMap<Position, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Copies {
+    fn put(&mut self, at: Position, group: Vec<u8>) {
+        self.remove(at);
+        self.bytes += group.len();
+        self.groups.insert(at, group);
+        while self.bytes > COPIES_LIMIT_BYTES
+            && let Some((_, oldest)) = self.groups.pop_first()
+        {
+            self.bytes -= oldest.len();
+        }
+    }
+
+    fn remove(&mut self, at: Position) {
+        self.bytes -= self.groups.remove(&at).map_or(0, |group| group.len());
+    }
+
+    fn read(&self, at: Position) -> Option<Group> {
+        self.groups.get(&at).and_then(|bytes| decode(bytes))
+    }
+}
+
 /// The groups on disk by position, with their sums.
 #[derive(Debug, Default)]
 struct Index {
@@ -188,6 +220,7 @@ pub struct Buffer<S> {
     run: Run,
     older: Vec<Run>,
     disk: Index,
+    copies: Copies,
     /// Entries of the present run that aren't on disk, with their first sequence number and their size.
     memory: VecDeque<Numbered>,
     memory_bytes: usize,
@@ -202,6 +235,8 @@ pub struct Buffer<S> {
     room_at: Uptime,
     /// The oldest group can't be read now: nothing goes out before it.
     is_blocked: bool,
+    /// Since when, and when last, a group couldn't be read that memory doesn't hold either.
+    unreadable: Option<(Uptime, Uptime)>,
     /// New groups of a commit that took too long: they may be on the disk all the same, though nobody counts on them.
     late: BTreeSet<Position>,
     /// What was to be forgotten when the disk failed: left there, it would come back with the next run.
@@ -228,6 +263,7 @@ impl<S: Store> Buffer<S> {
             run: Run { ordinal, stream, boot, last: 0, at: now, clean: false, dating },
             older,
             disk,
+            copies: Copies::default(),
             memory: VecDeque::new(),
             memory_bytes: 0,
             memory_entries: 0,
@@ -238,6 +274,7 @@ impl<S: Store> Buffer<S> {
             retry_at: now,
             room_at: now,
             is_blocked: false,
+            unreadable: None,
             late: BTreeSet::new(),
             owed: Vec::new(),
             lacks_room: false,
@@ -377,14 +414,14 @@ impl<S: Store> Buffer<S> {
         for group in split(self.memory.iter(), GROUP_LIMIT_BYTES) {
             let at = Position { run: self.run.ordinal, seq: group.first };
             let bytes = encode(&group);
-            stored.push((at, describe(&group, bytes.len())));
+            stored.push((at, describe(&group, bytes.len()), bytes.clone()));
             writes.push(Write::Put(at, bytes));
         }
         self.run.at = now;
         writes.push(Write::Run(self.run.clone()));
         if let Err(error) = self.store.commit(writes) {
             if error.kind() == io::ErrorKind::TimedOut {
-                self.late.extend(stored.into_iter().map(|(at, _)| at));
+                self.late.extend(stored.into_iter().map(|(at, ..)| at));
             }
             self.disk_failed("writing the buffer", &error, now);
             return;
@@ -392,7 +429,10 @@ impl<S: Store> Buffer<S> {
         self.late.clear();
         self.owed.clear();
         self.disk_took(now);
-        stored.into_iter().for_each(|(at, group)| self.disk.insert(at, group));
+        for (at, group, bytes) in stored {
+            self.disk.insert(at, group);
+            self.copies.put(at, bytes);
+        }
         self.memory.clear();
         (self.memory_bytes, self.memory_entries) = (0, 0);
         self.enforce_limit(now);
@@ -456,7 +496,10 @@ impl<S: Store> Buffer<S> {
         let end = Position { run, seq: through };
         let done = self.disk.of_run(run).take_while(|(_, stored)| stored.last <= through);
         let done: Vec<Position> = done.map(|(at, _)| *at).collect();
-        done.iter().for_each(|at| self.disk.remove(*at));
+        for at in &done {
+            self.disk.remove(*at);
+            self.copies.remove(*at);
+        }
         // It may have been these that can't be read; if the next can't be either, it says so again.
         self.is_blocked &= done.is_empty();
         let mut writes = std::mem::take(&mut self.owed);
@@ -509,22 +552,32 @@ impl<S: Store> Buffer<S> {
                 break;
             }
             let mut stored = stored;
-            let group = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
+            let read = self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes)));
+            if read.is_ok() {
+                self.unreadable = None;
+            }
+            let group = match read {
                 Ok(Some(group)) => {
                     stored = self.believe(at, stored, &group);
                     group
                 }
                 Ok(None) if self.is_joined_already(at) => continue,
-                // The gap is told whether or not the disk takes it.
+                // It is told whether or not the disk takes it.
                 Ok(None) => {
-                    let gap = corrupted(at, stored);
-                    self.replace(at, &gap, now);
-                    gap
+                    let group = self.copies.read(at).unwrap_or_else(|| corrupted(at, stored));
+                    self.replace(at, &group, now);
+                    group
                 }
                 Err(error) => {
                     self.disk_failed("reading the buffer", &error, now);
-                    self.is_blocked = found.is_empty();
-                    break;
+                    match self.copies.read(at) {
+                        Some(group) => group,
+                        None if self.is_given_up(now) => corrupted(at, stored),
+                        None => {
+                            self.is_blocked = found.is_empty();
+                            break;
+                        }
+                    }
                 }
             };
             self.is_blocked = false;
@@ -543,15 +596,29 @@ impl<S: Store> Buffer<S> {
         self.chunk(end.run, split(found.iter(), limit_bytes).next()?)
     }
 
+    /// Whether groups couldn't be read for so long that they count as lost: what has happened since would be lost with them.
+    fn is_given_up(&mut self, now: Uptime) -> bool {
+        // A failure of long ago, which an ack has settled meanwhile, is another one's.
+        let goes_on = self.unreadable.filter(|(_, last)| now.since(*last) < UNREADABLE_MS);
+        let since = goes_on.map_or(now, |(since, _)| since);
+        self.unreadable = Some((since, now));
+        now.since(since) >= UNREADABLE_MS
+    }
+
     /// Takes a group as it is on the disk: a commit that joined it with the next and was called a failure may have been done.
     fn believe(&mut self, at: Position, known: Stored, group: &Group) -> Stored {
         if group.last() <= known.last {
             return known;
         }
-        let found = describe(group, encode(group).len());
+        let bytes = encode(group);
+        let found = describe(group, bytes.len());
         let held: Vec<Position> = self.disk.of_run(at.run).map(|(at, _)| *at).collect();
-        held.into_iter().filter(|other| *other > at && other.seq <= found.last).for_each(|other| self.disk.remove(other));
+        for other in held.into_iter().filter(|other| *other > at && other.seq <= found.last) {
+            self.disk.remove(other);
+            self.copies.remove(other);
+        }
         self.disk.insert(at, found);
+        self.copies.put(at, bytes);
         found
     }
 
@@ -576,11 +643,12 @@ impl<S: Store> Buffer<S> {
     fn replace(&mut self, at: Position, group: &Group, now: Uptime) -> bool {
         let bytes = encode(group);
         let stored = describe(group, bytes.len());
-        if let Err(error) = self.store.commit(vec![Write::Put(at, bytes)]) {
-            self.disk_failed("writing a gap", &error, now);
+        if let Err(error) = self.store.commit(vec![Write::Put(at, bytes.clone())]) {
+            self.disk_failed("writing a group anew", &error, now);
             return false;
         }
         self.disk.insert(at, stored);
+        self.copies.put(at, bytes);
         true
     }
 
@@ -649,12 +717,14 @@ impl<S: Store> Buffer<S> {
         let bytes = encode(&joined);
         let stored = describe(&joined, bytes.len());
         // Both in one commit: a cut between them would leave numbers twice or not at all.
-        if let Err(error) = self.store.commit(vec![Write::Put(before, bytes), Write::Remove(at)]) {
+        if let Err(error) = self.store.commit(vec![Write::Put(before, bytes.clone()), Write::Remove(at)]) {
             self.disk_failed("joining groups", &error, now);
             return false;
         }
         self.disk.remove(at);
+        self.copies.remove(at);
         self.disk.insert(before, stored);
+        self.copies.put(before, bytes);
         true
     }
 
@@ -1179,6 +1249,9 @@ mod tests {
         }
         let middle = *disk.0.borrow().contents.groups.keys().nth(1).expect("three groups");
         disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[3] ^= 1;
+        assert_eq!(waiting(&mut buffer), "1:1 bttt", "the run that wrote it has it in memory");
+        disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[3] ^= 1;
+        buffer.copies = Copies::default();
         assert_eq!(waiting(&mut buffer), "1:1 btg1t");
         drop(buffer);
         disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[0] ^= 1;
@@ -1309,6 +1382,7 @@ mod tests {
         buffer.tick(false, Uptime(1));
         let chunk = buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(1)).expect("it waits");
         disk.0.borrow_mut().unreadable = true;
+        buffer.copies = Copies::default();
         assert_eq!(buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(2)), None);
         assert!(buffer.is_blocked());
         // It was on its way already, and the collector has it.
@@ -1319,6 +1393,66 @@ mod tests {
         buffer.ack(StreamId(1), next.end.seq, Uptime(5));
         assert_eq!(buffer.next(next.end, GROUP_LIMIT_BYTES, Uptime(20_000)), None);
         assert!(!buffer.is_blocked());
+    }
+
+    #[test]
+    fn what_a_disk_can_no_longer_read_is_sent_from_memory() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        (disk.0.borrow_mut().unreadable, disk.0.borrow_mut().broken) = (true, true);
+        buffer.append(transition(3), Uptime(3));
+        buffer.tick(false, Uptime(3));
+        assert_eq!(waiting(&mut buffer), "1:1 btt");
+    }
+
+    #[test]
+    fn what_cannot_be_read_for_ten_minutes_is_a_gap_and_what_follows_goes_out() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        for n in 1..=2 {
+            buffer.append(transition(n), Uptime(n));
+            buffer.tick(false, Uptime(n));
+        }
+        drop(buffer);
+        let mut buffer = open(disk.clone(), 2);
+        disk.0.borrow_mut().unreadable = true;
+        let first = |buffer: &mut Buffer<Fake>, now| buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(now));
+        // Something of long ago that was settled by an ack starts no clock.
+        assert_eq!(first(&mut buffer, 10_000), None);
+        for now in (1_000_000..1_000_000 + UNREADABLE_MS).step_by(RETRY_MS as usize) {
+            assert_eq!(first(&mut buffer, now), None, "it may yet be read");
+        }
+        let now = 1_000_000 + UNREADABLE_MS;
+        let chunk = first(&mut buffer, now).expect("a gap");
+        let Some(Delta { body: Body::Gap(gap), .. }) = chunk.group.deltas.first() else { panic!("{chunk:?}") };
+        assert_eq!((gap.span, gap.dropped.unreadable, gap.reason), (2, 2, GapReason::Corrupted));
+        buffer.ack(StreamId(1), 2, Uptime(now));
+        let next = first(&mut buffer, now + 1).expect("the next is given up at once");
+        assert_eq!((next.group.first, next.end.seq), (3, 3));
+        buffer.ack(StreamId(1), 3, Uptime(now));
+        assert_eq!(waiting(&mut buffer), "2:1 b");
+        // Once the disk is good again nothing of it comes back.
+        disk.0.borrow_mut().unreadable = false;
+        assert_eq!(waiting(&mut buffer), "2:1 b");
+        assert_eq!(disk.0.borrow().contents.groups.len(), 0);
+    }
+
+    #[test]
+    fn copies_in_memory_have_a_limit_and_the_newest_stay() {
+        let mut buffer = open(Fake::default(), 1);
+        for n in 0..400 {
+            buffer.append(qualities(15), Uptime(n));
+            (0..200).for_each(|i| buffer.append(transition(n * 1_000 + i), Uptime(n)));
+            buffer.flush(Uptime(n));
+        }
+        assert!(buffer.level().bytes > COPIES_LIMIT_BYTES as u64);
+        assert!(buffer.copies.bytes <= COPIES_LIMIT_BYTES && buffer.copies.bytes > COPIES_LIMIT_BYTES / 2);
+        assert_eq!(buffer.copies.bytes, buffer.copies.groups.values().map(Vec::len).sum::<usize>());
+        assert!(buffer.copies.groups.keys().next_back() == buffer.disk.groups.keys().next_back());
+        buffer.ack(StreamId(1), u64::MAX / 2, Uptime(1_000));
+        assert_eq!(buffer.copies.bytes, 0, "what is acknowledged needs none");
     }
 
     #[test]
@@ -1384,6 +1518,7 @@ mod tests {
         let at = *disk.0.borrow().contents.groups.keys().next().expect("a group");
         disk.0.borrow_mut().contents.groups.get_mut(&at).expect("there")[3] ^= 1;
         disk.0.borrow_mut().broken = true;
+        buffer.copies = Copies::default();
         assert_eq!(waiting(&mut buffer), "1:1 g2");
     }
 

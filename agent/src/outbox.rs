@@ -213,7 +213,7 @@ fn spread(dating: Dating) -> (Millis, Millis) {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::io;
     use std::rc::Rc;
 
@@ -223,9 +223,9 @@ mod tests {
     use crate::buffer::Write;
     use crate::contents::Contents;
 
-    #[derive(Default)]
+    #[derive(Default, Clone)]
     struct Card {
-        contents: Contents,
+        contents: Rc<RefCell<Contents>>,
         dead: Rc<Cell<bool>>,
     }
 
@@ -238,19 +238,19 @@ mod tests {
     impl Store for Card {
         fn runs(&mut self) -> io::Result<Vec<Run>> {
             self.ok()?;
-            self.contents.runs()
+            self.contents.borrow_mut().runs()
         }
         fn positions(&mut self) -> io::Result<Vec<Position>> {
             self.ok()?;
-            self.contents.positions()
+            self.contents.borrow_mut().positions()
         }
         fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
             self.ok()?;
-            self.contents.read(at)
+            self.contents.borrow_mut().read(at)
         }
         fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
             self.ok()?;
-            self.contents.commit(writes)
+            self.contents.borrow_mut().commit(writes)
         }
         fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
             self.commit(writes)
@@ -293,25 +293,47 @@ mod tests {
         outbox.buffer.append(down(60_000), Uptime(60_000));
         outbox.tick(Uptime(60_000));
         outbox.connected(Uptime(61_000));
-        let mut sent = 0;
-        for i in 0..5 * 3_600 * 5 {
-            let now = Uptime(61_000 + i * 200);
+        assert_eq!(told_within(&mut outbox, 61_000, 5_000), [1_000, 60_000], "both outages, from memory");
+    }
+
+    #[test]
+    fn a_card_that_dies_with_entries_of_an_earlier_run_holds_the_present_ones_back_for_ten_minutes_at_most() {
+        let card = Card::default();
+        let dead = Rc::clone(&card.dead);
+        let mut before = Buffer::open(card.clone(), StreamId(1), BootId(1), 1 << 20, Uptime(0));
+        before.append(down(1_000), Uptime(1_000));
+        before.flush(Uptime(1_000));
+        drop(before);
+        let buffer = Buffer::open(card, StreamId(2), BootId(1), 1 << 20, Uptime(2_000));
+        let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer);
+        dead.set(true);
+        outbox.buffer.append(down(60_000), Uptime(60_000));
+        outbox.tick(Uptime(60_000));
+        outbox.connected(Uptime(61_000));
+        outbox.acked(&ack(0, 61_000), Uptime(61_000));
+        assert_eq!(told_within(&mut outbox, 61_000, 590_000), [0; 0], "the card may yet wake");
+        let states = std::sync::Arc::new(vec![Live::of("vake-atm-1".parse().expect("an id"), Status::Down, Uptime(60_000))]);
+        let heartbeat = outbox.heartbeat(&Word { health: None, states }, Uptime(651_000));
+        assert_eq!(heartbeat.states.len(), 1, "meanwhile states travel beside the log");
+        assert_eq!(told_within(&mut outbox, 651_000, 30_000), [60_000]);
+    }
+
+    /// Onsets that the collector gets to know within some time, as it acknowledges what it gets.
+    fn told_within(outbox: &mut Outbox<Card>, from: u64, for_ms: u64) -> Vec<u64> {
+        let mut onsets = Vec::new();
+        for now in (from..from + for_ms).step_by(200).map(Uptime) {
             outbox.buffer.observed(now);
             outbox.tick(now);
-            if let Some((_, end)) = outbox.next(now) {
-                sent += 1;
-                outbox.sent(end, now);
-            }
+            let Some((batch, end)) = outbox.next(now) else { continue };
+            outbox.sent(end, now);
+            let transitions = batch.group.deltas.iter().filter_map(|delta| match &delta.body {
+                Body::Transition(transition) => Some(transition.onset.0),
+                _ => None,
+            });
+            onsets.extend(transitions);
+            outbox.acked(&Ack { stream: batch.stream, through: batch.group.last(), ..ack(0, now.0) }, now);
         }
-        let states = std::sync::Arc::new(vec![Live {
-            device: "vake-atm-1".parse().expect("an id"),
-            status: Status::Down,
-            onset: Uptime(60_000),
-            verdict: None,
-            flags: shared::Flags::default(),
-        }]);
-        let heartbeat = outbox.heartbeat(&Word { health: None, states }, Uptime(18_061_000));
-        assert!(sent > 0 || !heartbeat.states.is_empty(), "neither batch nor live state in five hours");
+        onsets
     }
 
     #[test]
