@@ -17,6 +17,8 @@ use crate::dating::Anchor;
 const TRANSITION_WAIT_MS: u64 = 1_000;
 /// How long qualities may wait in memory, in ms: one durable write costs a card 5-12 kB however little it holds.
 const QUALITY_WAIT_MS: u64 = 300_000;
+/// How often a run without a link and without the time writes down how long it has lasted, in ms.
+const UNDATED_WAIT_MS: u64 = 300_000;
 /// Most bytes of entries in memory before they are written whatever their age.
 const MEMORY_LIMIT_BYTES: usize = 1024 * 1024;
 /// Most bytes in memory while the disk takes nothing.
@@ -52,6 +54,9 @@ pub struct Run {
     pub clean: bool,
     /// How its boot is dated, as far as it was known when this was written.
     pub dating: Option<Anchor>,
+    /// What was known of that before the oldest entry that waited: what was seen since is dated by both.
+    #[serde(deserialize_with = "left_out")]
+    pub before: Option<Anchor>,
 }
 
 /// A place in the order of all entries of all runs.
@@ -253,14 +258,14 @@ impl<S: Store> Buffer<S> {
         let loaded = load(&mut store).inspect_err(|error| tracing::error!(%error, "the buffer can't be read"));
         let is_loaded = loaded.is_ok();
         let (older, disk, orphans) = loaded.unwrap_or_default();
-        let dating = dating_of(&older, boot);
+        let anchors = anchors_of(&older, boot);
         let previous = older.iter().max_by_key(|run| run.ordinal);
         let ordinal = previous.map_or(1, |run| run.ordinal + 1);
         let entry = Boot { boot, version: crate::VERSION.to_owned(), previous: previous.map(previous_of) };
         let mut buffer = Self {
             store,
             // What an earlier run of this boot has learnt of the time still holds.
-            run: Run { ordinal, stream, boot, last: 0, at: now, clean: false, dating },
+            run: Run { ordinal, stream, boot, last: 0, at: now, clean: false, dating: newest(&anchors), before: None },
             older,
             disk,
             copies: Copies::default(),
@@ -329,9 +334,19 @@ impl<S: Store> Buffer<S> {
         self.observed_through
     }
 
-    /// Tells when the present boot began. The first time it is written down: should this run end before it can send what
-    /// it holds, the next one could not date it.
-    pub fn dated(&mut self, anchor: Anchor, now: Uptime) {
+    /// The moment of the oldest entry of this boot that waits, about.
+    pub fn oldest_moment(&self) -> Option<Uptime> {
+        let is_of_boot = |ordinal: u32| {
+            ordinal == self.run.ordinal || self.older.iter().any(|run| (run.ordinal, run.boot) == (ordinal, self.run.boot))
+        };
+        let on_disk = self.disk.groups.iter().find(|(at, _)| is_of_boot(at.run)).map(|(_, stored)| stored.from);
+        on_disk.or_else(|| self.memory.front().map(|(_, delta, _)| delta.at))
+    }
+
+    /// Tells when the present boot began, as it is known now and as it was known before the oldest entry. The first time it
+    /// is written down: should this run end before it can send what it holds, the next one could not date it.
+    pub fn dated(&mut self, anchor: Anchor, before: Option<Anchor>, now: Uptime) {
+        self.run.before = before;
         let is_first = self.run.dating.replace(anchor).is_none();
         if !is_first || !self.is_loaded || now < self.retry_at {
             return;
@@ -379,6 +394,14 @@ impl<S: Store> Buffer<S> {
                     Ok(()) => self.disk_took(now),
                     Err(error) => self.disk_failed("trying the disk again", &error, now),
                 }
+            }
+        }
+        // How long a boot lived bounds when it began, should it never hear the time.
+        let is_undated = !connected && self.run.dating.is_none() && self.is_loaded && self.volatile_since.is_none();
+        if is_undated && now.since(self.run.at) >= UNDATED_WAIT_MS {
+            self.run.at = now;
+            if let Err(error) = self.remember_run() {
+                self.disk_failed("remembering how long the run has lasted", &error, now);
             }
         }
         let patience = if connected { TRANSITION_WAIT_MS } else { 0 };
@@ -467,7 +490,7 @@ impl<S: Store> Buffer<S> {
         }
         self.append_orphans(orphans, now);
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
-        self.run.dating = self.run.dating.or_else(|| dating_of(&older, self.run.boot));
+        self.run.dating = self.run.dating.or_else(|| newest(&anchors_of(&older, self.run.boot)));
         (self.older, self.disk, self.is_loaded) = (older, disk, true);
         Ok(())
     }
@@ -528,20 +551,29 @@ impl<S: Store> Buffer<S> {
         earlier.is_none().then_some(end)
     }
 
-    /// Takes out the earlier runs of which nothing is left, but for the newest: what it knew of the time bounds the
-    /// boots after it.
+    /// Takes out the earlier runs of which nothing is left, but for those that bound when a later boot began: the newest, and
+    /// the one with the time before each that never heard it.
     fn drained_runs(&mut self) -> Vec<u32> {
         let newest = self.older.iter().map(|run| run.ordinal).max();
-        let held = |run: u32| self.disk.of_run(run).next().is_some();
+        let held = |run: &Run| self.disk.of_run(run.ordinal).next().is_some();
+        let mut kept: BTreeSet<u32> = newest.into_iter().collect();
+        let mut dated = None;
+        for run in &self.older {
+            if held(run) {
+                kept.insert(run.ordinal);
+                kept.extend(dated.filter(|_| run.dating.is_none()));
+            }
+            dated = run.dating.map_or(dated, |_| Some(run.ordinal));
+        }
         let (kept, drained): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.older).into_iter().partition(|run| held(run.ordinal) || Some(run.ordinal) == newest);
+            std::mem::take(&mut self.older).into_iter().partition(|run| kept.contains(&run.ordinal));
         self.older = kept;
         drained.into_iter().map(|run| run.ordinal).collect()
     }
 
     /// The next entries after a position: one, or as many as `limit_bytes` hold.
     pub fn next(&mut self, after: Position, limit_bytes: usize, now: Uptime) -> Option<Chunk> {
-        if self.is_blocked && now < self.retry_at {
+        if self.is_blocked && now < self.retry_at && !self.is_given_up(now) {
             return None;
         }
         let mut found: Vec<Numbered> = Vec::new();
@@ -778,9 +810,22 @@ impl<S: Store> Buffer<S> {
     }
 }
 
-/// What any of these runs has learnt of a boot, the newest first.
-pub fn dating_of(runs: &[Run], boot: BootId) -> Option<Anchor> {
-    runs.iter().rev().filter(|run| run.boot == boot).find_map(|run| run.dating)
+/// What these runs have learnt of a boot.
+pub fn anchors_of<'a>(runs: impl IntoIterator<Item = &'a Run>, boot: BootId) -> Vec<Anchor> {
+    let of_boot = runs.into_iter().filter(|run| run.boot == boot);
+    let mut anchors: Vec<Anchor> = of_boot.flat_map(|run| run.before.into_iter().chain(run.dating)).collect();
+    anchors.sort_by_key(|anchor| anchor.at());
+    anchors.dedup();
+    anchors
+}
+
+fn newest(anchors: &[Anchor]) -> Option<Anchor> {
+    anchors.last().copied()
+}
+
+/// A run that was written before there was this field ends where it would be.
+fn left_out<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Anchor>, D::Error> {
+    Ok(Option::deserialize(from).unwrap_or_default())
 }
 
 /// The runs, their groups, and how many groups belong to no run that is known.
@@ -1204,8 +1249,19 @@ mod tests {
             "updates find these on cards: a changed field needs a new form"
         );
         assert_eq!(decode(&encode(&group)), Some(group));
-        let run = Run { ordinal: 3, stream: StreamId(7), boot: BootId(1), last: 9, at: Uptime(5), clean: true, dating: None };
-        assert_eq!(crate::enrol::to_hex(&postcard::to_stdvec(&run).expect("written")), "03070109050100");
+        let run = Run {
+            ordinal: 3,
+            stream: StreamId(7),
+            boot: BootId(1),
+            last: 9,
+            at: Uptime(5),
+            clean: true,
+            dating: None,
+            before: None,
+        };
+        assert_eq!(crate::enrol::to_hex(&postcard::to_stdvec(&run).expect("written")), "0307010905010000");
+        let first = [3, 7, 1, 9, 5, 1, 0];
+        assert_eq!(postcard::from_bytes(&first), Ok(run), "what the first version wrote");
     }
 
     #[test]
@@ -1396,6 +1452,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_has_not_heard_the_time_writes_down_how_long_it_lasts_though_nothing_happens() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        let lasted = || disk.0.borrow().contents.runs[&1].at;
+        (0..3_000).for_each(|second| buffer.tick(false, Uptime(second * 1_000)));
+        assert_eq!(lasted(), Uptime(2_700_000));
+        buffer.dated(Anchor::exact(Millis(5), Uptime(0)), None, Uptime(3_000_000));
+        (3_000..6_000).for_each(|second| buffer.tick(false, Uptime(second * 1_000)));
+        assert_eq!(lasted(), Uptime(2_700_000), "with the time it costs a card nothing");
+    }
+
+    #[test]
     fn what_a_disk_can_no_longer_read_is_sent_from_memory() {
         let disk = Fake::default();
         let mut buffer = open(disk.clone(), 1);
@@ -1441,7 +1509,7 @@ mod tests {
 
     #[test]
     fn copies_in_memory_have_a_limit_and_the_newest_stay() {
-        let mut buffer = open(Fake::default(), 1);
+        let mut buffer = Buffer::open(Fake::default(), StreamId(1), BootId(1), 4 * LIMIT, Uptime(0));
         for n in 0..400 {
             buffer.append(qualities(15), Uptime(n));
             (0..200).for_each(|i| buffer.append(transition(n * 1_000 + i), Uptime(n)));
@@ -1570,12 +1638,12 @@ mod tests {
         drop(buffer);
         let mut next = open(disk.clone(), 2);
         let anchor = Anchor::exact(Millis(5), Uptime(0));
-        next.dated(anchor, Uptime(0));
+        next.dated(anchor, None, Uptime(0));
         drop(next);
         // Killed at once, it has left what it knew to the next run of the boot.
         let last = open(disk, 3);
         assert_eq!(last.run().dating, Some(anchor));
-        assert_eq!(dating_of(last.older(), BootId(1)), Some(anchor), "and for the run before that knew nothing");
+        assert_eq!(anchors_of(last.older(), BootId(1)), [anchor], "and for the run before that knew nothing");
     }
 
     #[derive(Debug, Clone)]
