@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use shared::{StreamId, Uptime};
+use shared::{Millis, StreamId, Uptime};
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,10 +50,13 @@ pub async fn run<P: Prober>(
     }
     let _lock = lock(state_dir)?;
     let local = Plan::try_from(&settings.local).context("the devices of the config file")?;
-    let first = link::last_good(state_dir).unwrap_or(local);
+    let last_good = link::last_good(state_dir);
+    // The collector's versions are its dates of them.
+    let since = Millis(last_good.as_ref().and_then(|plan| i64::try_from(plan.version).ok()).unwrap_or(0));
+    let first = last_good.unwrap_or(local);
     let boot = clock::boot_id()?;
     let (stream, limit_bytes) = (StreamId(rand::random()), settings.buffer_limit_bytes);
-    let keeper = Keeper::start(settings.branch.clone(), state_dir, stream, boot, limit_bytes, pulses.keeper)?;
+    let keeper = Keeper::start(settings.branch.clone(), state_dir, stream, boot, limit_bytes, since, pulses.keeper)?;
 
     let (plan, plan_seen) = channel::channel(Arc::new(first));
     let (wanted, wanted_seen) = channel::channel(None);

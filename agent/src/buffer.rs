@@ -17,6 +17,8 @@ use crate::dating::Anchor;
 const TRANSITION_WAIT_MS: u64 = 1_000;
 /// How long qualities may wait in memory, in ms: one durable write costs a card 5-12 kB however little it holds.
 const QUALITY_WAIT_MS: u64 = 300_000;
+/// How often a run without a link and without the time writes down how long it has lasted, in ms.
+const UNDATED_WAIT_MS: u64 = 300_000;
 /// Most bytes of entries in memory before they are written whatever their age.
 const MEMORY_LIMIT_BYTES: usize = 1024 * 1024;
 /// Most bytes in memory while the disk takes nothing.
@@ -28,6 +30,10 @@ pub const GROUP_LIMIT_BYTES: usize = 7_000;
 pub const CONFIRMATION_LIMIT_MS: u64 = 5_000;
 /// How long to leave a disk alone that has just failed, in ms.
 const RETRY_MS: u64 = 10_000;
+/// How long in ms all that follows waits for what can't be read, before that counts as lost: a card that hangs mostly wakes.
+const UNREADABLE_MS: u64 = 600_000;
+/// Most bytes of what is on disk that memory holds as well, for the day on which the disk can't be read.
+const COPIES_LIMIT_BYTES: usize = 1024 * 1024;
 /// The form of groups on a disk. An update that writes another one still reads those of the version before it.
 const FORM: u8 = 1;
 
@@ -48,6 +54,9 @@ pub struct Run {
     pub clean: bool,
     /// How its boot is dated, as far as it was known when this was written.
     pub dating: Option<Anchor>,
+    /// What was known of that before the oldest entry that waited: what was seen since is dated by both.
+    #[serde(deserialize_with = "left_out")]
+    pub before: Option<Anchor>,
 }
 
 /// A place in the order of all entries of all runs.
@@ -113,6 +122,34 @@ struct Stored {
     to: Uptime,
     /// No later entry is of an earlier moment: what is lost may have been of any in its time.
     since: Uptime,
+}
+
+/// The newest groups on disk, in memory as well.
+#[derive(Debug, Default)]
+struct Copies {
+    groups: BTreeMap<Position, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Copies {
+    fn put(&mut self, at: Position, group: Vec<u8>) {
+        self.remove(at);
+        self.bytes += group.len();
+        self.groups.insert(at, group);
+        while self.bytes > COPIES_LIMIT_BYTES
+            && let Some((_, oldest)) = self.groups.pop_first()
+        {
+            self.bytes -= oldest.len();
+        }
+    }
+
+    fn remove(&mut self, at: Position) {
+        self.bytes -= self.groups.remove(&at).map_or(0, |group| group.len());
+    }
+
+    fn read(&self, at: Position) -> Option<Group> {
+        self.groups.get(&at).and_then(|bytes| decode(bytes))
+    }
 }
 
 /// The groups on disk by position, with their sums.
@@ -188,6 +225,7 @@ pub struct Buffer<S> {
     run: Run,
     older: Vec<Run>,
     disk: Index,
+    copies: Copies,
     /// Entries of the present run that aren't on disk, with their first sequence number and their size.
     memory: VecDeque<Numbered>,
     memory_bytes: usize,
@@ -202,6 +240,8 @@ pub struct Buffer<S> {
     room_at: Uptime,
     /// The oldest group can't be read now: nothing goes out before it.
     is_blocked: bool,
+    /// Since when, and when last, a group couldn't be read that memory doesn't hold either.
+    unreadable: Option<(Uptime, Uptime)>,
     /// New groups of a commit that took too long: they may be on the disk all the same, though nobody counts on them.
     late: BTreeSet<Position>,
     /// What was to be forgotten when the disk failed: left there, it would come back with the next run.
@@ -218,16 +258,17 @@ impl<S: Store> Buffer<S> {
         let loaded = load(&mut store).inspect_err(|error| tracing::error!(%error, "the buffer can't be read"));
         let is_loaded = loaded.is_ok();
         let (older, disk, orphans) = loaded.unwrap_or_default();
-        let dating = dating_of(&older, boot);
+        let anchors = anchors_of(&older, boot);
         let previous = older.iter().max_by_key(|run| run.ordinal);
         let ordinal = previous.map_or(1, |run| run.ordinal + 1);
         let entry = Boot { boot, version: crate::VERSION.to_owned(), previous: previous.map(previous_of) };
         let mut buffer = Self {
             store,
             // What an earlier run of this boot has learnt of the time still holds.
-            run: Run { ordinal, stream, boot, last: 0, at: now, clean: false, dating },
+            run: Run { ordinal, stream, boot, last: 0, at: now, clean: false, dating: newest(&anchors), before: None },
             older,
             disk,
+            copies: Copies::default(),
             memory: VecDeque::new(),
             memory_bytes: 0,
             memory_entries: 0,
@@ -238,6 +279,7 @@ impl<S: Store> Buffer<S> {
             retry_at: now,
             room_at: now,
             is_blocked: false,
+            unreadable: None,
             late: BTreeSet::new(),
             owed: Vec::new(),
             lacks_room: false,
@@ -292,9 +334,19 @@ impl<S: Store> Buffer<S> {
         self.observed_through
     }
 
-    /// Tells when the present boot began. The first time it is written down: should this run end before it can send what
-    /// it holds, the next one could not date it.
-    pub fn dated(&mut self, anchor: Anchor, now: Uptime) {
+    /// The moment of the oldest entry of this boot that waits, about.
+    pub fn oldest_moment(&self) -> Option<Uptime> {
+        let is_of_boot = |ordinal: u32| {
+            ordinal == self.run.ordinal || self.older.iter().any(|run| (run.ordinal, run.boot) == (ordinal, self.run.boot))
+        };
+        let on_disk = self.disk.groups.iter().find(|(at, _)| is_of_boot(at.run)).map(|(_, stored)| stored.from);
+        on_disk.or_else(|| self.memory.front().map(|(_, delta, _)| delta.at))
+    }
+
+    /// Tells when the present boot began, as it is known now and as it was known before the oldest entry. The first time it
+    /// is written down: should this run end before it can send what it holds, the next one could not date it.
+    pub fn dated(&mut self, anchor: Anchor, before: Option<Anchor>, now: Uptime) {
+        self.run.before = before;
         let is_first = self.run.dating.replace(anchor).is_none();
         if !is_first || !self.is_loaded || now < self.retry_at {
             return;
@@ -344,6 +396,14 @@ impl<S: Store> Buffer<S> {
                 }
             }
         }
+        // How long a boot lived bounds when it began, should it never hear the time.
+        let is_undated = !connected && self.run.dating.is_none() && self.is_loaded && self.volatile_since.is_none();
+        if is_undated && now.since(self.run.at) >= UNDATED_WAIT_MS {
+            self.run.at = now;
+            if let Err(error) = self.remember_run() {
+                self.disk_failed("remembering how long the run has lasted", &error, now);
+            }
+        }
         let patience = if connected { TRANSITION_WAIT_MS } else { 0 };
         let due = self.memory.iter().any(|(_, delta, _)| {
             let age = now.since(delta.at);
@@ -377,14 +437,14 @@ impl<S: Store> Buffer<S> {
         for group in split(self.memory.iter(), GROUP_LIMIT_BYTES) {
             let at = Position { run: self.run.ordinal, seq: group.first };
             let bytes = encode(&group);
-            stored.push((at, describe(&group, bytes.len())));
+            stored.push((at, describe(&group, bytes.len()), bytes.clone()));
             writes.push(Write::Put(at, bytes));
         }
         self.run.at = now;
         writes.push(Write::Run(self.run.clone()));
         if let Err(error) = self.store.commit(writes) {
             if error.kind() == io::ErrorKind::TimedOut {
-                self.late.extend(stored.into_iter().map(|(at, _)| at));
+                self.late.extend(stored.into_iter().map(|(at, ..)| at));
             }
             self.disk_failed("writing the buffer", &error, now);
             return;
@@ -392,7 +452,10 @@ impl<S: Store> Buffer<S> {
         self.late.clear();
         self.owed.clear();
         self.disk_took(now);
-        stored.into_iter().for_each(|(at, group)| self.disk.insert(at, group));
+        for (at, group, bytes) in stored {
+            self.disk.insert(at, group);
+            self.copies.put(at, bytes);
+        }
         self.memory.clear();
         (self.memory_bytes, self.memory_entries) = (0, 0);
         self.enforce_limit(now);
@@ -427,7 +490,7 @@ impl<S: Store> Buffer<S> {
         }
         self.append_orphans(orphans, now);
         self.run.ordinal = older.iter().map(|run| run.ordinal).max().unwrap_or(0) + 1;
-        self.run.dating = self.run.dating.or_else(|| dating_of(&older, self.run.boot));
+        self.run.dating = self.run.dating.or_else(|| newest(&anchors_of(&older, self.run.boot)));
         (self.older, self.disk, self.is_loaded) = (older, disk, true);
         Ok(())
     }
@@ -456,7 +519,10 @@ impl<S: Store> Buffer<S> {
         let end = Position { run, seq: through };
         let done = self.disk.of_run(run).take_while(|(_, stored)| stored.last <= through);
         let done: Vec<Position> = done.map(|(at, _)| *at).collect();
-        done.iter().for_each(|at| self.disk.remove(*at));
+        for at in &done {
+            self.disk.remove(*at);
+            self.copies.remove(*at);
+        }
         // It may have been these that can't be read; if the next can't be either, it says so again.
         self.is_blocked &= done.is_empty();
         let mut writes = std::mem::take(&mut self.owed);
@@ -485,20 +551,29 @@ impl<S: Store> Buffer<S> {
         earlier.is_none().then_some(end)
     }
 
-    /// Takes out the earlier runs of which nothing is left, but for the newest: what it knew of the time bounds the
-    /// boots after it.
+    /// Takes out the earlier runs of which nothing is left, but for those that bound when a later boot began: the newest, and
+    /// the one with the time before each that never heard it.
     fn drained_runs(&mut self) -> Vec<u32> {
         let newest = self.older.iter().map(|run| run.ordinal).max();
-        let held = |run: u32| self.disk.of_run(run).next().is_some();
+        let held = |run: &Run| self.disk.of_run(run.ordinal).next().is_some();
+        let mut kept: BTreeSet<u32> = newest.into_iter().collect();
+        let mut dated = None;
+        for run in &self.older {
+            if held(run) {
+                kept.insert(run.ordinal);
+                kept.extend(dated.filter(|_| run.dating.is_none()));
+            }
+            dated = run.dating.map_or(dated, |_| Some(run.ordinal));
+        }
         let (kept, drained): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.older).into_iter().partition(|run| held(run.ordinal) || Some(run.ordinal) == newest);
+            std::mem::take(&mut self.older).into_iter().partition(|run| kept.contains(&run.ordinal));
         self.older = kept;
         drained.into_iter().map(|run| run.ordinal).collect()
     }
 
     /// The next entries after a position: one, or as many as `limit_bytes` hold.
     pub fn next(&mut self, after: Position, limit_bytes: usize, now: Uptime) -> Option<Chunk> {
-        if self.is_blocked && now < self.retry_at {
+        if self.is_blocked && now < self.retry_at && !self.is_given_up(now) {
             return None;
         }
         let mut found: Vec<Numbered> = Vec::new();
@@ -509,22 +584,32 @@ impl<S: Store> Buffer<S> {
                 break;
             }
             let mut stored = stored;
-            let group = match self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes))) {
+            let read = self.store.read(at).map(|bytes| bytes.and_then(|bytes| decode(&bytes)));
+            if read.is_ok() {
+                self.unreadable = None;
+            }
+            let group = match read {
                 Ok(Some(group)) => {
                     stored = self.believe(at, stored, &group);
                     group
                 }
                 Ok(None) if self.is_joined_already(at) => continue,
-                // The gap is told whether or not the disk takes it.
+                // It is told whether or not the disk takes it.
                 Ok(None) => {
-                    let gap = corrupted(at, stored);
-                    self.replace(at, &gap, now);
-                    gap
+                    let group = self.copies.read(at).unwrap_or_else(|| corrupted(at, stored));
+                    self.replace(at, &group, now);
+                    group
                 }
                 Err(error) => {
                     self.disk_failed("reading the buffer", &error, now);
-                    self.is_blocked = found.is_empty();
-                    break;
+                    match self.copies.read(at) {
+                        Some(group) => group,
+                        None if self.is_given_up(now) => corrupted(at, stored),
+                        None => {
+                            self.is_blocked = found.is_empty();
+                            break;
+                        }
+                    }
                 }
             };
             self.is_blocked = false;
@@ -543,15 +628,29 @@ impl<S: Store> Buffer<S> {
         self.chunk(end.run, split(found.iter(), limit_bytes).next()?)
     }
 
+    /// Whether groups couldn't be read for so long that they count as lost: what has happened since would be lost with them.
+    fn is_given_up(&mut self, now: Uptime) -> bool {
+        // A failure of long ago, which an ack has settled meanwhile, is another one's.
+        let goes_on = self.unreadable.filter(|(_, last)| now.since(*last) < UNREADABLE_MS);
+        let since = goes_on.map_or(now, |(since, _)| since);
+        self.unreadable = Some((since, now));
+        now.since(since) >= UNREADABLE_MS
+    }
+
     /// Takes a group as it is on the disk: a commit that joined it with the next and was called a failure may have been done.
     fn believe(&mut self, at: Position, known: Stored, group: &Group) -> Stored {
         if group.last() <= known.last {
             return known;
         }
-        let found = describe(group, encode(group).len());
+        let bytes = encode(group);
+        let found = describe(group, bytes.len());
         let held: Vec<Position> = self.disk.of_run(at.run).map(|(at, _)| *at).collect();
-        held.into_iter().filter(|other| *other > at && other.seq <= found.last).for_each(|other| self.disk.remove(other));
+        for other in held.into_iter().filter(|other| *other > at && other.seq <= found.last) {
+            self.disk.remove(other);
+            self.copies.remove(other);
+        }
         self.disk.insert(at, found);
+        self.copies.put(at, bytes);
         found
     }
 
@@ -576,11 +675,12 @@ impl<S: Store> Buffer<S> {
     fn replace(&mut self, at: Position, group: &Group, now: Uptime) -> bool {
         let bytes = encode(group);
         let stored = describe(group, bytes.len());
-        if let Err(error) = self.store.commit(vec![Write::Put(at, bytes)]) {
-            self.disk_failed("writing a gap", &error, now);
+        if let Err(error) = self.store.commit(vec![Write::Put(at, bytes.clone())]) {
+            self.disk_failed("writing a group anew", &error, now);
             return false;
         }
         self.disk.insert(at, stored);
+        self.copies.put(at, bytes);
         true
     }
 
@@ -649,12 +749,14 @@ impl<S: Store> Buffer<S> {
         let bytes = encode(&joined);
         let stored = describe(&joined, bytes.len());
         // Both in one commit: a cut between them would leave numbers twice or not at all.
-        if let Err(error) = self.store.commit(vec![Write::Put(before, bytes), Write::Remove(at)]) {
+        if let Err(error) = self.store.commit(vec![Write::Put(before, bytes.clone()), Write::Remove(at)]) {
             self.disk_failed("joining groups", &error, now);
             return false;
         }
         self.disk.remove(at);
+        self.copies.remove(at);
         self.disk.insert(before, stored);
+        self.copies.put(before, bytes);
         true
     }
 
@@ -708,9 +810,22 @@ impl<S: Store> Buffer<S> {
     }
 }
 
-/// What any of these runs has learnt of a boot, the newest first.
-pub fn dating_of(runs: &[Run], boot: BootId) -> Option<Anchor> {
-    runs.iter().rev().filter(|run| run.boot == boot).find_map(|run| run.dating)
+/// What these runs have learnt of a boot.
+pub fn anchors_of<'a>(runs: impl IntoIterator<Item = &'a Run>, boot: BootId) -> Vec<Anchor> {
+    let of_boot = runs.into_iter().filter(|run| run.boot == boot);
+    let mut anchors: Vec<Anchor> = of_boot.flat_map(|run| run.before.into_iter().chain(run.dating)).collect();
+    anchors.sort_by_key(|anchor| anchor.at());
+    anchors.dedup();
+    anchors
+}
+
+fn newest(anchors: &[Anchor]) -> Option<Anchor> {
+    anchors.last().copied()
+}
+
+/// A run that was written before there was this field ends where it would be.
+fn left_out<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Anchor>, D::Error> {
+    Ok(Option::deserialize(from).unwrap_or_default())
 }
 
 /// The runs, their groups, and how many groups belong to no run that is known.
@@ -1134,8 +1249,19 @@ mod tests {
             "updates find these on cards: a changed field needs a new form"
         );
         assert_eq!(decode(&encode(&group)), Some(group));
-        let run = Run { ordinal: 3, stream: StreamId(7), boot: BootId(1), last: 9, at: Uptime(5), clean: true, dating: None };
-        assert_eq!(crate::enrol::to_hex(&postcard::to_stdvec(&run).expect("written")), "03070109050100");
+        let run = Run {
+            ordinal: 3,
+            stream: StreamId(7),
+            boot: BootId(1),
+            last: 9,
+            at: Uptime(5),
+            clean: true,
+            dating: None,
+            before: None,
+        };
+        assert_eq!(crate::enrol::to_hex(&postcard::to_stdvec(&run).expect("written")), "0307010905010000");
+        let first = [3, 7, 1, 9, 5, 1, 0];
+        assert_eq!(postcard::from_bytes(&first), Ok(run), "what the first version wrote");
     }
 
     #[test]
@@ -1179,6 +1305,9 @@ mod tests {
         }
         let middle = *disk.0.borrow().contents.groups.keys().nth(1).expect("three groups");
         disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[3] ^= 1;
+        assert_eq!(waiting(&mut buffer), "1:1 bttt", "the run that wrote it has it in memory");
+        disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[3] ^= 1;
+        buffer.copies = Copies::default();
         assert_eq!(waiting(&mut buffer), "1:1 btg1t");
         drop(buffer);
         disk.0.borrow_mut().contents.groups.get_mut(&middle).expect("there")[0] ^= 1;
@@ -1309,6 +1438,7 @@ mod tests {
         buffer.tick(false, Uptime(1));
         let chunk = buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(1)).expect("it waits");
         disk.0.borrow_mut().unreadable = true;
+        buffer.copies = Copies::default();
         assert_eq!(buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(2)), None);
         assert!(buffer.is_blocked());
         // It was on its way already, and the collector has it.
@@ -1319,6 +1449,78 @@ mod tests {
         buffer.ack(StreamId(1), next.end.seq, Uptime(5));
         assert_eq!(buffer.next(next.end, GROUP_LIMIT_BYTES, Uptime(20_000)), None);
         assert!(!buffer.is_blocked());
+    }
+
+    #[test]
+    fn a_run_that_has_not_heard_the_time_writes_down_how_long_it_lasts_though_nothing_happens() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        let lasted = || disk.0.borrow().contents.runs[&1].at;
+        (0..3_000).for_each(|second| buffer.tick(false, Uptime(second * 1_000)));
+        assert_eq!(lasted(), Uptime(2_700_000));
+        buffer.dated(Anchor::exact(Millis(5), Uptime(0)), None, Uptime(3_000_000));
+        (3_000..6_000).for_each(|second| buffer.tick(false, Uptime(second * 1_000)));
+        assert_eq!(lasted(), Uptime(2_700_000), "with the time it costs a card nothing");
+    }
+
+    #[test]
+    fn what_a_disk_can_no_longer_read_is_sent_from_memory() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        buffer.append(transition(1), Uptime(1));
+        buffer.tick(false, Uptime(1));
+        (disk.0.borrow_mut().unreadable, disk.0.borrow_mut().broken) = (true, true);
+        buffer.append(transition(3), Uptime(3));
+        buffer.tick(false, Uptime(3));
+        assert_eq!(waiting(&mut buffer), "1:1 btt");
+    }
+
+    #[test]
+    fn what_cannot_be_read_for_ten_minutes_is_a_gap_and_what_follows_goes_out() {
+        let disk = Fake::default();
+        let mut buffer = open(disk.clone(), 1);
+        for n in 1..=2 {
+            buffer.append(transition(n), Uptime(n));
+            buffer.tick(false, Uptime(n));
+        }
+        drop(buffer);
+        let mut buffer = open(disk.clone(), 2);
+        disk.0.borrow_mut().unreadable = true;
+        let first = |buffer: &mut Buffer<Fake>, now| buffer.next(Position::default(), GROUP_LIMIT_BYTES, Uptime(now));
+        // Something of long ago that was settled by an ack starts no clock.
+        assert_eq!(first(&mut buffer, 10_000), None);
+        for now in (1_000_000..1_000_000 + UNREADABLE_MS).step_by(RETRY_MS as usize) {
+            assert_eq!(first(&mut buffer, now), None, "it may yet be read");
+        }
+        let now = 1_000_000 + UNREADABLE_MS;
+        let chunk = first(&mut buffer, now).expect("a gap");
+        let Some(Delta { body: Body::Gap(gap), .. }) = chunk.group.deltas.first() else { panic!("{chunk:?}") };
+        assert_eq!((gap.span, gap.dropped.unreadable, gap.reason), (2, 2, GapReason::Corrupted));
+        buffer.ack(StreamId(1), 2, Uptime(now));
+        let next = first(&mut buffer, now + 1).expect("the next is given up at once");
+        assert_eq!((next.group.first, next.end.seq), (3, 3));
+        buffer.ack(StreamId(1), 3, Uptime(now));
+        assert_eq!(waiting(&mut buffer), "2:1 b");
+        // Once the disk is good again nothing of it comes back.
+        disk.0.borrow_mut().unreadable = false;
+        assert_eq!(waiting(&mut buffer), "2:1 b");
+        assert_eq!(disk.0.borrow().contents.groups.len(), 0);
+    }
+
+    #[test]
+    fn copies_in_memory_have_a_limit_and_the_newest_stay() {
+        let mut buffer = Buffer::open(Fake::default(), StreamId(1), BootId(1), 4 * LIMIT, Uptime(0));
+        for n in 0..400 {
+            buffer.append(qualities(15), Uptime(n));
+            (0..200).for_each(|i| buffer.append(transition(n * 1_000 + i), Uptime(n)));
+            buffer.flush(Uptime(n));
+        }
+        assert!(buffer.level().bytes > COPIES_LIMIT_BYTES as u64);
+        assert!(buffer.copies.bytes <= COPIES_LIMIT_BYTES && buffer.copies.bytes > COPIES_LIMIT_BYTES / 2);
+        assert_eq!(buffer.copies.bytes, buffer.copies.groups.values().map(Vec::len).sum::<usize>());
+        assert!(buffer.copies.groups.keys().next_back() == buffer.disk.groups.keys().next_back());
+        buffer.ack(StreamId(1), u64::MAX / 2, Uptime(1_000));
+        assert_eq!(buffer.copies.bytes, 0, "what is acknowledged needs none");
     }
 
     #[test]
@@ -1384,6 +1586,7 @@ mod tests {
         let at = *disk.0.borrow().contents.groups.keys().next().expect("a group");
         disk.0.borrow_mut().contents.groups.get_mut(&at).expect("there")[3] ^= 1;
         disk.0.borrow_mut().broken = true;
+        buffer.copies = Copies::default();
         assert_eq!(waiting(&mut buffer), "1:1 g2");
     }
 
@@ -1435,12 +1638,12 @@ mod tests {
         drop(buffer);
         let mut next = open(disk.clone(), 2);
         let anchor = Anchor::exact(Millis(5), Uptime(0));
-        next.dated(anchor, Uptime(0));
+        next.dated(anchor, None, Uptime(0));
         drop(next);
         // Killed at once, it has left what it knew to the next run of the boot.
         let last = open(disk, 3);
         assert_eq!(last.run().dating, Some(anchor));
-        assert_eq!(dating_of(last.older(), BootId(1)), Some(anchor), "and for the run before that knew nothing");
+        assert_eq!(anchors_of(last.older(), BootId(1)), [anchor], "and for the run before that knew nothing");
     }
 
     #[derive(Debug, Clone)]

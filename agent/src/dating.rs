@@ -20,7 +20,8 @@ const SPACING_MS: u64 = 3_600_000;
 /// Most anchors that are kept; the oldest go.
 const ANCHORS_LIMIT: usize = 64;
 
-fn drift(ms: u64) -> i64 {
+/// By how much a machine's clock may be off after a time that it was not set in.
+pub fn drift(ms: u64) -> i64 {
     i64::try_from(ms.saturating_mul(DRIFT_PPM) / 1_000_000).unwrap_or(i64::MAX)
 }
 
@@ -63,8 +64,13 @@ impl Anchor {
         Dating::Fixed { boot_at, error_ms: u32::try_from(error).unwrap_or(u32::MAX) }
     }
 
+    /// The moment at which it is known.
+    pub fn at(self) -> Uptime {
+        self.at
+    }
+
     /// How to date the moments from one to another by this anchor alone.
-    pub fn dating_of(self, from: Uptime, to: Uptime) -> Dating {
+    fn dating_of(self, from: Uptime, to: Uptime) -> Dating {
         let there = self.drifted(middle(from, to));
         there.dating(there.middle(), from, to)
     }
@@ -82,9 +88,12 @@ pub struct Estimator {
 }
 
 impl Estimator {
-    /// Takes over what an earlier run of the same boot has learnt.
-    pub fn inherit(&mut self, anchor: Anchor) {
-        self.anchors = [anchor].into();
+    /// What runs of one boot have learnt of it.
+    pub fn of(mut anchors: Vec<Anchor>) -> Self {
+        anchors.sort_by_key(|anchor| anchor.at);
+        let mut estimator = Self::default();
+        anchors.into_iter().for_each(|anchor| estimator.believe(anchor));
+        estimator
     }
 
     /// Learns from an ack that read `collector_now`, answers what was sent at `echo`, and arrived at `received`.
@@ -94,11 +103,15 @@ impl Estimator {
         }
         let ms = |at: Uptime| i64::try_from(at.0).unwrap_or(i64::MAX);
         let heard = Anchor { low: collector_now.plus(-ms(received)), high: collector_now.plus(-ms(echo)), at: received };
-        if !self.learn(heard) {
-            // A clock was set: believe the newer word, of all that was known before.
-            self.anchors = [heard].into();
-        }
+        self.believe(heard);
         self.heard_collector = true;
+    }
+
+    /// Learns that the boot was over at some date: it had reached `at` by then.
+    pub fn on_end(&mut self, at: Uptime, before: Millis) {
+        let high = before.plus(-i64::try_from(at.0).unwrap_or(i64::MAX));
+        // Where it contradicts what was heard, a clock was set since.
+        self.learn(Anchor { low: Millis(i64::MIN), high, at });
     }
 
     /// Learns from the machine's clock, which NTP vouches for to `error_ms`. Where it contradicts the collector's, the
@@ -110,8 +123,19 @@ impl Estimator {
         let boot_at = wall.plus(-i64::try_from(now.0).unwrap_or(i64::MAX));
         let error = i64::try_from(error_ms).unwrap_or(i64::MAX);
         let heard = Anchor { low: boot_at.plus(-error), high: boot_at.plus(error), at: now };
-        if !self.learn(heard) && !self.heard_collector {
-            self.anchors = [heard].into();
+        if self.heard_collector {
+            self.learn(heard);
+        } else {
+            self.believe(heard);
+        }
+    }
+
+    /// Learns, and where that contradicts what was known believes the newer word: a clock was set, or steered by more than
+    /// was known of it. What is so old that it contradicts nothing still dates what was seen around it.
+    fn believe(&mut self, heard: Anchor) {
+        if !self.learn(heard) {
+            self.anchors.retain(|known| known.drifted(heard.at).and(heard).is_some());
+            self.anchors.push_back(heard);
         }
     }
 
@@ -135,6 +159,11 @@ impl Estimator {
     /// Whether the collector itself has told the time since this run began.
     pub fn has_heard_collector(&self) -> bool {
         self.heard_collector
+    }
+
+    /// What was known last before a moment.
+    pub fn before(&self, moment: Uptime) -> Option<Anchor> {
+        self.anchors.iter().rev().find(|anchor| anchor.at <= moment).copied()
     }
 
     /// What is known best, at the moment of which it is.
@@ -238,6 +267,51 @@ mod tests {
             assert!(off <= 150, "{off} ms off after {true_ms} ms");
             assert!(off <= i64::from(error_ms), "{off} ms off where {error_ms} are stated");
         }
+    }
+
+    #[test]
+    fn a_collectors_clock_that_is_steered_while_three_weeks_drain_does_not_bend_them() {
+        // The machine's clock runs 50 ppm fast: 90 s in three weeks.
+        let uptime = |true_ms: u64| Uptime(true_ms + true_ms * 50 / 1_000_000);
+        let mut estimator = Estimator::default();
+        let mut hear = |true_ms: u64, steered: i64| {
+            let at = uptime(true_ms);
+            estimator.on_ack(Millis(BOOT + true_ms as i64 + steered), Uptime(at.0 - 10), at.plus(10));
+        };
+        hear(60_000, 0);
+        (0..1_000).for_each(|second| hear(21 * DAY + 1_000 * second, second as i64 / 10));
+        for true_ms in (60_000..21 * DAY).step_by(7_654_321) {
+            let at = uptime(true_ms);
+            let Some(Dating::Fixed { boot_at, error_ms }) = estimator.dating_of(at, at) else { panic!("it is known") };
+            let off = (boot_at.0 + at.0 as i64 - BOOT - true_ms as i64).abs();
+            assert!(off <= 200 && off <= i64::from(error_ms), "{off} ms off after {true_ms} ms, {error_ms} stated");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_by_an_hour_leaves_nothing_of_what_was_known_by_it() {
+        let mut estimator = Estimator::default();
+        for hour in 0..10 {
+            let at = Uptime(hour * 3_600_000);
+            estimator.on_ack(Millis(BOOT + at.0 as i64), at, at);
+        }
+        let at = Uptime(10 * 3_600_000);
+        estimator.on_ack(Millis(BOOT + at.0 as i64 + 3_600_000), at, at);
+        assert_eq!(estimator.anchors.len(), 1);
+    }
+
+    #[test]
+    fn a_boot_that_was_over_began_no_later_than_its_life_allows() {
+        // Thirty days with a clock that runs 40 ppm fast, and a power cut of 30 s.
+        let lived = Uptime(30 * DAY + 30 * DAY * 40 / 1_000_000);
+        let end = Millis(BOOT + 30 * DAY as i64);
+        let mut estimator = Estimator::of(vec![Anchor::exact(Millis(BOOT), Uptime(0))]);
+        estimator.on_end(lived, end.plus(30_000));
+        let Some(Dating::Fixed { boot_at, error_ms }) = estimator.dating_of(lived, lived) else { panic!("it is known") };
+        let off = boot_at.0 + lived.0 as i64 - end.0;
+        assert!(off.abs() <= i64::from(error_ms) && off <= 30_000, "{off} ms off, {error_ms} stated");
+        let [first, ..] = estimator.anchors.make_contiguous() else { panic!("there is one") };
+        assert_eq!(*first, Anchor::exact(Millis(BOOT), Uptime(0)), "what was known of its beginning stays");
     }
 
     #[test]

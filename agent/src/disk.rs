@@ -385,6 +385,9 @@ impl Store for Disk {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+    use shared::delta::Rtt;
     use shared::{Body, BootId, Column, Minute, Qualities, Status, StreamId, Transition, Uptime};
 
     use super::*;
@@ -393,7 +396,7 @@ mod tests {
     const LIMIT: u64 = 64 * 1024 * 1024;
 
     fn run(ordinal: u32) -> Run {
-        Run { ordinal, stream: StreamId(7), boot: BootId(1), last: 9, at: Uptime(0), clean: false, dating: None }
+        Run { ordinal, stream: StreamId(7), boot: BootId(1), last: 9, at: Uptime(0), clean: false, dating: None, before: None }
     }
 
     #[test]
@@ -454,6 +457,52 @@ mod tests {
         }
         assert!(buffer.level().bytes > Disk::held_limit(SMALL) * 9 / 10, "{:?}", buffer.level());
         assert!(most <= SMALL * 3 / 2, "{most} B");
+    }
+
+    #[test]
+    fn a_month_of_the_largest_branch_without_a_link_fits_in_sixteen_megabytes_and_nothing_is_thinned() {
+        const MONTH_LIMIT: u64 = 16 * 1024 * 1024;
+        const HOUR_MS: u64 = 3_600_000;
+        let mut random = SmallRng::seed_from_u64(1);
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::new(folder.path(), MONTH_LIMIT);
+        let mut buffer = Buffer::open(disk, StreamId(1), BootId(1), Disk::held_limit(MONTH_LIMIT), Uptime(0));
+        let mut most = 0;
+        for hour in 1..=30 * 24 {
+            let now = Uptime(hour * HOUR_MS);
+            let mut minute = |_| {
+                let avg_us = random.random_range(8_000..12_000);
+                let rtt = Rtt { min_us: avg_us - 2_000, avg_us, max_us: avg_us + random.random_range(0..9_000), jitter_us: 500 };
+                Minute { sent: 30, lost: 0, rtt: Some(rtt) }
+            };
+            // Ids as long as they are on average, and the unit that is chosen for round trips of 10 ms.
+            let mut column = |i: u64| {
+                let minutes: Vec<Minute> = (0..60).map(&mut minute).collect();
+                Column::pack(format!("a-branch-router-{i:02}").parse().expect("an id"), &minutes, 200)
+            };
+            for devices in [0..16, 16..31] {
+                let columns = devices.map(&mut column).collect();
+                let first_end = Uptime(now.0 - HOUR_MS + 60_000);
+                buffer.append(Body::Qualities(Qualities { first_end, unit_us: 200, columns }), now);
+            }
+            buffer.flush(now);
+            most = most.max(fs::metadata(folder.path().join("buffer/db")).expect("there").len());
+        }
+        assert!(most <= MONTH_LIMIT, "{most} B");
+        let bytes_a_minute = buffer.level().bytes as f64 / (31.0 * 30.0 * 1_440.0);
+        assert!(bytes_a_minute < 5.0, "{bytes_a_minute:.2} B a device-minute");
+        let (mut after, mut minutes) = (Position::default(), 0);
+        while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(0)) {
+            for delta in &chunk.group.deltas {
+                match &delta.body {
+                    Body::Qualities(qualities) => minutes += qualities.minutes(),
+                    Body::Boot(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            after = chunk.end;
+        }
+        assert_eq!(minutes, 31 * 30 * 1_440);
     }
 
     /// Bytes of memory that this process has.

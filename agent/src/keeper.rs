@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use shared::message::Spent;
-use shared::{Ack, Batch, Body, BootId, BranchId, Dating, Heartbeat, StreamId, Uptime};
+use shared::{Ack, Batch, Body, BootId, BranchId, Dating, Heartbeat, Millis, StreamId, Uptime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::budget::Budget;
@@ -20,8 +20,8 @@ use crate::service::Pulse;
 
 /// Most commands that wait for the thread.
 pub const COMMANDS_LIMIT: usize = 1_024;
-/// How often the kernel is asked whether something vouches for the machine's clock, in ms.
-const NTP_EVERY_MS: u64 = 10_000;
+/// How often the kernel is asked whether something vouches for the machine's clock, and what was written to the disk, in ms.
+const KERNEL_EVERY_MS: u64 = 10_000;
 
 /// What the thread can be told.
 #[derive(Debug)]
@@ -40,8 +40,10 @@ pub enum Command {
     Next(oneshot::Sender<Option<(Batch, Position)>>),
     /// A batch that ends here has been handed to the connection.
     Sent(Position),
-    /// Asks for a sign of life; what the connection has carried since the last is counted.
-    Heartbeat(Word, Carried, oneshot::Sender<Heartbeat>),
+    /// The connection has carried so much since this was told last.
+    Carried(Carried),
+    /// Asks for a sign of life.
+    Heartbeat(Word, oneshot::Sender<Heartbeat>),
     /// The program ends: write everything.
     Close,
 }
@@ -83,7 +85,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Begins a stream over the buffer in `state_dir`. `pulse` beats with each command that is done. Reading what earlier runs
-    /// left may take a card seconds: commands wait for it, probes don't.
+    /// left may take a card seconds: commands wait for it, probes don't. `since`: a date at which the machine was certainly in use.
     ///
     /// # Errors
     /// When no thread can be started. A disk that fails is no error: the buffer goes on in memory.
@@ -93,6 +95,7 @@ impl Keeper {
         stream: StreamId,
         boot: BootId,
         limit_bytes: u64,
+        since: Millis,
         pulse: Pulse,
     ) -> std::io::Result<Self> {
         let began = clock::uptime();
@@ -103,7 +106,7 @@ impl Keeper {
         let (told, standing) = watch::channel(Standing::begun(stream));
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
             let buffer = Buffer::open(disk, stream, boot, Disk::held_limit(limit_bytes), began);
-            keep(Outbox::new(branch, buffer), meter, inbox, &told, &pulse);
+            keep(Outbox::new(branch, buffer).since(since), meter, inbox, &told, &pulse);
         })?;
         Ok(Self { commands, standing, thread })
     }
@@ -147,18 +150,21 @@ impl Meter {
         Self { budget: Budget::new(now), told: (written_bytes(), 0), flushes }
     }
 
-    fn day(&mut self, carried: Carried, now: Uptime) -> Spent {
-        let counted = (written_bytes(), self.flushes.load(Ordering::Relaxed));
+    /// Counts what was written since this was asked last. Asked often, since what is counted belongs to the hour in which it
+    /// is: a link may be away for weeks.
+    fn count(&mut self, now: Uptime) {
+        self.count_to((written_bytes(), self.flushes.load(Ordering::Relaxed)), now);
+    }
+
+    fn count_to(&mut self, counted: (u64, u64), now: Uptime) {
         let (disk_bytes, flushes) = std::mem::replace(&mut self.told, counted);
-        let spent = Spent {
-            over_ms: 0,
-            disk_bytes: counted.0.saturating_sub(disk_bytes),
-            flushes: counted.1.saturating_sub(flushes),
-            sent_bytes: carried.sent,
-            received_bytes: carried.received,
-        };
+        let (disk_bytes, flushes) = (counted.0.saturating_sub(disk_bytes), counted.1.saturating_sub(flushes));
+        self.budget.spend(Spent { disk_bytes, flushes, ..Spent::default() }, now);
+    }
+
+    fn carried(&mut self, carried: Carried, now: Uptime) {
+        let spent = Spent { sent_bytes: carried.sent, received_bytes: carried.received, ..Spent::default() };
         self.budget.spend(spent, now);
-        self.budget.day(now)
     }
 }
 
@@ -176,11 +182,12 @@ fn keep<S: Store>(
     told: &watch::Sender<Standing>,
     pulse: &Pulse,
 ) {
-    let mut ntp_at = Uptime(0);
+    let mut kernel_at = Uptime(0);
     while let Some(command) = inbox.blocking_recv() {
         let now = clock::uptime();
-        if now >= ntp_at {
-            ntp_at = now.plus(NTP_EVERY_MS);
+        if now >= kernel_at {
+            kernel_at = now.plus(KERNEL_EVERY_MS);
+            meter.count(now);
             if let Some((wall, error_ms)) = clock::synchronised() {
                 outbox.heard_ntp(wall, error_ms, now);
             }
@@ -193,8 +200,10 @@ fn keep<S: Store>(
             Command::Acked(ack) => outbox.acked(&ack, now),
             Command::Next(reply) => answer(reply, outbox.next(now)),
             Command::Sent(end) => outbox.sent(end, now),
-            Command::Heartbeat(mut word, carried, reply) => {
-                let spent = meter.day(carried, now);
+            Command::Carried(carried) => meter.carried(carried, now),
+            Command::Heartbeat(mut word, reply) => {
+                meter.count(now);
+                let spent = meter.budget.day(now);
                 word.health.iter_mut().for_each(|health| health.spent = spent);
                 answer(reply, outbox.heartbeat(&word, now));
             }
@@ -216,5 +225,23 @@ fn keep<S: Store>(
             *before = next;
             news
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_in_weeks_without_a_link_lies_in_the_hours_in_which_it_was() {
+        const HOUR_MS: u64 = 3_600_000;
+        let mut meter = Meter { budget: Budget::new(Uptime(0)), told: (0, 0), flushes: Arc::default() };
+        for hour in 1..=21 * 24 {
+            meter.count_to((hour * 1_000, hour), Uptime(hour * HOUR_MS));
+        }
+        let back = Uptime(21 * 24 * HOUR_MS + 60_000);
+        meter.carried(Carried { sent: 500, received: 50 }, back);
+        let day = meter.budget.day(back);
+        assert_eq!((day.disk_bytes, day.flushes, day.sent_bytes, day.received_bytes), (24_000, 24, 500, 50));
     }
 }

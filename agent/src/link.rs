@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::keeper::{Command, Standing};
-use crate::line::{Carried, Line};
+use crate::line::Line;
 use crate::outbox::Word;
 use crate::plan::Plan;
 use crate::proof::Questions;
@@ -49,6 +49,8 @@ const STUCK_MS: u64 = 30_000;
 /// so many of them.
 const HEALTH_MS: u64 = 900_000;
 const HEALTH_HEARTBEATS: u64 = 6;
+/// In how many more heartbeats a change of the agent's health is told: one may be lost, and the next word of it is far off.
+const HEALTH_REPEATS: u8 = 2;
 /// Questions and answers that wait.
 pub const ASKS_LIMIT: usize = 16;
 /// Time for the last entries to be acknowledged when the program ends.
@@ -135,14 +137,40 @@ struct Connection {
     unconfirmed: u32,
     /// Since when the client has taken nothing.
     full_since: Option<Uptime>,
-    health_told: Option<(Uptime, Told)>,
+    health: HealthTold,
     states_told: Arc<Vec<Live>>,
     /// What was told when all of it was.
     states_full: Arc<Vec<Live>>,
 }
 
-/// What of an agent's health is worth a word with the next heartbeat: config, buffer, entries that wait, clock.
-type Told = (u64, bool, u64, bool);
+/// What of an agent's health is worth a word with the next heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    config: u64,
+    is_volatile: bool,
+    waiting: u64,
+    has_clock: bool,
+}
+
+/// What was told of the agent's health on this connection, and how often that has to be repeated.
+#[derive(Debug, Default)]
+struct HealthTold {
+    last: Option<(Uptime, Told)>,
+    repeats: u8,
+}
+
+impl HealthTold {
+    fn is_due(&self, is: Told, every_ms: u64, now: Uptime) -> bool {
+        self.repeats > 0 || self.last.is_none_or(|(at, before)| before != is || now.since(at) >= every_ms)
+    }
+
+    fn told(&mut self, is: Told, now: Uptime) {
+        // How many entries wait changes with each report, and the next says it again.
+        let is_news = self.last.is_none_or(|(_, before)| Told { waiting: is.waiting, ..before } != is);
+        self.repeats = if is_news { HEALTH_REPEATS } else { self.repeats.saturating_sub(1) };
+        self.last = Some((now, is));
+    }
+}
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -185,29 +213,43 @@ impl Link {
         };
         tracing::info!(host = %self.settings.broker.host, port = self.settings.broker.port, "connected to the broker");
         self.command(Command::Connected).await;
-        self.heartbeat(&mut connection).await?;
+        let outcome = self.serve(&mut connection, shutdown).await;
+        // A line that breaks all the time may carry most of its bytes after the last heartbeat.
+        self.count(&mut connection).await;
+        outcome
+    }
+
+    /// Tells the keeper what the connection has carried.
+    async fn count(&self, connection: &mut Connection) {
+        if let Some(line) = &mut connection.line {
+            self.command(Command::Carried(line.carried())).await;
+        }
+    }
+
+    async fn serve(&mut self, connection: &mut Connection, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        self.heartbeat(connection).await?;
         let mut tick = tokio::time::interval(TICK);
         let mut standing = self.ends.standing.clone();
         let mut tally = self.ends.tally.clone();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => {
-                    self.say_goodbye(&mut connection).await;
+                    self.say_goodbye(connection).await;
                     return Ok(());
                 }
                 packet = connection.incoming.recv() => match packet {
-                    Some(packet) => self.handle(&mut connection, packet).await?,
+                    Some(packet) => self.handle(connection, packet).await?,
                     None => bail!("{:#}", (&mut connection.poller).await.unwrap_or_else(|error| anyhow!(error))),
                 },
                 Ok(()) = standing.changed() => {}
-                Ok(()) = tally.changed() => self.tell_newest(&mut connection).await?,
+                Ok(()) = tally.changed() => self.tell_newest(connection).await?,
                 Some(answer) = self.ends.answers.recv() => {
                     // One that finds no room is not repeated: the next comes in seconds.
                     connection.publish(Lane::Answer.topic(&self.settings.branch), QoS::AtMostOnce, &answer)?;
                 }
                 _ = tick.tick() => {}
             }
-            self.send_due(&mut connection).await?;
+            self.send_due(connection).await?;
         }
     }
 
@@ -257,7 +299,7 @@ impl Link {
             // The presence is the first.
             unconfirmed: 1,
             full_since: None,
-            health_told: None,
+            health: HealthTold::default(),
             states_told: Arc::default(),
             states_full: Arc::default(),
         })
@@ -281,7 +323,7 @@ impl Link {
                 Some((branch, Lane::Config)) if branch == self.settings.branch => self.configure(&publish.payload),
                 Some((branch, Lane::Ask)) if branch == self.settings.branch => match decode::<Ask>(&publish.payload) {
                     Ok(Ask::Update { offers }) if offers.len() <= OFFERS_LIMIT => drop(self.ends.offers.send_replace(offers)),
-                    Ok(Ask::Health) => (connection.health_told, connection.heartbeat_at) = (None, clock::uptime()),
+                    Ok(Ask::Health) => (connection.health.last, connection.heartbeat_at) = (None, clock::uptime()),
                     // Too many questions at once are not answered: whoever asks, asks again.
                     Ok(ask) => drop(self.ends.asks.try_send(ask)),
                     Err(error) => tracing::warn!(%error, "a question can't be read"),
@@ -373,18 +415,19 @@ impl Link {
         let plan = Arc::clone(&self.ends.plan.borrow());
         let standing = *self.ends.standing.borrow();
         let clock = clock::synchronised();
-        let told: Told = (plan.version, standing.level.volatile, standing.level.waiting, clock.is_some());
+        let (is_volatile, waiting) = (standing.level.volatile, standing.level.waiting);
+        let is = Told { config: plan.version, is_volatile, waiting, has_clock: clock.is_some() };
         let health_ms = HEALTH_MS.max(HEALTH_HEARTBEATS * u64::from(plan.heartbeat_ms));
-        let is_due = connection.health_told.is_none_or(|(at, before)| before != told || now.since(at) >= health_ms);
-        let health = is_due.then(|| self.health(plan.version, &standing, clock.is_some(), now));
-        let carried = connection.line.as_mut().map_or(Carried::default(), Line::carried);
+        let health =
+            connection.health.is_due(is, health_ms, now).then(|| self.health(plan.version, &standing, clock.is_some(), now));
+        self.count(connection).await;
         let word = Word { health, states };
-        let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, carried, reply)).await else { return Ok(false) };
+        let Some(heartbeat) = self.ask(|reply| Command::Heartbeat(word, reply)).await else { return Ok(false) };
         // Where TCP can't be asked to notice that a connection hangs, the broker's answer has to tell.
         let qos = if connection.line.is_some() { QoS::AtMostOnce } else { QoS::AtLeastOnce };
         let told_now = connection.publish(Lane::Live.topic(&self.settings.branch), qos, &heartbeat)?;
         if told_now && heartbeat.health.is_some() {
-            connection.health_told = Some((now, told));
+            connection.health.told(is, now);
         }
         // Until the time is known nothing can be sent: ask again soon. The same where there was no room.
         let wait = if told_now && heartbeat.dating.is_some() { u64::from(plan.heartbeat_ms) } else { 1_000 };
@@ -491,6 +534,27 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_change_of_health_is_told_three_times_and_entries_that_wait_once() {
+        let is = |is_volatile, waiting| Told { config: 1, is_volatile, waiting, has_clock: true };
+        let mut health = HealthTold::default();
+        let mut said = String::new();
+        for (beat, now) in
+            [(false, 0), (false, 0), (false, 0), (false, 0), (false, 5), (false, 5), (true, 5), (true, 6), (true, 6), (true, 6)]
+                .into_iter()
+                .zip((0..).step_by(15_000).map(Uptime))
+        {
+            let is = is(beat.0, beat.1);
+            let is_due = health.is_due(is, 900_000, now);
+            if is_due {
+                health.told(is, now);
+            }
+            said.push(if is_due { 'h' } else { '.' });
+        }
+        assert_eq!(said, "hhh.h.hhh.");
+        assert!(health.is_due(is(true, 6), 900_000, Uptime(2_000_000)), "and every quarter of an hour");
+    }
+
     #[tokio::test]
     async fn a_client_that_takes_nothing_is_given_up_though_nothing_waits_for_a_confirmation() {
         // Nobody polls it: it is stuck.
@@ -506,7 +570,7 @@ mod tests {
             confirmed_at: Uptime(0),
             unconfirmed: 0,
             full_since: None,
-            health_told: None,
+            health: HealthTold::default(),
             states_told: Arc::default(),
             states_full: Arc::default(),
         };

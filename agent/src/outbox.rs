@@ -3,10 +3,10 @@
 //! Pure but for the buffer's disk: it is told what arrives and says what to send.
 
 use shared::message::Health;
-use shared::{Ack, Batch, BranchId, Dating, Heartbeat, Live, Millis, Uptime};
+use shared::{Ack, Batch, BootId, BranchId, Dating, Heartbeat, Live, Millis, Uptime};
 
-use crate::buffer::{Buffer, Level, Position, Run, Store, dating_of};
-use crate::dating::Estimator;
+use crate::buffer::{Buffer, Level, Position, Run, Store, anchors_of};
+use crate::dating::{Estimator, drift};
 use crate::window::Window;
 
 /// More entries than this waiting for an ack are a backlog: the newest states then travel beside it.
@@ -25,6 +25,8 @@ pub struct Outbox<S> {
     pub buffer: Buffer<S>,
     window: Window,
     estimator: Estimator,
+    /// When the machine was certainly in use.
+    since: Millis,
     is_connected: bool,
     /// The collector has told the time on this connection.
     has_heard: bool,
@@ -45,10 +47,18 @@ pub struct Word {
 impl<S: Store> Outbox<S> {
     /// An outbox of a branch that has no connection yet.
     pub fn new(branch: BranchId, buffer: Buffer<S>) -> Self {
-        let mut estimator = Estimator::default();
-        buffer.run().dating.into_iter().for_each(|anchor| estimator.inherit(anchor));
+        let boot = buffer.run().boot;
+        let runs = buffer.older().iter().chain([buffer.run()]);
+        let estimator = Estimator::of(anchors_of(runs, boot));
         let (window, offered) = (Window::default(), Default::default());
-        Self { branch, buffer, window, estimator, is_connected: false, has_heard: false, restatements: 0, offered }
+        let (has_heard, since) = (false, Millis::EARLIEST);
+        Self { branch, buffer, window, estimator, since, is_connected: false, has_heard, restatements: 0, offered }
+    }
+
+    /// The same on a machine that held something of that date when the run began, as a config has one: no boot that never
+    /// heard the time began before.
+    pub fn since(self, date: Millis) -> Self {
+        Self { since: date.max(Millis::EARLIEST), ..self }
     }
 
     /// The machine's clock reads `wall`, and NTP vouches for it to `error_ms`.
@@ -59,7 +69,8 @@ impl<S: Store> Outbox<S> {
 
     fn learnt(&mut self, now: Uptime) {
         if let Some(anchor) = self.estimator.newest() {
-            self.buffer.dated(anchor, now);
+            let before = self.buffer.oldest_moment().and_then(|oldest| self.estimator.before(oldest));
+            self.buffer.dated(anchor, before, now);
         }
     }
 
@@ -148,10 +159,11 @@ impl<S: Store> Outbox<S> {
         let same_boot = chunk.run.boot == self.buffer.run().boot;
         let moments = chunk.group.deltas.iter().map(|delta| delta.at);
         let (from, to) = (moments.clone().min().unwrap_or(now), moments.max().unwrap_or(now));
-        let dating = match dating_of(self.buffer.older(), chunk.run.boot) {
-            _ if same_boot => self.estimator.dating_of(from, to).unwrap_or(present),
-            Some(anchor) => anchor.dating_of(from, to),
-            None => bounds(&chunk.run, self.buffer.older(), present),
+        let dating = if same_boot {
+            self.estimator.dating_of(from, to).unwrap_or(present)
+        } else {
+            let present = (self.buffer.run().boot, present);
+            Past { runs: self.buffer.older(), present, since: self.since }.dating_of(chunk.run.boot, from, to)
         };
         let batch = Batch {
             branch: self.branch.clone(),
@@ -194,13 +206,69 @@ impl<S: Store> Outbox<S> {
     }
 }
 
-/// Between which dates a boot lay that never heard the time: after the latest earlier boot, before this one.
-fn bounds(run: &Run, older: &[Run], present: Dating) -> Dating {
-    let before = older.iter().filter(|other| other.ordinal < run.ordinal).filter_map(|other| other.dating);
-    let not_after = spread(present).1;
-    let not_before = before.map(|anchor| spread(anchor.dating_of(Uptime(0), Uptime(0))).0);
-    let not_before = not_before.max().unwrap_or(Millis::EARLIEST);
-    Dating::Bounds { not_before: not_before.min(not_after), not_after }
+/// What is known of the boots before the present one.
+struct Past<'a> {
+    /// Runs in their order; some may be of the present boot.
+    runs: &'a [Run],
+    present: (BootId, Dating),
+    /// When the machine was certainly in use.
+    since: Millis,
+}
+
+impl Past<'_> {
+    /// How to date moments of an earlier boot: by what its runs have heard, and by when it must have been over.
+    fn dating_of(&self, boot: BootId, from: Uptime, to: Uptime) -> Dating {
+        let mut heard = self.heard(boot);
+        let Some(dating) = heard.dating_of(from, to) else { return self.bounds(boot) };
+        heard.on_end(self.lived(boot), self.over_before(boot));
+        heard.dating_of(from, to).unwrap_or(dating)
+    }
+
+    fn heard(&self, boot: BootId) -> Estimator {
+        Estimator::of(anchors_of(self.runs, boot))
+    }
+
+    /// Up to which moment a boot is known to have lasted.
+    fn lived(&self, boot: BootId) -> Uptime {
+        let of_boot = self.runs.iter().filter(|run| run.boot == boot);
+        of_boot.map(|run| run.dating.map_or(run.at, |anchor| anchor.at().max(run.at))).max().unwrap_or_default()
+    }
+
+    /// The latest date at which a boot can have begun that was over before another date.
+    fn latest(&self, boot: BootId, over: Millis) -> Millis {
+        let lived = self.lived(boot).0;
+        // By a clock that runs as fast as one may.
+        let latest = over.plus(drift(lived) - i64::try_from(lived).unwrap_or(i64::MAX));
+        let heard = self.heard(boot).dating_of(Uptime(0), Uptime(0));
+        heard.map_or(latest, |heard| latest.min(spread(heard).1))
+    }
+
+    /// The date before which an earlier boot was over: each one after it had to live before the present one began.
+    fn over_before(&self, boot: BootId) -> Millis {
+        let (present, dating) = self.present;
+        let mut later: Vec<BootId> = self.runs.iter().map(|run| run.boot).filter(|other| *other != present).collect();
+        later.dedup();
+        later.iter().rev().take_while(|other| **other != boot).fold(spread(dating).1, |over, later| self.latest(*later, over))
+    }
+
+    /// Between which dates a boot began that never heard the time: after the one before, and so long before the one after as
+    /// it lived.
+    fn bounds(&self, boot: BootId) -> Dating {
+        let place = self.runs.iter().position(|run| run.boot == boot).unwrap_or(0);
+        let (earlier, later) = self.runs.split_at(place);
+        let end_of = |run: &Run| {
+            let lived = self.lived(run.boot);
+            let began = self.heard(run.boot).dating_of(lived, lived)?;
+            Some(spread(began).0.plus(i64::try_from(lived.0).unwrap_or(i64::MAX)))
+        };
+        // What the machine holds may have come with a later boot that heard the time.
+        let since = if later.iter().any(|run| run.dating.is_some()) { Millis::EARLIEST } else { self.since };
+        let not_after = self.latest(boot, self.over_before(boot));
+        // A date by a clock that was ahead bounds nothing.
+        let since = Some(since).filter(|since| *since < not_after).unwrap_or(Millis::EARLIEST);
+        let not_before = earlier.iter().filter_map(end_of).fold(since, Millis::max);
+        Dating::Bounds { not_before: not_before.min(not_after), not_after }
+    }
 }
 
 /// The earliest and the latest date at which a boot can have begun.
@@ -213,19 +281,19 @@ fn spread(dating: Dating) -> (Millis, Millis) {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::io;
     use std::rc::Rc;
 
-    use shared::{Body, BootId, Status, StreamId, Transition};
+    use shared::{Body, Status, StreamId, Transition};
 
     use super::*;
     use crate::buffer::Write;
     use crate::contents::Contents;
 
-    #[derive(Default)]
+    #[derive(Default, Clone)]
     struct Card {
-        contents: Contents,
+        contents: Rc<RefCell<Contents>>,
         dead: Rc<Cell<bool>>,
     }
 
@@ -238,19 +306,19 @@ mod tests {
     impl Store for Card {
         fn runs(&mut self) -> io::Result<Vec<Run>> {
             self.ok()?;
-            self.contents.runs()
+            self.contents.borrow_mut().runs()
         }
         fn positions(&mut self) -> io::Result<Vec<Position>> {
             self.ok()?;
-            self.contents.positions()
+            self.contents.borrow_mut().positions()
         }
         fn read(&mut self, at: Position) -> io::Result<Option<Vec<u8>>> {
             self.ok()?;
-            self.contents.read(at)
+            self.contents.borrow_mut().read(at)
         }
         fn commit(&mut self, writes: Vec<Write>) -> io::Result<()> {
             self.ok()?;
-            self.contents.commit(writes)
+            self.contents.borrow_mut().commit(writes)
         }
         fn forget(&mut self, writes: Vec<Write>) -> io::Result<()> {
             self.commit(writes)
@@ -293,25 +361,47 @@ mod tests {
         outbox.buffer.append(down(60_000), Uptime(60_000));
         outbox.tick(Uptime(60_000));
         outbox.connected(Uptime(61_000));
-        let mut sent = 0;
-        for i in 0..5 * 3_600 * 5 {
-            let now = Uptime(61_000 + i * 200);
+        assert_eq!(told_within(&mut outbox, 61_000, 5_000), [1_000, 60_000], "both outages, from memory");
+    }
+
+    #[test]
+    fn a_card_that_dies_with_entries_of_an_earlier_run_holds_the_present_ones_back_for_ten_minutes_at_most() {
+        let card = Card::default();
+        let dead = Rc::clone(&card.dead);
+        let mut before = Buffer::open(card.clone(), StreamId(1), BootId(1), 1 << 20, Uptime(0));
+        before.append(down(1_000), Uptime(1_000));
+        before.flush(Uptime(1_000));
+        drop(before);
+        let buffer = Buffer::open(card, StreamId(2), BootId(1), 1 << 20, Uptime(2_000));
+        let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer);
+        dead.set(true);
+        outbox.buffer.append(down(60_000), Uptime(60_000));
+        outbox.tick(Uptime(60_000));
+        outbox.connected(Uptime(61_000));
+        outbox.acked(&ack(0, 61_000), Uptime(61_000));
+        assert_eq!(told_within(&mut outbox, 61_000, 590_000), [0; 0], "the card may yet wake");
+        let states = std::sync::Arc::new(vec![Live::of("vake-atm-1".parse().expect("an id"), Status::Down, Uptime(60_000))]);
+        let heartbeat = outbox.heartbeat(&Word { health: None, states }, Uptime(651_000));
+        assert_eq!(heartbeat.states.len(), 1, "meanwhile states travel beside the log");
+        assert_eq!(told_within(&mut outbox, 651_000, 30_000), [60_000]);
+    }
+
+    /// Onsets that the collector gets to know within some time, as it acknowledges what it gets.
+    fn told_within(outbox: &mut Outbox<Card>, from: u64, for_ms: u64) -> Vec<u64> {
+        let mut onsets = Vec::new();
+        for now in (from..from + for_ms).step_by(200).map(Uptime) {
             outbox.buffer.observed(now);
             outbox.tick(now);
-            if let Some((_, end)) = outbox.next(now) {
-                sent += 1;
-                outbox.sent(end, now);
-            }
+            let Some((batch, end)) = outbox.next(now) else { continue };
+            outbox.sent(end, now);
+            let transitions = batch.group.deltas.iter().filter_map(|delta| match &delta.body {
+                Body::Transition(transition) => Some(transition.onset.0),
+                _ => None,
+            });
+            onsets.extend(transitions);
+            outbox.acked(&Ack { stream: batch.stream, through: batch.group.last(), ..ack(0, now.0) }, now);
         }
-        let states = std::sync::Arc::new(vec![Live {
-            device: "vake-atm-1".parse().expect("an id"),
-            status: Status::Down,
-            onset: Uptime(60_000),
-            verdict: None,
-            flags: shared::Flags::default(),
-        }]);
-        let heartbeat = outbox.heartbeat(&Word { health: None, states }, Uptime(18_061_000));
-        assert!(sent > 0 || !heartbeat.states.is_empty(), "neither batch nor live state in five hours");
+        onsets
     }
 
     #[test]
@@ -333,6 +423,125 @@ mod tests {
         let (batch, _) = outbox.next(Uptime(day + 5_060)).expect("the time is known");
         let error = batch.dating.date(Uptime(day)).1;
         assert!(error <= 1_000, "{error} ms");
+    }
+
+    const DAY: u64 = 86_400_000;
+
+    /// The card after a run that saw its device fail at `fails`, and never heard the time or only when it began.
+    fn after(card: &Card, run: u64, boot: u128, fails: u64, heard: Option<i64>) {
+        let buffer = Buffer::open(card.clone(), StreamId(run), BootId(boot), 1 << 20, Uptime(0));
+        let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer);
+        if let Some(date) = heard {
+            outbox.acked(&Ack { stream: StreamId(run), now: Millis(date), ..ack(1, 10) }, Uptime(10));
+        }
+        outbox.buffer.append(down(fails), Uptime(fails));
+        outbox.tick(Uptime(fails));
+    }
+
+    /// How a run of a third boot, which began at `began`, dates the first change that waits.
+    fn first_dating(card: &Card, began: i64, since: i64) -> (Dating, Uptime) {
+        let buffer = Buffer::open(card.clone(), StreamId(9), BootId(9), 1 << 20, Uptime(0));
+        let mut outbox = Outbox::new("vake".parse().expect("an id"), buffer).since(Millis(since));
+        outbox.connected(Uptime(0));
+        outbox.acked(&Ack { stream: StreamId(9), now: Millis(began + 20), echo: Some(Uptime(20)), ..ack(0, 20) }, Uptime(20));
+        loop {
+            let (batch, end) = outbox.next(Uptime(30)).expect("something waits");
+            let change = batch.group.deltas.iter().find(|delta| matches!(delta.body, Body::Transition(_)));
+            if let Some(change) = change {
+                return (batch.dating, change.at);
+            }
+            outbox.sent(end, Uptime(30));
+            outbox.acked(&Ack { stream: batch.stream, ..ack(batch.group.last(), 30) }, Uptime(30));
+        }
+    }
+
+    #[test]
+    fn what_a_boot_saw_in_a_month_without_a_link_lies_before_the_boot_that_tells_it() {
+        // Its clock runs 40 ppm fast: by its first ack alone its last hour would lie 104 s late, after the present boot began.
+        let (card, lived) = (Card::default(), 30 * DAY + 103_680);
+        after(&card, 1, 1, lived, Some(T));
+        let began = T + 30 * DAY as i64 + 30_000;
+        let (dating, at) = first_dating(&card, began, 0);
+        let (date, error_ms) = dating.date(at);
+        let off = date.0 - (T + 30 * DAY as i64);
+        assert!(date.0 <= began, "{off} ms off");
+        assert!(off.abs() <= i64::from(error_ms) && error_ms < 200_000, "{off} ms off, {error_ms} stated");
+    }
+
+    #[test]
+    fn a_boot_that_never_heard_the_time_is_bounded_by_how_long_it_lived() {
+        let card = Card::default();
+        after(&card, 1, 1, 5_000, Some(T));
+        let hours_10 = 36_000_000;
+        after(&card, 2, 2, hours_10, None);
+        // It was off for half a minute before and after.
+        let began = T + 5_000 + 30_000 + hours_10 as i64 + 30_000;
+        let (dating, _) = first_dating(&card, began, 0);
+        let Dating::Fixed { .. } = dating else { panic!("the first boot heard it: {dating:?}") };
+        let mut outbox =
+            Outbox::new("vake".parse().expect("an id"), Buffer::open(card, StreamId(9), BootId(9), 1 << 20, Uptime(0)));
+        outbox.connected(Uptime(0));
+        outbox.acked(&Ack { stream: StreamId(9), now: Millis(began + 20), ..ack(0, 20) }, Uptime(20));
+        outbox.acked(&Ack { stream: StreamId(1), ..ack(2, 20) }, Uptime(20));
+        let (batch, _) = outbox.next(Uptime(30)).expect("something waits");
+        let (date, error_ms) = batch.dating.date(Uptime(hours_10));
+        let off = date.0 - (began - 30_000);
+        assert!(off.abs() <= i64::from(error_ms) && error_ms <= 33_000, "{off} ms off, {error_ms} stated");
+    }
+
+    #[test]
+    fn a_boot_that_never_heard_the_time_began_after_what_the_machine_held() {
+        let card = Card::default();
+        after(&card, 1, 1, 1_000, None);
+        let began = T + 3_600_000;
+        let (dating, at) = first_dating(&card, began, T);
+        let (date, error_ms) = dating.date(at);
+        assert!(date.0 >= T && date.0 <= began && error_ms <= 1_800_000, "{date}, {error_ms} ms");
+        // Unless it came later.
+        let card = Card::default();
+        after(&card, 1, 1, 1_000, None);
+        after(&card, 2, 2, 1_000, Some(T));
+        let (dating, _) = first_dating(&card, began, T);
+        let Dating::Bounds { not_before, not_after } = dating else { panic!("it never heard the time: {dating:?}") };
+        assert_eq!(not_before, Millis::EARLIEST);
+        assert!(not_after.0 < T, "it was over before the one that heard the time");
+    }
+
+    #[test]
+    fn an_agent_that_is_killed_while_it_drains_still_dates_by_what_was_known_before_the_cut() {
+        let card = Card::default();
+        let mut outbox =
+            Outbox::new("vake".parse().expect("an id"), Buffer::open(card.clone(), StreamId(1), BootId(1), 1 << 20, Uptime(0)));
+        let heard = |stream, through, true_ms: u64, at: u64| Ack {
+            stream: StreamId(stream),
+            now: Millis(T + true_ms as i64),
+            echo: Some(Uptime(at)),
+            ..ack(through, at)
+        };
+        outbox.acked(&heard(1, 1, 0, 0), Uptime(0));
+        // Three weeks by a clock that runs 50 ppm fast.
+        let uptime = |true_ms: u64| true_ms + true_ms * 50 / 1_000_000;
+        for day in 1..21 {
+            outbox.buffer.append(down(uptime(day * DAY)), Uptime(uptime(day * DAY)));
+            outbox.tick(Uptime(uptime(day * DAY)));
+        }
+        let back = 21 * DAY;
+        outbox.connected(Uptime(uptime(back)));
+        outbox.acked(&heard(1, 1, back, uptime(back)), Uptime(uptime(back)));
+        outbox.buffer.append(down(uptime(back)), Uptime(uptime(back)));
+        outbox.buffer.flush(Uptime(uptime(back)));
+        outbox.acked(&heard(1, 1, back + 1_000, uptime(back + 1_000)), Uptime(uptime(back + 1_000)));
+        drop(outbox);
+        let now = Uptime(uptime(back + 60_000));
+        let buffer = Buffer::open(card, StreamId(2), BootId(1), 1 << 20, now);
+        let mut next = Outbox::new("vake".parse().expect("an id"), buffer);
+        next.connected(now);
+        next.acked(&heard(2, 0, back + 60_000, now.0), now);
+        let (batch, _) = next.next(now).expect("it waits");
+        // A batch is dated by the middle of its moments.
+        let middle = batch.group.deltas.iter().find(|delta| delta.at == Uptime(uptime(11 * DAY))).expect("a change");
+        let off = batch.dating.date(middle.at).0.0 - (T + 11 * DAY as i64);
+        assert!(off.abs() <= 100, "{off} ms off");
     }
 
     #[test]

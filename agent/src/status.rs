@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::keeper::{Command, Standing};
-use crate::line::Carried;
 use crate::outbox::Word;
 use crate::plan::Plan;
 use crate::watch::Tally;
@@ -186,7 +185,7 @@ impl Ends {
     async fn spent(&self) -> SpentReport {
         let (reply, answer) = oneshot::channel();
         let word = Word { health: Some(Health::default()), ..Word::default() };
-        let _ = self.keeper.send(Command::Heartbeat(word, Carried::default(), reply)).await;
+        let _ = self.keeper.send(Command::Heartbeat(word, reply)).await;
         let health = answer.await.ok().and_then(|heartbeat| heartbeat.health).unwrap_or_default();
         let Spent { over_ms, disk_bytes, flushes, sent_bytes, received_bytes } = health.spent;
         SpentReport { over_ms, disk_bytes, flushes, sent_bytes, received_bytes }
@@ -338,7 +337,7 @@ mod tests {
         let server = tokio::spawn(serve(folder.path().to_owned(), ends));
         // The keeper's part.
         tokio::spawn(async move {
-            while let Some(Command::Heartbeat(word, _, reply)) = commands.recv().await {
+            while let Some(Command::Heartbeat(word, reply)) = commands.recv().await {
                 let spent = Spent { over_ms: 3_600_000, disk_bytes: 40_000, flushes: 5, sent_bytes: 900, received_bytes: 300 };
                 let health = word.health.map(|health| Health { spent, ..health });
                 let dating = None;

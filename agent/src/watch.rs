@@ -89,7 +89,7 @@ const WATCHED_EVERY_MS: u64 = 2_000;
 const WATCHED_FOR_MS: u64 = 120_000;
 /// Least time in ms between two reports of qualities while there is no link: a report costs the card kilobytes, and
 /// nobody reads it before the link is back.
-const OFF_LINE_REPORT_MS: u64 = 900_000;
+const OFF_LINE_REPORT_MS: u64 = 3_600_000;
 
 /// What the watch tells beside entries.
 #[derive(Debug, Clone, Default)]

@@ -89,19 +89,21 @@ struct Share {
 struct Heartbeats {
     /// The newest with states, and with those that an earlier one has told and it doesn't: each tells what has changed.
     states: Option<Payload>,
-    /// The newest without any.
+    /// The newest without any. Either has the health that an earlier one has told and it doesn't.
     plain: Option<Payload>,
 }
 
 impl Heartbeats {
     fn put(&mut self, payload: Payload) {
         let has_states = decode::<Heartbeat>(&payload.bytes).is_ok_and(|heartbeat| !heartbeat.states.is_empty());
-        if !has_states {
+        let after =
+            |before: Option<Payload>, payload: Payload| before.and_then(|before| joined(&before, &payload)).unwrap_or(payload);
+        let payload = after(self.plain.take(), payload);
+        if has_states {
+            self.states = Some(after(self.states.take(), payload));
+        } else {
             self.plain = Some(payload);
-            return;
         }
-        let joined = self.states.take().and_then(|before| joined(&before, &payload));
-        *self = Self { states: Some(joined.unwrap_or(payload)), plain: None };
     }
 
     fn cost(&self) -> usize {
@@ -109,7 +111,7 @@ impl Heartbeats {
     }
 }
 
-/// A heartbeat with the states that one before it has told and it doesn't, if both are of one run.
+/// A heartbeat with the states and the health that one before it has told and it doesn't, if both are of one run.
 fn joined(before: &Payload, newer: &Payload) -> Option<Payload> {
     let (before, mut heartbeat) = (decode::<Heartbeat>(&before.bytes).ok()?, decode::<Heartbeat>(&newer.bytes).ok()?);
     if before.stream != heartbeat.stream {
@@ -337,7 +339,7 @@ impl From<Payload> for Command {
 mod tests {
     use std::time::Duration;
 
-    use shared::message::Live;
+    use shared::message::{Health, Live};
     use shared::{Status, StreamId, Uptime};
 
     use super::*;
@@ -357,6 +359,7 @@ mod tests {
                 format!("{}:{}", topic.split('/').nth(2).unwrap_or("?"), String::from_utf8_lossy(bytes))
             }
             Command::Tick(_)
+            | Command::Synchronised
             | Command::Republish
             | Command::Reload
             | Command::Revoked(_)
@@ -443,6 +446,40 @@ mod tests {
             .collect();
         assert_eq!(told, [(4, vec!["a down".to_owned(), "b down".to_owned(), "c up".to_owned()]), (6, Vec::new())]);
         assert_eq!(inbox.0.lock().heartbeat_bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_heartbeat_told_of_its_agents_health_outlives_the_next_that_says_nothing_of_it() {
+        let heartbeat = |sent: u64, is_volatile: Option<bool>, states: Vec<Live>| {
+            let health = is_volatile.map(|buffer_volatile| Health { buffer_volatile, ..Health::default() });
+            let (stream, sent, last, observed_through) = (StreamId(1), Uptime(sent), 9, Uptime(sent));
+            let heartbeat = Heartbeat { stream, sent, dating: None, last, observed_through, health, states };
+            Command::Payload { topic: "ward/1/vake/live".to_owned(), bytes: encode(&heartbeat).expect("small").into() }
+        };
+        let live = || vec![Live::of("a".parse().expect("an id"), Status::Up, Uptime(1))];
+        for (told, expected) in [
+            (vec![heartbeat(1, Some(true), vec![]), heartbeat(2, None, vec![])], vec![(2, Some(true))]),
+            (vec![heartbeat(1, Some(true), vec![]), heartbeat(2, Some(false), vec![])], vec![(2, Some(false))]),
+            (vec![heartbeat(1, Some(true), vec![]), heartbeat(2, None, live())], vec![(2, Some(true))]),
+            (vec![heartbeat(1, Some(true), live()), heartbeat(2, None, vec![])], vec![(1, Some(true)), (2, None)]),
+        ] {
+            let (sender, mut inbox) = inbox(Arc::default());
+            for command in told {
+                sender.send(command).await.expect("somebody takes it");
+            }
+            let heard: Vec<(u64, Option<bool>)> = inbox
+                .take()
+                .expect("something waits")
+                .into_iter()
+                .filter_map(|command| match command {
+                    Command::Payload { bytes, .. } => decode::<Heartbeat>(&bytes).ok(),
+                    _ => None,
+                })
+                .map(|heartbeat| (heartbeat.sent.0, heartbeat.health.map(|health| health.buffer_volatile)))
+                .collect();
+            assert_eq!(heard, expected);
+            assert_eq!(inbox.0.lock().heartbeat_bytes, 0);
+        }
     }
 
     #[tokio::test]

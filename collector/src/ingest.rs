@@ -30,6 +30,7 @@ use crate::outage::{self, Change};
 use crate::rollout::{self, Order};
 use crate::samples::{self, Metric, Sample, minutes_between, status_value};
 use crate::settings::Rollout;
+use crate::steady::Steady;
 use crate::store::{
     self, CutRow, GapRow, IdentityRow, MinuteRow, Outbox, OutboxReader, ProofRow, Queue, Recent, Store, StoreError, StreamRow,
     TransitionRow,
@@ -53,6 +54,8 @@ pub enum Command {
     },
     /// Time has passed: how long the machine has run, which no clock that is set changes.
     Tick(Uptime),
+    /// Something like NTP vouches for the machine's clock, by the next tick.
+    Synchronised,
     /// The broker can be reached again: it may have forgotten what was retained.
     Republish,
     /// The inventory was changed by another process.
@@ -106,6 +109,9 @@ pub struct Ingest {
     /// When it began, and how long the machine has run since.
     began: Moment,
     uptime: Uptime,
+    /// The clock, as long as it goes on as clocks do.
+    steady: Steady,
+    is_synchronised: bool,
     /// The latest date that the clock has ever shown.
     furthest: Millis,
     /// What is ready to be written, in the order in which it came.
@@ -138,6 +144,8 @@ struct Staged {
     entries: u64,
     ack: Option<Ack>,
     received: Millis,
+    /// Its dates are so uncertain that no time counts as observed by it.
+    is_vague: bool,
     /// It speaks of an earlier boot than that of the agent which sends it: it vouches for nothing that is now.
     is_past: bool,
 }
@@ -160,6 +168,7 @@ impl Staged {
             entries: 0,
             ack: None,
             received,
+            is_vague: false,
             is_past: false,
         }
     }
@@ -216,6 +225,8 @@ impl Ingest {
             sealed_at: Millis(0),
             began,
             uptime: began.uptime,
+            steady: Steady::new(now, began.uptime),
+            is_synchronised: false,
             furthest: now,
             staged: Vec::new(),
             staged_of: HashMap::new(),
@@ -303,6 +314,12 @@ impl Ingest {
         self.live.prepare(|fleet| fleet.set_schedule(schedule));
         // By a clock that was set back meanwhile, however old a state is, it looks fresh.
         let last = store::alive(db)?;
+        if let Some(Moment { wall, boot, uptime }) = last.map(|last| last.until)
+            && boot == self.began.boot
+            && uptime <= self.uptime
+        {
+            self.steady = Steady::new(wall, uptime);
+        }
         self.furthest = self.furthest.max(last.map_or(now, |last| last.furthest));
         let has_followed = last.is_some_and(|last| self.began.follows(last.until, SET_BACK_SLACK_MS));
         let is_trusted = has_followed && now >= self.furthest;
@@ -390,12 +407,23 @@ impl Ingest {
     }
 
     /// Handles commands that arrived together: what they have to write shares a commit.
-    pub fn handle(&mut self, group: Vec<Command>, now: Millis) {
+    pub fn handle(&mut self, group: Vec<Command>, wall: Millis) {
+        // Before anybody is told the time. Where it was this thread that stood still, the next tick says so.
+        if self.steady.is_worth_a_look(wall, self.uptime) {
+            self.look_at_clock(wall);
+        }
+        let mut now = self.believed(wall);
         for command in group {
             match command {
-                Command::Payload { topic, bytes } => self.payload(&topic, &bytes, now),
+                Command::Payload { topic, bytes } => {
+                    self.payload(&topic, &bytes, now, wall);
+                    now = self.believed(wall);
+                }
+                Command::Synchronised => self.is_synchronised = true,
                 Command::Tick(uptime) => {
                     self.uptime = self.uptime.max(uptime);
+                    self.look_at_clock(wall);
+                    now = self.believed(wall);
                     // It may write down how far streams were observed, and must not come before what does so too.
                     self.commit(now);
                     self.tick(now);
@@ -422,7 +450,38 @@ impl Ingest {
         self.live.change(now, |_| {});
     }
 
-    fn payload(&mut self, topic: &str, bytes: &[u8], now: Millis) {
+    /// What time it is: by the clock, unless that is in doubt.
+    fn believed(&self, wall: Millis) -> Millis {
+        if self.steady.is_in_doubt() { self.steady.due(self.uptime) } else { wall }
+    }
+
+    fn look_at_clock(&mut self, wall: Millis) {
+        let was_in_doubt = self.steady.is_in_doubt();
+        // A clock that was behind the ledger was wrong before.
+        let is_vouched_for = std::mem::take(&mut self.is_synchronised) || self.is_clock_behind(self.steady.due(self.uptime));
+        let is_believed = self.steady.look(wall, self.uptime, is_vouched_for);
+        self.metrics.set("ward_clock_doubted", "", f64::from(u8::from(!is_believed)));
+        if !is_believed && !was_in_doubt {
+            let due = self.steady.due(self.uptime);
+            tracing::error!(clock = %wall, %due, "the collector's clock has jumped ahead: batches wait until something speaks for it");
+        } else if is_believed && was_in_doubt {
+            tracing::warn!(clock = %wall, "the collector's clock is believed again");
+        }
+    }
+
+    /// An agent's clock goes on while ours is set: one that has come to the same time speaks for it.
+    fn weigh_clock(&mut self, heartbeat: &Heartbeat, wall: Millis) {
+        let agrees = |dating: Dating| {
+            let (sent, error_ms) = dating.date(heartbeat.sent);
+            wall.since(sent).abs() <= Millis::AHEAD_LIMIT_MS + i64::from(error_ms)
+        };
+        if self.steady.is_in_doubt() && heartbeat.dating.is_some_and(agrees) {
+            self.is_synchronised = true;
+            self.look_at_clock(wall);
+        }
+    }
+
+    fn payload(&mut self, topic: &str, bytes: &[u8], now: Millis, wall: Millis) {
         let Some((id, lane)) = topic::parse(topic) else { return self.refuse(topic, "topic", "no topic of ward's") };
         let Some(branch) = self.live.fleet().branch(&id) else {
             return self.refuse(topic, "unknown_branch", "the inventory has no such branch");
@@ -431,6 +490,11 @@ impl Ingest {
             return self.refuse(topic, "revoked", "the branch's certificates were revoked");
         }
         let taken = match lane {
+            // What is dated by a wrong clock stays in the ledger; its agent sends it again.
+            Lane::Up if self.steady.is_in_doubt() => {
+                self.metrics.add("ward_batches_held_total", "", 1);
+                return;
+            }
             Lane::Up => decode::<Batch>(bytes).map(|mut batch| {
                 // What follows in the same stream is weighed against what is staged of it. All else has to see the
                 // fleet as the commit leaves it.
@@ -441,6 +505,8 @@ impl Ingest {
                 self.batch(branch, &id, &batch, now)
             }),
             Lane::Live => decode::<Heartbeat>(bytes).map(|heartbeat| {
+                self.weigh_clock(&heartbeat, wall);
+                let now = self.believed(wall);
                 self.commit_of(&id, now);
                 Ok(self.heartbeat(branch, &id, &heartbeat, now))
             }),
@@ -626,7 +692,13 @@ impl Ingest {
                 let begins = known.is_none();
                 let before = known.unwrap_or(fresh);
                 let mut staged = match plausible(batch, now) {
-                    Ok(()) => self.stage(branch, batch, before, &entries, missing, now),
+                    Ok(()) => {
+                        let staged = self.stage(branch, batch, before, &entries, missing, now);
+                        match vague_since(&batch.dating) {
+                            Some(since) => vague(staged, since, &entries),
+                            None => staged,
+                        }
+                    }
                     Err(why) if self.is_clock_behind(now) => {
                         self.metrics.add("ward_batches_held_total", "", 1);
                         self.metrics.set("ward_clock_behind", "", 1.0);
@@ -647,7 +719,9 @@ impl Ingest {
                 staged.begins = begins;
                 staged.row.through = through;
                 staged.ack = Some(ack(through, false));
-                staged.samples.extend(self.status_samples(id, &staged, begins));
+                if !staged.is_vague {
+                    staged.samples.extend(self.status_samples(id, &staged, begins));
+                }
                 Ok(Some(staged))
             }
         }
@@ -880,7 +954,8 @@ impl Ingest {
         // It tells states because it is behind: an ack that was lost may be all that it waits for.
         let is_behind = through < heartbeat.last && !heartbeat.states.is_empty();
         // An agent that doesn't know the time, or is not sure what has arrived, waits for this.
-        if !is_dated || restate || due || is_behind {
+        let is_asked = !is_dated || restate || due || is_behind;
+        if is_asked && !self.steady.is_in_doubt() {
             self.acked_at.insert(id.clone(), now);
             let ack = Ack { stream: heartbeat.stream, through, now, echo: Some(heartbeat.sent), restate };
             self.send(Outgoing::Ack(id.clone(), ack));
@@ -988,7 +1063,8 @@ impl Ingest {
         let fleet = self.live.fleet();
         let mut since: HashMap<(usize, StreamId), Millis> = HashMap::new();
         let mut out = Vec::with_capacity(staged.len());
-        for work in staged {
+        // What is vague is told of and counts nowhere.
+        for work in staged.iter().filter(|work| !work.is_vague) {
             let since = since.entry((work.branch, work.row.stream)).or_insert_with(|| {
                 let key = (fleet.branches[work.branch].info.id.clone(), work.row.stream);
                 self.streams.get(&key).map_or(work.row.began, |row| row.observed)
@@ -1295,8 +1371,10 @@ const LOGGED_LIMIT: usize = 1_000;
 const CONTENDED_MS: i64 = 600_000;
 /// Most samples of one remote-write request.
 const REQUEST_LIMIT_SAMPLES: usize = 20_000;
-/// Widest bounds, in ms, within which entries are dated: wider, and they say only that something happened.
-const BOUNDS_LIMIT_MS: i64 = 30 * 24 * 3_600_000;
+/// Widest bounds, in ms, by which a branch counts as observed. Within wider ones changes are told, with their error.
+const VAGUE_MS: i64 = 30 * 24 * 3_600_000;
+/// Widest bounds, in ms, whose half an error can state.
+const BOUNDS_LIMIT_MS: i64 = 2 * u32::MAX as i64;
 /// A clock that has lost no more than this, in ms, while the collector was down was steered, and not set back.
 const SET_BACK_SLACK_MS: i64 = 2_000;
 /// How often the progress of quiet streams is written, in ms.
@@ -1429,6 +1507,29 @@ fn undatable(
     Staged { gaps: vec![gap], ..Staged::of(branch, StreamRow { began, observed, error_ms: u32::MAX, ..row }, now) }
 }
 
+/// From when on something happened of which no more is known, if its dates are as uncertain as that.
+fn vague_since(dating: &Dating) -> Option<Millis> {
+    match dating {
+        Dating::Bounds { not_before, not_after } => (not_after.since(*not_before) > VAGUE_MS).then_some(*not_before),
+        Dating::Fixed { .. } => None,
+    }
+}
+
+/// What is written of a batch whose dates are uncertain by weeks: its changes, each with its error. It vouches for no time
+/// and takes out none that others have seen, and its minutes have no place.
+fn vague(staged: Staged, since: Millis, entries: &[(u64, &Delta)]) -> Staged {
+    let row = StreamRow { observed: since, error_ms: 0, ..staged.row };
+    let told = staged.gaps.into_iter().map(|gap| if gap.stream == 0 { GapRow { from: since, to: since, ..gap } } else { gap });
+    let minutes = entries.iter().filter_map(|(seq, delta)| {
+        let Body::Qualities(qualities) = &delta.body else { return None };
+        let dropped = shared::Dropped { minutes: qualities.minutes(), ..shared::Dropped::default() };
+        let (first, last, reason) = (*seq, *seq, "undatable".to_owned());
+        Some(GapRow { stream: 0, first, last, from: since, to: since, reason, dropped })
+    });
+    let gaps = told.chain(minutes).collect();
+    Staged { row, gaps, minutes: Vec::new(), samples: Vec::new(), is_vague: true, ..staged }
+}
+
 /// Whether a batch tells of what has not happened yet, by our clock.
 fn is_ahead(batch: &Batch, now: Millis) -> bool {
     moments(batch).any(|at| batch.dating.date(at).0.since(now) > Millis::AHEAD_LIMIT_MS)
@@ -1461,9 +1562,11 @@ fn plausible(batch: &Batch, now: Millis) -> Result<(), String> {
     {
         return Err(format!("it lies somewhere between {not_before} and {not_after}"));
     }
-    let mut dates = moments(batch).map(|at| batch.dating.date(at).0);
-    match dates.find(|date| !date.is_plausible(now)) {
-        Some(date) => Err(format!("{date} can't be the date of something that has happened")),
+    let mut dates = moments(batch).map(|at| batch.dating.date(at));
+    // An earlier boot can't be dated anew: as far as its dates say that they may be off, it was over by now.
+    let slack = |error_ms: u32| if batch.sent.is_none() { i64::from(error_ms) } else { 0 };
+    match dates.find(|(date, error_ms)| !date.is_plausible(now.plus(slack(*error_ms)))) {
+        Some((date, _)) => Err(format!("{date} can't be the date of something that has happened")),
         None => Ok(()),
     }
 }
@@ -1474,6 +1577,9 @@ pub async fn tick(commands: inbox::Sender) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         every.tick().await;
+        if ward_agent::clock::synchronised().is_some() && commands.send(Command::Synchronised).await.is_err() {
+            return;
+        }
         if commands.send(Command::Tick(clock::uptime())).await.is_err() {
             return;
         }

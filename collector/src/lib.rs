@@ -36,6 +36,7 @@ pub mod samples;
 pub mod schedule;
 pub mod secrets;
 pub mod settings;
+pub mod steady;
 pub mod store;
 pub mod surface;
 pub mod updates;

@@ -33,8 +33,13 @@ const HELP: &[(&str, &str, &str)] = &[
     ("ward_deltas_total", "counter", "Ledger entries that were taken."),
     ("ward_gaps_total", "counter", "Gaps that were recorded."),
     ("ward_batches_redated_total", "counter", "Batches from ahead of our clock, which their agents date anew."),
-    ("ward_batches_held_total", "counter", "Batches that were not taken because our clock is behind our own ledger."),
+    (
+        "ward_batches_held_total",
+        "counter",
+        "Batches that were not taken because our clock is behind our own ledger, or has jumped ahead.",
+    ),
     ("ward_batches_undatable_total", "counter", "Batches that can't be dated: what they held is a gap."),
+    ("ward_clock_doubted", "gauge", "1 while batches wait because our clock has jumped ahead and nothing speaks for that."),
     ("ward_clock_behind", "gauge", "1 while batches wait because our clock is behind our own ledger."),
     ("ward_inventory_failing", "gauge", "1 while a changed inventory can't be read, and the one before is in force."),
     (

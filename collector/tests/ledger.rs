@@ -351,19 +351,65 @@ fn what_can_not_be_dated_is_counted_without_what_is_known() {
     assert_eq!((gap.first, gap.last, gap.dropped.transitions), (3, 3, 1));
 }
 
-#[test]
-fn within_wider_bounds_than_thirty_days_nothing_is_dated() {
-    const DAYS_30_MS: i64 = 30 * 86_400_000;
-    for (wider_ms, gaps) in [(0, 0), (1, 1)] {
-        let mut desk = heard();
-        let (not_before, not_after) = (Millis(BOOT - DAYS_30_MS - 1_000 - wider_ms), Millis(BOOT - 1_000));
-        let told = batch(7, 0, 1, 5_000, vec![boot(7), change("m1", Status::Down, 1_000)]);
-        desk.take(&Batch { sent: None, dating: Dating::Bounds { not_before, not_after }, ..told });
+/// What the ledger has after an earlier boot, which began between these dates before the present one, told of a failure and
+/// of a minute: transitions with their errors, gaps that are undatable, minutes, and for how long m is covered beyond before.
+fn told_within_bounds_of(width_ms: i64) -> (Vec<u32>, Vec<shared::Dropped>, usize, i64) {
+    let mut desk = heard();
+    let covered = |desk: &Desk| -> i64 {
         let store = Store::open(desk.folder.path()).expect("the file opens");
-        let found = store::gaps(store.connection(), "m").expect("readable");
-        assert_eq!(found.iter().filter(|gap| gap.reason == "undatable").count(), gaps, "{wider_ms}: {found:?}");
-        assert!((desk.metrics.value("ward_batches_undatable_total", "") - gaps as f64).abs() < 0.1);
-    }
+        let spans = store::covered(store.connection(), "m").expect("readable");
+        spans.iter().map(|span| span.to.since(span.from)).sum()
+    };
+    let before = covered(&desk);
+    let (not_before, not_after) = (Millis(BOOT - 1_000_000 - width_ms), Millis(BOOT - 1_000_000));
+    let column = shared::Column::pack("m1".parse().expect("an id"), &[shared::Minute { sent: 30, lost: 30, rtt: None }], 10);
+    let minute = shared::Body::Qualities(shared::Qualities { first_end: Uptime(60_000), unit_us: 10, columns: vec![column] });
+    let told = batch(7, 0, 1, 65_000, vec![boot(7), change("m1", Status::Down, 1_000), minute]);
+    let mut told = Batch { sent: None, dating: Dating::Bounds { not_before, not_after }, ..told };
+    told.group.deltas[0].at = Uptime(0);
+    desk.take(&told);
+    desk.tick();
+    assert_eq!(desk.shown("m1"), "up", "what was says nothing of what is");
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let no = desk.live.fleet().devices.iter().find(|device| device.info.id.as_str() == "m1").expect("m1").no;
+    let changes = store::changes_of(store.connection(), &[no], Millis::EARLIEST, Millis(desk.now)).expect("readable");
+    let errors = changes.get(&no).into_iter().flatten().filter(|change| change.to == Status::Down).map(|change| change.error_ms);
+    let gaps = store::gaps(store.connection(), "m").expect("readable");
+    let undatable = gaps.iter().filter(|gap| gap.reason == "undatable").map(|gap| gap.dropped).collect();
+    let minutes = store::minutes(store.connection(), no, Millis::EARLIEST, Millis(desk.now)).expect("readable").len();
+    (errors.collect(), undatable, minutes, covered(&desk) - before)
+}
+
+#[test]
+fn what_lies_within_bounds_is_told_with_its_error_and_counts_as_observed_only_within_narrow_ones() {
+    const DAY_MS: i64 = 86_400_000;
+    let (errors, undatable, minutes, covered) = told_within_bounds_of(30 * DAY_MS);
+    assert_eq!((errors, undatable, minutes), (vec![15 * DAY_MS as u32], Vec::new(), 1));
+    assert_eq!(covered, 65_000);
+    let (errors, undatable, minutes, covered) = told_within_bounds_of(60 * DAY_MS);
+    assert_eq!((errors, minutes, covered), (vec![30 * DAY_MS as u32], 0, 0), "it is told, and counts nowhere");
+    assert_eq!(undatable, [shared::Dropped { minutes: 1, ..shared::Dropped::default() }], "a minute has no place there");
+    let (errors, undatable, ..) = told_within_bounds_of(100 * DAY_MS);
+    assert!(errors.is_empty(), "no error states that: {errors:?}");
+    assert_eq!(undatable, [shared::Dropped { transitions: 1, minutes: 1, ..shared::Dropped::default() }]);
+}
+
+#[test]
+fn an_earlier_boot_whose_dates_run_ahead_by_less_than_they_may_be_off_is_dated_and_not_ahead() {
+    let mut desk = Desk::new();
+    let told = |error_ms| {
+        let dating = Dating::Fixed { boot_at: Millis(BOOT + 104_000), error_ms };
+        let told = batch(u64::from(error_ms), 0, 1, 5_000, vec![boot(7), change("m1", Status::Down, 4_000)]);
+        Batch { sent: None, dating, ..told }
+    };
+    let undatable = |desk: &Desk| desk.metrics.value("ward_batches_undatable_total", "");
+    desk.take(&told(259_000));
+    assert!(undatable(&desk) < 0.1);
+    desk.take(&told(20_000));
+    assert!(undatable(&desk) > 0.9, "by more than that it can't be right");
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let streams = store::streams(store.connection()).expect("readable");
+    assert!(streams.iter().all(|row| row.observed.0 <= desk.now && row.began.0 <= desk.now), "{streams:?}");
 }
 
 #[test]
@@ -439,6 +485,53 @@ fn what_goes_wrong_is_counted_and_ends_in_health_when_it_does() {
     desk.now += 600_000;
     desk.tick();
     assert!(desk.metrics.value("ward_agents_contending", "").abs() < 0.1);
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_by_hours_leaves_no_future_in_the_ledger() {
+    let mut desk = heard();
+    let jump = 5 * 3_600_000;
+    desk.set_ahead(jump);
+    desk.now += 1_000;
+    // By a clock that an agent was taught in the moment before, and by the right one.
+    assert_eq!(desk.take(&batch(1, BOOT + jump, 4, 10_500, vec![change("m1", Status::Down, 9_500)])), None);
+    assert_eq!(
+        desk.take(&batch(1, BOOT, 4, 10_500, vec![change("m1", Status::Down, 9_500)])),
+        None,
+        "no ack teaches the wrong time"
+    );
+    assert_eq!(desk.handle(vec![heartbeat(1, 0, 4, 10_600)]), None);
+    desk.uptime += 1_000;
+    desk.tick();
+    assert_eq!(desk.shown("m2"), "up", "what is shown goes on by how long the machine has run");
+    assert!(desk.metrics.value("ward_clock_doubted", "") > 0.9);
+    // The clock is set right.
+    desk.now += 1_000 - jump;
+    desk.uptime += 1_000;
+    desk.tick();
+    let ack = desk.take(&batch(1, BOOT, 4, 11_500, vec![change("m1", Status::Down, 9_500)]));
+    assert_eq!(ack.map(|ack| (ack.through, ack.now)), Some((4, Millis(desk.now))));
+    assert_eq!(desk.shown("m1"), "down");
+    let store = Store::open(desk.folder.path()).expect("the file opens");
+    let streams = store::streams(store.connection()).expect("readable");
+    assert!(streams.iter().all(|row| row.observed.0 <= desk.now), "{streams:?}");
+    assert!(desk.metrics.value("ward_clock_doubted", "") < 0.1);
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_with_the_agents_is_followed_at_once() {
+    let mut desk = heard();
+    // The collector's machine stood still for five hours, and the agent's went on.
+    let stood_still = 5 * 3_600_000;
+    desk.set_ahead(stood_still as i64);
+    desk.now += 1_000;
+    desk.uptime += 1_000;
+    desk.tick();
+    assert!(desk.metrics.value("ward_clock_doubted", "") > 0.9);
+    desk.handle(vec![heartbeat(1, BOOT, 3, 11_000 + stood_still)]);
+    let ack = desk.take(&batch(1, BOOT, 4, 11_000 + stood_still, vec![change("m1", Status::Down, 10_000 + stood_still)]));
+    assert_eq!(ack.map(|ack| (ack.through, ack.now)), Some((4, Millis(desk.now))));
+    assert!(desk.metrics.value("ward_clock_doubted", "") < 0.1);
 }
 
 #[test]

@@ -463,13 +463,12 @@ fn a_harmed_card_with_something_on_it_silences_nobody(harm: for<'a> fn(&'a Card)
         net.wan_cut_silently(1);
         // TCP has given the connection up: what waits is in the buffer alone.
         lasting(Duration::from_secs(35)).await;
-        let _first = net.silence(1, 0);
+        let first = net.silence(1, 0);
         lasting(CONFIRMED).await;
         let _frozen = harm(&card);
-        let _second = net.silence(1, 1);
+        let second = net.silence(1, 1);
         lasting(CONFIRMED).await;
         net.wan_restore(1);
-        // What has to go first can't be read, so that the log stands still: the states travel beside it.
         eventually(Duration::from_secs(60), "what all devices are is shown", async || {
             for (i, status) in ["down", "down", "up", "up"].into_iter().enumerate() {
                 let is = world.api().status(&device_id(1, i.try_into().expect("small"))).await?;
@@ -478,5 +477,11 @@ fn a_harmed_card_with_something_on_it_silences_nobody(harm: for<'a> fn(&'a Card)
             Ok(())
         })
         .await;
+        // What was written is sent from memory, and what came after it follows.
+        for (i, began) in [(0, first), (1, second)] {
+            let spell = Spell::of(began, net.restore(1, i));
+            world.becomes(&device_id(1, i), "up").await;
+            has_outages(&world, &device_id(1, i), &[spell]).await;
+        }
     });
 }

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use shared::delta::{Column, Minute, Qualities, Rtt};
 use shared::{Body, BootId, DeviceId, Millis, StreamId, Uptime};
-use ward_agent::buffer::Buffer;
+use ward_agent::buffer::{Buffer, GROUP_LIMIT_BYTES, Position};
 use ward_agent::dating::Anchor;
 use ward_agent::disk::Disk;
 use ward_tests::estate::device_id;
@@ -175,10 +175,9 @@ async fn branch(world: &World<'_>) -> Value {
     world.api().json("/api/v1/branches").await.expect("the API answers")["branches"][0].clone()
 }
 
-/// Leaves in a state folder what an agent of an earlier boot had seen in so many days without a link, in blocks of a
-/// quarter of an hour.
+/// Leaves in a state folder what an agent of an earlier boot had seen in so many days without a link, in blocks of an hour.
 fn leave_behind(state_dir: &Path, devices: u8, days: u64) {
-    const BLOCK: u64 = 15;
+    const BLOCK: u64 = 60;
     /// As an agent chooses it for round trips of 10 ms.
     const UNIT_US: u16 = 200;
     let mut random = SmallRng::seed_from_u64(1);
@@ -186,7 +185,7 @@ fn leave_behind(state_dir: &Path, devices: u8, days: u64) {
     let disk = Disk::new(state_dir, MONTH_LIMIT_BYTES);
     let limit_bytes = Disk::held_limit(MONTH_LIMIT_BYTES);
     let mut buffer = Buffer::open(disk, StreamId(0x5eed), BootId(0x5eed), limit_bytes, Uptime(0));
-    buffer.dated(Anchor::exact(boot_at, Uptime(0)), Uptime(0));
+    buffer.dated(Anchor::exact(boot_at, Uptime(0)), None, Uptime(0));
     for block in 1..=days * DAY_MS / (BLOCK * MINUTE_MS) {
         let end = Uptime(block * BLOCK * MINUTE_MS);
         let mut minute = || {
@@ -200,15 +199,20 @@ fn leave_behind(state_dir: &Path, devices: u8, days: u64) {
             Column::pack(device, &minutes, UNIT_US)
         };
         let first_end = Uptime(end.0 - (BLOCK - 1) * MINUTE_MS);
-        let columns = (0..devices).map(&mut column).collect();
-        buffer.append(Body::Qualities(Qualities { first_end, unit_us: UNIT_US, columns }), end);
-        buffer.observed(end);
-        if block % 100 == 0 {
-            buffer.flush(end);
+        for part in [0..devices / 2, devices / 2..devices] {
+            let columns = part.map(&mut column).collect();
+            buffer.append(Body::Qualities(Qualities { first_end, unit_us: UNIT_US, columns }), end);
         }
+        buffer.observed(end);
+        buffer.flush(end);
     }
     buffer.close(Uptime(days * DAY_MS));
     let level = buffer.level();
     assert!(!level.volatile && level.bytes > 1_000_000, "{level:?}");
-    assert_eq!(level.waiting, days * DAY_MS / (BLOCK * MINUTE_MS) + 1, "nothing was thinned: {level:?}");
+    let mut after = Position::default();
+    while let Some(chunk) = buffer.next(after, GROUP_LIMIT_BYTES, Uptime(days * DAY_MS)) {
+        let is_thinned = chunk.group.deltas.iter().any(|delta| matches!(delta.body, Body::Gap(_)));
+        assert!(!is_thinned, "{:?}", chunk.group);
+        after = chunk.end;
+    }
 }

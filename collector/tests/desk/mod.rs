@@ -35,7 +35,12 @@ pub(crate) struct Desk {
     pub(crate) now: i64,
     /// How long the collector's machine has run, whatever its clock says.
     pub(crate) uptime: u64,
+    /// What the clock showed when something was said last.
+    shown_ms: i64,
 }
+
+/// What is said so much later, in ms, is said after the machine has run for so long.
+const LONG_MS: i64 = 500_000;
 
 pub(crate) const CSV: &str = "device_id,device_name,branch,branch_name,region,region_name,device_type,ip\n\
                    m1,M1,m,M,r,R,atm,10.0.0.1\nm2,M2,m,M,r,R,atm,10.0.0.2\n";
@@ -62,7 +67,7 @@ impl Desk {
         let began = Moment { wall: Millis(now), boot: BootId(1), uptime: Uptime(uptime) };
         let queue = Queue { readers: vec!["v".to_owned()], limit_bytes: 1 << 20 };
         let ingest = Ingest::new(store, Arc::clone(&live), Arc::clone(&metrics), sender, Rollout::default(), Some(queue), began);
-        Self { folder, ingest: ingest.expect("a readable file"), live, outgoing, metrics, now, uptime }
+        Self { folder, ingest: ingest.expect("a readable file"), live, outgoing, metrics, now, uptime, shown_ms: now }
     }
 
     pub(crate) fn restarted(self) -> Self {
@@ -76,8 +81,18 @@ impl Desk {
         self.acks(commands).pop()
     }
 
+    /// Somebody sets the clock ahead, and no time passes.
+    pub(crate) fn set_ahead(&mut self, ms: i64) {
+        (self.now, self.shown_ms) = (self.now + ms, self.shown_ms + ms);
+    }
+
     /// Handles commands together; all acks.
-    pub(crate) fn acks(&mut self, commands: Vec<Command>) -> Vec<Ack> {
+    pub(crate) fn acks(&mut self, mut commands: Vec<Command>) -> Vec<Ack> {
+        let passed = self.now - std::mem::replace(&mut self.shown_ms, self.now);
+        if passed >= LONG_MS {
+            self.uptime += passed.unsigned_abs();
+            commands.insert(0, Command::Tick(Uptime(self.uptime)));
+        }
         self.ingest.handle(commands, Millis(self.now));
         let messages = std::iter::from_fn(|| self.outgoing.try_recv().ok());
         let ack = |message| if let Outgoing::Ack(_, ack) = message { Some(ack) } else { None };

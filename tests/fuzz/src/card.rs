@@ -15,8 +15,16 @@ pub fn group(bytes: &[u8]) {
     for group in [bytes.to_vec(), framed] {
         for limit_bytes in [1024 * 1024, 64] {
             // A card with one run and one group.
-            let run =
-                Run { ordinal: 1, stream: StreamId(1), boot: BootId(1), last: 9, at: Uptime(0), clean: false, dating: None };
+            let run = Run {
+                ordinal: 1,
+                stream: StreamId(1),
+                boot: BootId(1),
+                last: 9,
+                at: Uptime(0),
+                clean: false,
+                dating: None,
+                before: None,
+            };
             let groups = [(Position { run: 1, seq: 1 }, group.clone())].into();
             let card = Contents { groups, runs: [(1, run)].into() };
             bounded(bytes.len(), 256, 8 * 1024 * 1024, || drain(card, limit_bytes));
