@@ -33,6 +33,7 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let endpoints: Vec<Value> = endpoints.into_iter().map(|(.., told)| told).collect();
     let ledger_errors = value("ward_ledger_errors_total");
     let is_failing = value("ward_ledger_failing") > 0.0;
+    let is_doubted = value("ward_clock_doubted") > 0.0;
     let (is_behind, has_old_inventory) = (value("ward_clock_behind") > 0.0, value("ward_inventory_failing") > 0.0);
     let (contending, undatable) = (value("ward_agents_contending"), value("ward_batches_undatable_total"));
     let ok = file.is_ok();
@@ -40,13 +41,19 @@ pub(super) async fn health(State(api): State<Arc<Api>>) -> Response {
     let trouble = shared.and_then(|shared| shared.trouble());
     let has_old_certificate = value("ward_api_certificate_failing") > 0.0;
     let is_lossy = lost > 0.0 || undatable > 0.0;
-    let is_degraded =
-        is_lossy || has_old_certificate || is_failing || is_behind || has_old_inventory || contending > 0.0 || trouble.is_some();
+    let is_degraded = is_lossy
+        || has_old_certificate
+        || is_failing
+        || is_behind
+        || is_doubted
+        || has_old_inventory
+        || contending > 0.0
+        || trouble.is_some();
     let body = json!({
         "status": if !ok { "failed" } else if is_degraded { "degraded" } else { "ok" },
         "version": crate::VERSION,
         "ledger": { "readable": ok, "writable": !is_failing, "failed_commits": ledger_errors },
-        "clock": { "behind_ledger": is_behind },
+        "clock": { "behind_ledger": is_behind, "doubted": is_doubted },
         "certificate": if api.is_tls { json!({ "current": !has_old_certificate }) } else { Value::Null },
         "inventory": { "current": !has_old_inventory },
         "agents": { "contending_branches": contending, "undatable_batches": undatable },
