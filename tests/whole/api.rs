@@ -99,6 +99,7 @@ fn each_message_of_the_feed_is_as_the_description_has_it() {
     net.at_the_centre(async || {
         let demo = Demo::start();
         let api = &demo.api;
+        eventually(Duration::from_secs(60), "the demo answers", async || api.json("/api/v1/devices?limit=1").await).await;
         let description = Description::of(api).await;
         let validator = |name: &str| {
             let mut schema = description.0["components"]["schemas"][name].clone();
