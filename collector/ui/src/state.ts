@@ -1,6 +1,6 @@
 /** What the page knows and what somebody chose, as signals: views read them and are drawn anew when they change. */
 import { batch, computed, effect, signal } from "@preact/signals";
-import type { Message, Watched } from "./api/types";
+import type { Message, Watch, Watched } from "./api/types";
 import { me, whoAmI } from "./api/ask";
 import { Board, type Effect, GLOW_MS } from "./feed/board";
 import { Clock, type Reading, elapsed } from "./feed/clock";
@@ -47,7 +47,7 @@ let glowTimer: ReturnType<typeof setTimeout> | null = null;
 
 const listener: Listener = {
   take(message: Message, local: number): Effect {
-    if (typeof message.now === "number") clock.observe(message.now, local);
+    if ("now" in message) clock.observe(message.now, local);
     const outcome = board.apply(message);
     if (outcome.effect === "gap" || outcome.effect === "closing") return outcome;
     // Until this connection's snapshot has come, the picture is still the one from before it was lost.
@@ -55,7 +55,7 @@ const listener: Listener = {
     if (outcome.effect === "shown") askFrame();
     if (message.type === "snapshot") noteVersion();
     if (message.type === "watched") watched.value = { devices: message.devices, now: message.now };
-    if (message.type === "problem") refusal.value = { detail: String(message.detail) };
+    if (message.type === "problem") refusal.value = { detail: message.detail };
     return outcome;
   },
   known: () => (board.epoch === null ? null : `${board.epoch}.${board.seq}`),
@@ -109,7 +109,7 @@ export function may(right: Right): boolean {
   return mayDo(me.value, right);
 }
 
-export function say(message: object): boolean {
+export function say(message: Watch): boolean {
   return link.say(message);
 }
 

@@ -7,10 +7,12 @@ export type Device = Schemas["Device"];
 export type Status = Device["status"];
 export type Verdict = NonNullable<Device["verdict"]>;
 
-/** A branch as the feed tells it. Before its agent has said how it is, its figures are absent. */
-export type BranchTold = Partial<Schemas["Branch"]> & Pick<Schemas["Branch"], "id" | "name">;
-/** A branch with the moment at which the collector described it: of a healthy one it may not speak for minutes. */
-export type Branch = BranchTold & { told_at: number };
+export type BranchTold = Schemas["Branch"];
+/**
+ * A branch with the moment at which the collector described it: of a healthy one it may not speak for minutes. Of one that only its
+ * devices have named so far, nothing else is known.
+ */
+export type Branch = Partial<BranchTold> & Pick<BranchTold, "id" | "name"> & { told_at: number };
 
 export type Outage = Schemas["Outage"];
 export type Interval = Schemas["Interval"];
@@ -35,33 +37,9 @@ export type Availability = Answered<"/api/v1/availability">;
 export type Transitions = Answered<"/api/v1/devices/{id}/transitions">;
 
 /** How a watched device has answered in the last seconds. */
-export interface Watched {
-  id: string;
-  span_ms: number;
-  sent: number;
-  lost: number;
-  rtt_ms: number | null;
-  rtt_min_ms: number | null;
-  rtt_max_ms: number | null;
-}
-
+export type Watched = Schemas["WatchedDevice"];
 /** What is new of a device that is known. */
-export type DeviceChange = Partial<Device> & { id: string };
-
-/** One message of `/ws/updates`. */
-export type Message =
-  | ({ type: "snapshot"; version: string; demo?: boolean; simulated?: boolean; notes?: string[] } & Told)
-  | { type: "resumed"; epoch: string; seq: number; now: number }
-  | { type: "delta"; epoch: string; seq: number; now: number; devices?: DeviceChange[]; branches?: BranchTold[] }
-  | { type: "heartbeat"; epoch: string; seq: number; now: number }
-  | { type: "watched"; epoch: string; now: number; devices: Watched[] }
-  | { type: "problem"; detail: string; now?: undefined }
-  | { type: "closing"; reason: string; now?: undefined };
-
-interface Told {
-  epoch: string;
-  seq: number;
-  now: number;
-  devices: Device[];
-  branches: BranchTold[];
-}
+export type DeviceChange = Schemas["DeviceChange"];
+/** One message of `/ws/updates`, and what the page says there. */
+export type Message = Schemas["FeedMessage"];
+export type Watch = Schemas["FeedWatch"];

@@ -84,7 +84,7 @@ export class Board {
       case "heartbeat":
         return { effect: message.epoch !== this.epoch || message.seq > this.seq ? "gap" : "alive" };
       case "closing":
-        return { effect: "closing", reason: String(message.reason ?? "") };
+        return { effect: "closing", reason: message.reason };
       default:
         // What has no number leaves the board alone, and a newer server may send kinds that this page doesn't know.
         return { effect: "alive" };
@@ -144,12 +144,8 @@ export class Board {
     this.epoch = message.epoch;
     this.seq = message.seq;
     this.structure += 1;
-    this.about = {
-      version: message.version ?? "",
-      simulated: message.simulated === true,
-      demo: message.demo === true,
-      notes: message.notes ?? [],
-    };
+    const { version, simulated, demo, notes } = message;
+    this.about = { version, simulated, demo, notes };
     return { effect: "shown" };
   }
 

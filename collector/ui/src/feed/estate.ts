@@ -17,8 +17,8 @@ export function device(id: string, status: string, more: Partial<Device> = {}): 
 export function agent(id: string, more: Partial<BranchTold> = {}): BranchTold {
   return {
     id, name: id, region: "r1", region_name: "Tbilisi", contact: "connected", last_contact: NOW, observed_through: NOW, logged_through: NOW,
-    silent_after_ms: 30_000, devices: 1, agent_version: "0.1.0", config_version: 1, waiting: 0, buffer_bytes: 0, buffer_volatile: false,
-    ticks_missed: 0, send_errors: 0, receive_drops: 0, probe_age_ms: 0, clock_synchronised: true, clock_ahead_ms: 0,
+    silent_after_ms: 30_000, devices: 1, agent_version: "0.1.0", config_version: 1, config_wanted: 1, config_trial: null, cut: null, uplinks: [], waiting: 0, buffer_bytes: 0, buffer_volatile: false,
+    ticks_missed: 0, send_errors: 0, receive_drops: 0, stray_replies: 0, probe_age_ms: 0, clock_synchronised: true, clock_ahead_ms: 0,
     spent: { over_ms: 24 * HOUR, disk_bytes: 24_000, flushes: 24, sent_bytes: 60_000, received_bytes: 40_000 }, ...more,
   };
 }
@@ -27,11 +27,11 @@ function devicesOf(words: string[]): Device[] {
   return words.map((pair) => device(...(pair.split(" ") as [string, string])));
 }
 
-const PLACE: BranchTold = { id: "b1", name: "Vake", region: "r1", region_name: "Tbilisi", contact: "connected" };
+const PLACE = agent("b1", { name: "Vake" });
 
 export function snapshot(seq: number, words: string[], more: { devices?: Device[]; branches?: BranchTold[] } = {}): Message {
   const devices = [...devicesOf(words), ...(more.devices ?? [])];
-  return { type: "snapshot", epoch: "e", seq, now: NOW, version: "0.1.0", devices, branches: more.branches ?? [PLACE] };
+  return { type: "snapshot", epoch: "e", seq, now: NOW, version: "0.1.0", demo: false, simulated: false, notes: [], devices, branches: more.branches ?? [PLACE] };
 }
 
 export function delta(seq: number, words: string[], more: { devices?: DeviceChange[]; branches?: BranchTold[]; now?: number } = {}): Message & { type: "delta" } {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { boardOf, delta, device, filters } from "./estate";
+import { agent, boardOf, delta, device, filters } from "./estate";
 import { filterChoices, filtersFrom, isUnfiltered, matcher, writeFilters } from "./filters";
 import { boardWith } from "./estate";
 import { deviceOrder, orderText, ordered } from "./order";
@@ -29,7 +29,7 @@ test("filters go into the address and come back, beside what else is there", () 
 
 test("the branch menu offers only branches of the chosen region", () => {
   const board = boardOf(["a up"]);
-  board.apply(delta(1, [], { branches: [{ id: "b2", name: "Gori", region: "r2", region_name: "Shida Kartli" }] }));
+  board.apply(delta(1, [], { branches: [agent("b2", { name: "Gori", region: "r2", region_name: "Shida Kartli" })] }));
   expect(filterChoices(board, filters()).region).toEqual([["r2", "Shida Kartli"], ["r1", "Tbilisi"]]);
   expect(filterChoices(board, filters({ region: "r2" })).branch).toEqual([["b2", "Gori"]]);
 });

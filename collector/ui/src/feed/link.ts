@@ -1,5 +1,5 @@
 /** The one socket: kept open, and opened anew for what was missed, or for a snapshot where what is shown may be wrong. */
-import type { Message } from "../api/types";
+import type { Message, Watch } from "../api/types";
 import type { Effect } from "./board";
 import type {} from "./early";
 import { LOST_AFTER_MS, SNAPSHOT_LIMIT_MS, retryDelay } from "./clock";
@@ -81,7 +81,7 @@ export class Link {
   }
 
   /** Says something to the server; false while there is nobody to say it to. */
-  say(message: object): boolean {
+  say(message: Watch): boolean {
     if (this.#liveSince === null || this.#socket?.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(message));
     return true;

@@ -1,13 +1,12 @@
 import { expect, test } from "vitest";
-import type { BranchTold } from "../api/types";
 import type { Board } from "./board";
-import { HOUR, NOW, boardOf, boardWith, delta, device, filters } from "./estate";
+import { HOUR, NOW, agent, boardOf, boardWith, delta, device, filters } from "./estate";
 import { type Trouble, troubles } from "./troubles";
 
 const DAY = 24 * HOUR;
 const list = (board: Board, chosen = filters(), foldMs = DAY) => troubles(board, chosen, NOW, foldMs);
 const keys = (entries: Trouble[]) => entries.map(({ key }) => key);
-const SILENT: BranchTold = { id: "b1", name: "Vake", region: "r1", contact: "silent", last_contact: NOW - HOUR };
+const SILENT = agent("b1", { name: "Vake", contact: "silent", last_contact: NOW - HOUR });
 
 test("the newest failure comes first and those older than the set age are folded away", () => {
   const failed = (id: string, hours: number) => device(id, "down", { down_since: NOW - hours * HOUR });

@@ -6,6 +6,8 @@ import { ask, tell } from "../api/ask";
 import { type Place, statusOf } from "../feed/board";
 import { clipped } from "../feed/history";
 import { type AgentColumn, isConfigPending, newestVersion, problemsOf } from "../feed/agents";
+import { trialOf } from "../feed/trial";
+import { ConfigTrial } from "../parts/ConfigTrial";
 import { Maintenance } from "../parts/Maintenance";
 import { Lane, TimeAxis, Timeline } from "../parts/Timeline";
 import { useAnswer, useRetry } from "../parts/useAnswer";
@@ -37,6 +39,7 @@ export default function BranchView({ id }: { id: string }) {
         {branch.contact === "silent" && <span class="elapsed"><Elapsed since={branch.last_contact} /></span>}
         <CutNow branch={branch} />
         <BackupLine branch={branch} />
+        {trialOf(place)?.isHeld && <span class="warn">{words.heldConfig}</span>}
         <span><a href={monitorPath({ region: branch.region ?? "" })}>{regionWords(branch.region_name ?? branch.region ?? "")}</a> · {words.devices(total)}</span>
       </header>
       <div class="columns">
@@ -46,7 +49,8 @@ export default function BranchView({ id }: { id: string }) {
           <Gaps id={id} />
         </div>
         <div class="column">
-          <Agent branch={branch} />
+          <Agent place={place} />
+          <ConfigTrial place={place} />
           <Uplinks branch={branch} />
           <Maintenance scope="branch" id={id} />
           {may("diagnose") && <Discovery id={id} />}
@@ -189,8 +193,9 @@ function Cuts({ branch, from, to }: { branch: Branch; from: number; to: number }
 
 const KILOBYTES: readonly AgentColumn[] = ["buffer", "line", "card"];
 
-function Agent({ branch }: { branch: Branch }) {
+function Agent({ place }: { place: Place }) {
   const words = t();
+  const { branch } = place;
   const at = now.peek() ?? 0;
   const cell = (column: AgentColumn) => {
     const { text, aside } = agentCell(column, branch, at);
@@ -207,7 +212,7 @@ function Agent({ branch }: { branch: Branch }) {
     [words.agentColumns.waiting, cell("waiting")],
     [words.lineADay, cell("line")],
     [words.cardADay, cell("card")],
-    [words.config, configWords(branch)],
+    [words.config, configWords(place)],
     [words.agentColumns.missed, cell("missed")],
     [words.agentColumns.errors, cell("errors")],
     [words.agentColumns.drops, cell("drops")],
@@ -221,10 +226,14 @@ function Agent({ branch }: { branch: Branch }) {
   );
 }
 
-function configWords(branch: Branch): string {
+function configWords(place: Place): string {
   const words = t();
+  const { branch } = place;
   const inForce = branch.config_version ? words.configInForce(format.full(branch.config_version)) : words.configNone;
-  return isConfigPending(branch) ? `${inForce}; ${words.configWanted(format.full(branch.config_wanted))}` : inForce;
+  if (!isConfigPending(branch)) return inForce;
+  const trial = trialOf(place);
+  const wanted = trial?.isHeld && trial.version === branch.config_wanted ? words.configHeld : words.configWanted;
+  return `${inForce}; ${wanted(format.full(branch.config_wanted))}`;
 }
 
 function Uplinks({ branch }: { branch: Branch }) {

@@ -262,6 +262,15 @@ export const en = {
   configInForce: (date: string) => `of ${date}`,
   configNone: "none yet",
   configWanted: (date: string) => `that of ${date} is on its way`,
+  configHeld: (date: string) => `that of ${date} is held`,
+  heldConfig: "A config is held",
+  configHeldWhy: (date: string) =>
+    `The config of ${date} is held: devices answer now, and none that it names does. The one before stays in force. Look at the addresses in the inventory.`,
+  newInConfig: (date: string) => `New devices and addresses in the config of ${date}`,
+  newAnswered: (answered: number) => `${count(answered, "device")} answered when it came.`,
+  newSilent: (silent: number) => `${count(silent, "device")} did not answer when it came:`,
+  newSilentHeld: (silent: number) => `${count(silent, "device")} that ${silent === 1 ? "is" : "are"} new or moved in it ${silent === 1 ? "does" : "do"} not answer:`,
+  answersByNow: "answers by now",
   // ---- agents ----
   agents: "Agents",
   agentsTotal: (total: number, parts: string, troubled: number) =>
