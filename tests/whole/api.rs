@@ -99,7 +99,12 @@ fn each_message_of_the_feed_is_as_the_description_has_it() {
     net.at_the_centre(async || {
         let demo = Demo::start();
         let api = &demo.api;
-        eventually(Duration::from_secs(60), "the demo answers", async || api.json("/api/v1/devices?limit=1").await).await;
+        eventually(Duration::from_secs(60), "some devices of the demo are up", async || {
+            let page = api.json("/api/v1/devices?status=up&limit=3").await?;
+            ensure!(page["devices"].as_array().is_some_and(|up| up.len() == 3), "{page}");
+            Ok(())
+        })
+        .await;
         let description = Description::of(api).await;
         let validator = |name: &str| {
             let mut schema = description.0["components"]["schemas"][name].clone();

@@ -55,7 +55,12 @@ case "$fault/$1" in
   lies/shadow) '{real}' "$@" | sed 's/"up"/"down"/g'; exit ;;
   mistimes/shadow) '{real}' "$@" | sed 's/"sent":[0-9]*/"sent":1/g'; exit ;;
   mute/run) mute ;;
-  mute-in-force/run) [ -n "${{WARD_AGENT_TRIED-}}" ] || mute ;;
+  mute-in-force/run)
+    # The program that takes its place gets the same arguments: this one's line takes no words, for as long as that takes.
+    if [ -z "${{WARD_AGENT_TRIED-}}" ]; then
+      nft 'table inet mute {{ chain out {{ type filter hook output priority 0; tcp dport 8883 meta length > 100 drop; }}; }}'
+      (sleep 20; nft delete table inet mute) &
+    fi ;;
   ends-in-its-place/run) exit 3 ;;
 esac
 exec '{real}' "$@"
