@@ -18,6 +18,7 @@ pub mod disk;
 pub mod echo;
 pub mod enrol;
 pub mod guardian;
+pub mod identity;
 pub mod isolation;
 pub mod journal;
 pub mod keeper;

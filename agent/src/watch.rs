@@ -10,11 +10,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use shared::delta::{Flagged, Identity, unit_us};
+use shared::delta::{self, Flagged, unit_us};
 use shared::evidence::Neighbours as Others;
 use shared::message::{Answer, Ask, Host, Live, WATCHED_LIMIT, Watched};
 use shared::{
-    Body, Cause, Column, DeviceId, Dropped, Evidence, Flags, Gap, GapReason, Mac, Minute, Qualities, Status, Transition, Uptime,
+    Body, Cause, Column, DeviceId, Dropped, Evidence, Flags, Gap, GapReason, Minute, Qualities, Status, Transition, Uptime,
     Verdict,
 };
 use tokio::sync::{mpsc, watch};
@@ -25,6 +25,7 @@ use crate::buffer::{CONFIRMATION_LIMIT_MS, gap_of};
 use crate::clock;
 use crate::counts::Counts;
 use crate::degraded::Degraded;
+use crate::identity::{Identity, News};
 use crate::isolation::{Finding, Other, blame, judge};
 use crate::keeper::{Command, Standing};
 use crate::monitor::{Change, Monitor, Outcome};
@@ -62,18 +63,10 @@ const MINUTE_MS: u64 = 60_000;
 
 /// How often the kernel's neighbour table is read, in ms.
 const IDENTITY_MS: u64 = 10_000;
-/// Least time between two words of one device's identity, in ms.
-const IDENTITY_EVERY_MS: u64 = 60_000;
 /// Everybody is asked who stands at a device's address once in so many looks at the neighbour table.
 const ASKED_EVERY_LOOKS: usize = 6;
 /// Most devices that are asked about in one look: the LAN has other things to carry.
 const ASKED_LIMIT: usize = 200;
-/// How long answers to that are waited for, in ms.
-const ANSWERS_MS: u64 = 500;
-/// Most boxes at one address that are told apart.
-const BOXES_LIMIT: usize = 4;
-/// A box that answers again after another did, within this time, contests the address, in ms.
-const CONTESTED_MS: u64 = 300_000;
 /// Transitions in an hour that take their probes along: a device that flaps all day must not fill the line with them.
 const FULL_EVIDENCE: u32 = 300;
 /// How long a reply that is too late to count is waited for, in ms.
@@ -159,13 +152,7 @@ struct Slot {
     /// Its status has changed in this minute: the minute's loss is that of an outage.
     is_unsteady: bool,
     verdict: Option<Verdict>,
-    /// The box that the kernel has found at its address, and the box before it with its end.
-    mac: Option<Mac>,
-    mac_before: Option<(Mac, Uptime)>,
-    /// When everybody was asked who stands at its address, and who has answered.
-    boxes: Option<(Uptime, Vec<Mac>)>,
-    /// When two boxes last answered for its address.
-    contested_at: Option<Uptime>,
+    identity: Identity,
     watched: Option<Watching>,
 }
 
@@ -562,11 +549,12 @@ impl<P: Prober> Watch<P> {
         self.neighbours = Neighbours::read();
         self.neighbours_at = now;
         for index in 0..self.slots.len() {
-            let slot = &self.slots[index];
+            let slot = &mut self.slots[index];
             let interface = self.routes.interface(&slot.asked);
-            if let Some(mac) = self.neighbours.mac(slot.asked.address, interface) {
-                self.identify(index, mac, now);
-            }
+            // What was found before anything answered may be left from the time before.
+            let found = self.neighbours.mac(slot.asked.address, interface).filter(|_| slot.heard.is_some());
+            let news = found.and_then(|mac| slot.identity.found(mac, now));
+            self.tell_identity(index, news, now);
         }
     }
 
@@ -581,69 +569,35 @@ impl<P: Prober> Watch<P> {
 
     fn ask_who_is(&mut self, index: usize, now: Uptime) {
         let (Some(arp), slot) = (&mut self.arp, &mut self.slots[index]) else { return };
-        let Some((interface, address)) = self.routes.next_door(&slot.asked) else { return };
-        if slot.boxes.is_none() && arp.ask(interface, address).is_ok() {
-            slot.boxes = Some((now, Vec::new()));
+        let Some((interface, address)) = self.routes.next_door(&slot.asked).filter(|_| slot.heard.is_some()) else { return };
+        if !slot.identity.is_asked() && arp.ask(interface, address).is_ok() {
+            slot.identity.ask(now);
         }
     }
 
-    /// Takes in who has answered for which address, and draws conclusions once all have had the time to.
+    /// Takes in who has answered for which address, and what that tells.
     fn hear_who(&mut self, now: Uptime) {
         let Some(arp) = &self.arp else { return };
         let slots = &mut self.slots;
         arp.answers(|answer| {
             for slot in slots.iter_mut().filter(|slot| slot.asked.address == answer.address) {
-                if let Some((_, boxes)) = &mut slot.boxes
-                    && boxes.len() < BOXES_LIMIT
-                    && !boxes.contains(&answer.mac)
-                {
-                    boxes.push(answer.mac);
-                }
+                slot.identity.answered(answer.mac);
             }
         });
         for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            let Some((_, boxes)) = slot.boxes.take_if(|(asked, _)| now.since(*asked) >= ANSWERS_MS) else { continue };
-            match boxes.as_slice() {
-                [] => {}
-                [mac] => self.identify(index, *mac, now),
-                [first, ..] => {
-                    let other = boxes.iter().find(|mac| slot.mac.is_some_and(|known| known != **mac)).unwrap_or(first);
-                    self.contest(index, *other, now);
-                }
-            }
+            let news = self.slots[index].identity.conclude(now);
+            self.tell_identity(index, news, now);
         }
     }
 
-    /// A box was found at a device's address.
-    fn identify(&mut self, index: usize, mac: Mac, now: Uptime) {
-        let slot = &mut self.slots[index];
-        // What was found before anything answered may be left from the time before.
-        let is_early = slot.mac_before.is_some_and(|(_, until)| now.since(until) < IDENTITY_EVERY_MS);
-        let is_told = slot.contested_at.is_some_and(|at| now.since(at) < CONTESTED_MS);
-        if slot.mac == Some(mac) || slot.heard.is_none() || is_early || is_told {
-            return;
+    /// Tells what is new of a device's box.
+    fn tell_identity(&mut self, index: usize, news: Option<News>, now: Uptime) {
+        let Some(News { mac, before, is_contested }) = news else { return };
+        let device = self.slots[index].planned.device.clone();
+        if let Some(before) = before {
+            tracing::warn!(%device, %before, %mac, is_contested, "another box answers at a device's address");
         }
-        let is_contested = slot.mac_before.is_some_and(|(before, until)| before == mac && now.since(until) < CONTESTED_MS);
-        if let Some(before) = slot.mac {
-            tracing::warn!(device = %slot.planned.device, %before, %mac, is_contested, "another box answers at a device's address");
-            slot.mac_before = Some((before, now));
-        }
-        slot.mac = Some(mac);
-        let identity = Identity { device: slot.planned.device.clone(), mac, is_contested };
-        self.backlog.push_back((Body::Identity(identity), now));
-    }
-
-    /// Two boxes answer for a device's address. That is told once for as long as it lasts.
-    fn contest(&mut self, index: usize, mac: Mac, now: Uptime) {
-        let slot = &mut self.slots[index];
-        let lasts = slot.contested_at.replace(now).is_some_and(|at| now.since(at) < CONTESTED_MS);
-        if lasts || slot.heard.is_none() {
-            return;
-        }
-        tracing::warn!(device = %slot.planned.device, %mac, "two boxes answer for a device's address");
-        let identity = Identity { device: slot.planned.device.clone(), mac, is_contested: true };
-        self.backlog.push_back((Body::Identity(identity), now));
+        self.backlog.push_back((Body::Identity(delta::Identity { device, mac, is_contested }), now));
     }
 
     /// Tells what may be said of a device beside its status.
@@ -821,10 +775,10 @@ impl<P: Prober> Watch<P> {
             return;
         }
         tracing::warn!("the collector has lost something: telling every state anew");
-        for slot in self.slots.iter().filter(|slot| slot.monitor.status() != shared::delta::UNOBSERVED) {
+        for slot in self.slots.iter().filter(|slot| slot.monitor.status() != delta::UNOBSERVED) {
             let transition = Transition {
                 device: slot.planned.device.clone(),
-                from: shared::delta::UNOBSERVED,
+                from: delta::UNOBSERVED,
                 to: slot.monitor.status(),
                 onset: slot.monitor.since(),
                 last_ok: None,
@@ -839,7 +793,7 @@ impl<P: Prober> Watch<P> {
             if flags != Flags::default() {
                 self.backlog.push_back((Body::Flagged(Flagged { device: device.clone(), flags, since: now }), now));
             }
-            let identity = slot.mac.map(|mac| Identity { device, mac, is_contested: false });
+            let identity = slot.identity.mac().map(|mac| delta::Identity { device, mac, is_contested: false });
             self.backlog.extend(identity.map(|identity| (Body::Identity(identity), now)));
         }
     }
@@ -875,16 +829,13 @@ impl<P: Prober> Watch<P> {
                     degraded: Degraded::default(),
                     is_unsteady: false,
                     verdict: None,
-                    mac: None,
-                    mac_before: None,
-                    boxes: None,
-                    contested_at: None,
+                    identity: Identity::default(),
                     watched: None,
                 },
             };
             // A device of which nothing is known yet is asked at once, a slow rule would leave it unknown for an hour.
             let first = now.plus(due.since(now) % 1_000);
-            let known = slot.monitor.status() != shared::delta::UNOBSERVED;
+            let known = slot.monitor.status() != delta::UNOBSERVED;
             self.schedule.wait(self.slots.len(), if known { due } else { first });
             self.slots.push(slot);
         }
@@ -1134,7 +1085,7 @@ impl Slot {
     fn stands_at(&mut self, address: IpAddr) {
         if self.asked.address != address {
             self.asked.address = address;
-            (self.mac, self.mac_before, self.boxes) = (None, None, None);
+            self.identity = Identity::default();
         }
     }
 
@@ -1310,7 +1261,7 @@ mod tests {
             hear(&mut watch, Purpose::Target(2), began.plus(n), Outcome::Timeout);
         }
         // Nothing is settled yet: nobody has answered, and nobody else was silent.
-        assert_eq!((watch.slots[2].monitor.status(), watch.isolated.len()), (shared::delta::UNOBSERVED, 0));
+        assert_eq!((watch.slots[2].monitor.status(), watch.isolated.len()), (delta::UNOBSERVED, 0));
         watch.witnesses.replied(3, began.plus(1_000));
         hear(&mut watch, Purpose::Target(2), began.plus(3), Outcome::Timeout);
         assert_eq!(watch.slots[2].monitor.status(), Status::Down);
