@@ -613,8 +613,8 @@ impl<P: Prober> Watch<P> {
     fn weigh(&mut self, index: usize, onset: Uptime, now: Uptime) -> Option<Status> {
         let interface = self.routes.interface(&self.slots[index].asked);
         // What was silent while nobody answered has told nothing: it is counted anew.
-        let isolated = [None, interface.map(str::to_owned)].map(|of| self.isolated.get(&of));
-        if isolated.into_iter().flatten().any(|at| onset <= *at) {
+        let ways = [None, interface.map(str::to_owned)];
+        if ways.iter().filter_map(|way| self.isolated.get(way)).any(|at| onset <= *at) {
             return Some(Status::Unknown(Cause::AgentIsolated));
         }
         let heard = *self.ends.heard.borrow();
@@ -641,7 +641,15 @@ impl<P: Prober> Watch<P> {
         }
         match finding {
             Finding::Device => Some(Status::Down),
-            Finding::Agent => Some(Status::Unknown(Cause::AgentIsolated)),
+            Finding::Agent => {
+                // It goes on: what was silent until now tells nothing either.
+                for way in &ways {
+                    if let Some(at) = self.isolated.get_mut(way) {
+                        *at = now;
+                    }
+                }
+                Some(Status::Unknown(Cause::AgentIsolated))
+            }
             Finding::Open => None,
         }
     }
