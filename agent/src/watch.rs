@@ -680,7 +680,7 @@ impl<P: Prober> Watch<P> {
         self.isolated.insert(interface, now);
     }
 
-    /// Targets of which nobody could say anything are due within a second.
+    /// Every target is due within a second: whoever was unknown is asked at once.
     fn restart_schedule(&mut self, now: Uptime) {
         self.generation += 1;
         self.schedule = Schedule::default();
