@@ -79,6 +79,11 @@ impl Counts {
         *all = kept;
     }
 
+    /// How many probes of all of them were sent, and how many of these were not answered in time.
+    pub fn total(&self) -> (u64, u64) {
+        self.lock().values().fold((0, 0), |(sent, lost), count| (sent + count.sent, lost + count.sent - count.replies))
+    }
+
     /// All of them, as they are now.
     pub fn all(&self) -> HashMap<DeviceId, Count> {
         self.lock().clone()
@@ -100,6 +105,7 @@ mod tests {
         counts.add(&device, Outcome::SendError);
         let since = counts.all()[&device].since(&before).expect("it goes on");
         assert_eq!((since.sent, since.replies), (5, 4));
+        assert_eq!(counts.total(), (6, 1));
         let (mean, square) = since.mean_us().expect("four replies");
         assert!((mean - 200.0).abs() < 1e-6 && (square - 10_000.0 / 3.0).abs() < 1e-3, "{mean} {square}");
         counts.keep(std::iter::empty());

@@ -66,7 +66,7 @@ pub struct Report {
     pub receive_drops: u64,
     /// Replies that answer no probe, since the start.
     pub stray_replies: u64,
-    /// Probes since the start that have ended, and those of them that were not answered in time.
+    /// Probes of the devices since the start, and those of them that were not answered in time.
     pub probes: u64,
     /// See `probes`.
     pub probes_lost: u64,
@@ -158,6 +158,7 @@ impl Ends {
             flags: live.flags.names().map(str::to_owned).collect(),
             for_ms: now.since(live.onset),
         };
+        let (probes, probes_lost) = tally.counts.total();
         Report {
             version: crate::VERSION.to_owned(),
             branch: self.branch.clone(),
@@ -175,8 +176,8 @@ impl Ends {
             send_errors: tally.send_errors,
             receive_drops: tally.receive_drops,
             stray_replies: tally.stray_replies,
-            probes: tally.probes,
-            probes_lost: tally.probes_lost,
+            probes,
+            probes_lost,
             spent,
             devices: plan.targets.iter().zip(tally.states.iter()).map(device).collect(),
         }

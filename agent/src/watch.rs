@@ -87,10 +87,6 @@ const OFF_LINE_REPORT_MS: u64 = 3_600_000;
 /// What the watch tells beside entries.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    /// Probes that ended, each in its turn.
-    pub probes: u64,
-    /// Those of them that were not answered in time.
-    pub probes_lost: u64,
     /// Ticks that were skipped because we were late.
     pub ticks_missed: u64,
     /// Probes that couldn't be sent.
@@ -718,11 +714,8 @@ impl<P: Prober> Watch<P> {
         slot.summary.add(outcome);
         self.tally.counts.add(&slot.planned.device, outcome);
         slot.watched.iter_mut().for_each(|watching| watching.summary.add(outcome));
-        self.tally.probes += 1;
-        match outcome {
-            Outcome::Timeout | Outcome::Unreachable => self.tally.probes_lost += 1,
-            Outcome::SendError => self.tally.send_errors += 1,
-            Outcome::Reply { .. } | Outcome::NoAddress => {}
+        if outcome == Outcome::SendError {
+            self.tally.send_errors += 1;
         }
         let change = slot.monitor.observe(outcome, sent, &rule, means);
         let after = if slot.monitor.next_after_ms(&rule) < rule.interval_ms {
